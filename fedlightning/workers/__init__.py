@@ -1,1 +1,40 @@
-"""workers."""
+"""Workers: the places that hold objects, run programs on them, and decide what leaves."""
+
+from fedlightning.pointers.rounds import current_round, in_round
+from fedlightning.workers.errors import RefusedByPolicy, RemoteError, WorkerError, WorkerLost
+from fedlightning.workers.hook import TorchHook
+from fedlightning.workers.known import check_unique_ids, local_worker
+from fedlightning.workers.ledger import Entry, Ledger
+from fedlightning.workers.payload import payload_bytes
+from fedlightning.workers.policy import AllowAll, Decision, Egress, EgressKind, KeepData, Policy
+from fedlightning.workers.programs import Program, program
+from fedlightning.workers.reply import Reply
+from fedlightning.workers.virtual import VirtualWorker
+from fedlightning.workers.worker import Capabilities, Worker
+
+__all__ = [
+    "AllowAll",
+    "Capabilities",
+    "Decision",
+    "Egress",
+    "EgressKind",
+    "Entry",
+    "KeepData",
+    "Ledger",
+    "Policy",
+    "Program",
+    "RefusedByPolicy",
+    "RemoteError",
+    "Reply",
+    "TorchHook",
+    "VirtualWorker",
+    "Worker",
+    "WorkerError",
+    "WorkerLost",
+    "check_unique_ids",
+    "current_round",
+    "in_round",
+    "local_worker",
+    "payload_bytes",
+    "program",
+]

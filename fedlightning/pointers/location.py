@@ -1,0 +1,60 @@
+"""What pointers ask of the place they point to. The workers above implement it; nothing here knows them."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+from fedlightning.pointers.messages import Message
+
+
+class Answer(Protocol):
+    """Stand for the outcome of a message that may still be under way."""
+
+    def wait(self) -> Any:
+        """Return the worker's answer, or raise what went wrong there."""
+
+
+class Location(Protocol):
+    """Be a place that holds objects and answers messages about them."""
+
+    @property
+    def id(self) -> str:
+        """The name of the place, unique among those that work together."""
+
+    @property
+    def generation(self) -> int:
+        """How often a place of this name was started before; pointers of an earlier one are stale."""
+
+    @property
+    def leaves_with_grad(self) -> frozenset[int] | None:
+        """Which tensors there have a gradient, as far as the controller knows; None if it must ask."""
+
+    @leaves_with_grad.setter
+    def leaves_with_grad(self, value: frozenset[int] | None) -> None: ...
+
+    def submit(self, message: Message) -> Answer:
+        """Send a message without waiting for its answer."""
+
+    def release(self, object_id: int) -> None:
+        """Note that no pointer needs this object any more; called by finalizers, so it takes no lock."""
+
+
+_controller: list[Location] = []
+
+
+def set_controller(location: Location) -> None:
+    """Name the place where the pointers of this process live."""
+    _controller[:] = [location]
+
+
+def controller() -> Location:
+    """Return the place where the pointers of this process live.
+
+    Raises:
+        RuntimeError: No worker of this process was made yet; `fedlightning.workers` makes one on import.
+    """
+    if not _controller:
+        raise RuntimeError(
+            "pointers have no owner yet: import fedlightning.workers, which makes the local worker"
+        )
+    return _controller[0]

@@ -1,0 +1,82 @@
+"""A worker inside this process, for simulation and for trying things out."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import TYPE_CHECKING, Any
+
+from typing_extensions import override
+
+from fedlightning.pointers.messages import Message
+from fedlightning.workers.errors import WorkerError
+from fedlightning.workers.host import Host
+from fedlightning.workers.ledger import Ledger
+from fedlightning.workers.policy import AllowAll, Policy
+from fedlightning.workers.reply import Done, Failed, Reply
+from fedlightning.workers.worker import Capabilities, Worker
+
+if TYPE_CHECKING:
+    from fedlightning.workers.hook import TorchHook
+
+_started: Counter[str] = Counter()
+
+
+class VirtualWorker(Worker):
+    """Be a worker inside this process.
+
+    Modules, data sets and optimizers are sent and fetched without copying. Tensors are copied, as they would
+    be on a wire: what is done to a pointer never changes the tensor that was sent.
+
+    Making a second worker of the same name gives a new, empty one, so that a notebook's cell can be run again;
+    the name then belongs to the new one, and the two cannot work together (see `check_unique_ids`).
+
+    Args:
+        hook: The hook that knows its workers by name, if there is one.
+        id: Name of the worker.
+        policy: What may leave it; everything, if none is given.
+
+    Raises:
+        ValueError: The name is empty.
+    """
+
+    def __init__(self, hook: TorchHook | None = None, id: str = "", policy: Policy | None = None) -> None:
+        super().__init__(
+            id,
+            generation=_started[id],
+            capabilities=Capabilities(fine_grained=True, ships_code=True),
+            policy=policy or AllowAll(),
+            ledger=Ledger(),
+        )
+        _started[id] += 1
+        self._host = Host(id, self.policy, self.ledger)
+        if hook is not None:
+            hook.add_worker(self)
+
+    @override
+    def submit(self, message: Message) -> Reply:
+        try:
+            return Done(self._deliver(message))
+        except WorkerError as error:
+            return Failed(error)
+
+    def _deliver(self, message: Message) -> Any:
+        return self._host.handle(message)
+
+    @override
+    def release(self, object_id: int) -> None:
+        # In process there is nothing to wait for, and dropping from a dict takes no lock.
+        self._host.release(object_id)
+
+    @property
+    def _objects(self) -> dict[int, Any]:
+        return dict(self._host.store.objects)
+
+    def __len__(self) -> int:
+        return len(self._host.store.objects)
+
+    def __bool__(self) -> bool:
+        # A worker that holds nothing is a worker nevertheless.
+        return True
+
+    def __repr__(self) -> str:
+        return f"<VirtualWorker id:{self.id} #objects:{len(self)}>"

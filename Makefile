@@ -1,0 +1,47 @@
+# The two commands that matter: `make run` and `make test`. Both make the environment first.
+
+PYTHON ?= python3
+VENV   ?= .venv
+BIN    := $(VENV)/bin
+STAMP  := $(VENV)/.installed
+ARGS   ?= experiment=digits_averaged
+
+# uv does not read pip's variable; a machine that offers wheels in a folder offers them to both.
+export UV_FIND_LINKS ?= $(PIP_FIND_LINKS)
+# One thread per process: the models here are small, and the tests use several processes.
+export OMP_NUM_THREADS ?= 1
+
+.DEFAULT_GOAL := help
+.PHONY: help run test lint types pytest clean
+
+help:  ## Show these targets.
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+run: $(STAMP)  ## Train on digits that live at ten workers (ARGS="experiment=digits_sequential" for another job).
+	$(BIN)/fedlightning-train $(ARGS)
+
+test: lint types pytest  ## Lint, check types, run the tests.
+
+lint: $(STAMP)  ## Check style, format and the layers' import contract.
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports
+
+types: $(STAMP)  ## Check types (strict).
+	$(BIN)/mypy
+
+pytest: $(STAMP)  ## Run the tests in two processes.
+	$(BIN)/python -m pytest -n 2
+
+clean:  ## Remove the environment and everything built.
+	rm -rf $(VENV) build dist outputs multirun lightning_logs .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+
+# uv if the machine has it; otherwise pip puts it into the environment itself.
+$(STAMP): pyproject.toml constraints.txt
+	@if command -v uv >/dev/null && uv --version >/dev/null 2>&1; then \
+		uv venv --quiet --allow-existing --python $(PYTHON) $(VENV) && UV=uv; \
+	else \
+		$(PYTHON) -m venv $(VENV) && $(BIN)/python -m pip install --quiet uv && UV=$(BIN)/uv; \
+	fi && \
+	$$UV pip install --quiet --python $(BIN)/python -c constraints.txt -e '.[dev,examples]'
+	@touch $@

@@ -1,0 +1,165 @@
+"""What every partitioner promises, and the one place where the promise is checked.
+
+How samples are chosen lives in the other modules of this package, one idea each.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from fedlightning.data.checks import check_count
+from fedlightning.data.map_style import MapStyle, check_map_style
+from fedlightning.workers.random import derive_seed
+
+Indices: TypeAlias = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True, eq=False)
+class Partition:
+    """Say which samples lie at which worker.
+
+    Args:
+        indices: For each worker the numbers of its samples, ascending, dtype int64.
+        worker_names: Names that the data gives to the workers (groups of a natural partition), or None.
+    """
+
+    indices: tuple[Indices, ...]
+    worker_names: tuple[str, ...] | None = None
+
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        """Number of samples at each worker."""
+        return tuple(len(part) for part in self.indices)
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Partitioner(ABC):
+    """Divide a dataset over workers: every sample at exactly one worker, and no worker without samples.
+
+    A subclass says in `partition` which samples belong together; `split` makes the generator, sorts, and
+    checks the promise. One worker always gets all samples in their order.
+
+    Args:
+        seed: Seed of this partition alone; None takes the seed of whoever calls `split`.
+    """
+
+    seed: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.seed is not None:
+            check_count("seed", self.seed, minimum=0)
+
+    @abstractmethod
+    def partition(self, dataset: MapStyle, num_workers: int, rng: np.random.Generator) -> Sequence[Indices]:
+        """Choose the samples of each worker; every random draw comes from ``rng``.
+
+        Args:
+            dataset: A map-style dataset with at least as many samples as workers.
+            num_workers: Number of workers, at least 1.
+            rng: Source of all randomness, seeded.
+
+        Returns:
+            One array of sample numbers per worker, in any order.
+        """
+
+    def worker_names(self, dataset: MapStyle) -> tuple[str, ...] | None:
+        """Name the workers, if the data itself says who they are."""
+        del dataset
+        return None
+
+    def split(self, dataset: MapStyle, num_workers: int | None = None, seed: int = 0) -> Partition:
+        """Divide a dataset over workers.
+
+        Args:
+            dataset: A map-style dataset.
+            num_workers: Number of workers; None where the data itself says it (`Natural`, `Explicit`).
+            seed: Seed to use if this partitioner has none of its own.
+
+        Returns:
+            The samples of each worker; the same for the same dataset, number and seed.
+
+        Raises:
+            TypeError: If the dataset is not map-style.
+            ValueError: If the number of workers is missing, below 1, above the number of samples, or not the
+                one in the data.
+        """
+        num_samples = check_map_style(dataset)
+        names = self.worker_names(dataset)
+        num_workers = self._count_workers(names, num_workers)
+        if num_workers > num_samples:
+            raise ValueError(
+                f"num_workers={num_workers} is more than the {num_samples} samples of "
+                f"dataset={type(dataset).__name__}: some workers would have none. Use at most {num_samples} "
+                "workers, or more data."
+            )
+        rng = np.random.default_rng(derive_seed(seed if self.seed is None else self.seed, "partition"))
+        parts = self.partition(dataset, num_workers, rng)
+        return Partition(tuple(check_partition(parts, num_samples)), names)
+
+    def _count_workers(self, names: tuple[str, ...] | None, num_workers: int | None) -> int:
+        if num_workers is not None:
+            check_count("num_workers", num_workers)
+        if names is None:
+            if num_workers is None:
+                raise ValueError(
+                    f"num_workers=None, but {type(self).__name__} does not know how many there are: give a "
+                    "number."
+                )
+            return num_workers
+        if num_workers not in (None, len(names)):
+            raise ValueError(
+                f"num_workers={num_workers}, but {type(self).__name__} finds {len(names)} workers in the "
+                "data. Give "
+                f"{len(names)} workers or none, or merge groups in the column."
+            )
+        return len(names)
+
+
+def check_partition(parts: Sequence[Indices], num_samples: int) -> list[Indices]:
+    """Sort each worker's samples and make sure that they are a partition.
+
+    Args:
+        parts: For each worker the numbers of its samples, in any order.
+        num_samples: Number of samples of the dataset.
+
+    Returns:
+        The same, ascending, dtype int64.
+
+    Raises:
+        ValueError: If a worker has no samples, or a sample lies outside of the dataset, at two workers, or at
+            none.
+    """
+    sorted_parts = [np.sort(np.asarray(part, dtype=np.int64)) for part in parts]
+    for position, part in enumerate(sorted_parts):
+        if len(part) == 0:
+            raise ValueError(f"Worker number {position} of {len(parts)} has no samples. Use fewer workers.")
+    every = np.concatenate(sorted_parts)
+    if every.min() < 0 or every.max() >= num_samples:
+        raise ValueError(
+            f"Sample numbers must lie in [0, {num_samples}), got {every.min()} to {every.max()}: these "
+            "indices "
+            "belong to another dataset."
+        )
+    copies = np.bincount(every, minlength=num_samples)
+    if copies.max() > 1:
+        raise ValueError(
+            f"Sample {copies.argmax()} occurs {copies.max()} times; each must lie at exactly one worker. "
+            "Remove the "
+            "repetitions."
+        )
+    if copies.min() == 0:
+        raise ValueError(
+            f"{(copies == 0).sum()} of {num_samples} samples (the first is {copies.argmin()}) lie at no "
+            "worker. "
+            "Assign them, or give a `torch.utils.data.Subset` without them."
+        )
+    return sorted_parts

@@ -1,0 +1,132 @@
+"""Weighted means of parameters and buffers, taken one update at a time. Server optimizers live in ``server``.
+
+Memory is that of one model, whatever the size of the cohort. Means are running means, because of what
+they keep exactly: the mean of identical copies is the copy, bit for bit, which a sum of weighted terms
+is not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+
+class _RunningWeight:
+    """Turn the weights of a sequence of updates into the steps of a running mean."""
+
+    def __init__(self) -> None:
+        self.total = 0.0
+
+    def share_of(self, weight: float) -> float:
+        """Return ``weight`` as a share of all weights up to and including this one."""
+        if not weight > 0:
+            raise ValueError(
+                f"weight must be positive, got {weight!r}; leave such a worker out of the average."
+            )
+        self.total += weight
+        return weight / self.total
+
+
+class ParameterMean:
+    """Average lists of floating-point (or complex) tensors, weighted (McMahan et al. 2017, Algorithm 1).
+
+    ``w <- w + (w_k - w) * n_k / (n_1 + ... + n_k)``: after the last update, ``w`` is
+    ``sum_k n_k w_k / sum_k n_k``. Half-precision tensors are averaged in float32.
+    """
+
+    def __init__(self) -> None:
+        self._weight = _RunningWeight()
+        self._mean: list[Tensor] = []
+        self._dtypes: list[torch.dtype] = []
+
+    @torch.no_grad()
+    def add(self, tensors: Sequence[Tensor], weight: float) -> None:
+        """Take one update into the mean.
+
+        Args:
+            tensors: The update's tensors, of the same shapes and in the same order each time; not kept.
+            weight: Its weight, as a rule the worker's number of samples; positive.
+        """
+        share = self._weight.share_of(weight)
+        if not self._mean:
+            self._dtypes = [tensor.dtype for tensor in tensors]
+            self._mean = [tensor.detach().to(_accumulator(tensor.dtype), copy=True) for tensor in tensors]
+            return
+        if len(tensors) != len(self._mean):
+            raise ValueError(
+                f"expected {len(self._mean)} tensors as in the first update, got {len(tensors)}."
+            )
+        if self._mean:
+            updates = [
+                tensor.detach().to(mean.dtype) for tensor, mean in zip(tensors, self._mean, strict=True)
+            ]
+            torch._foreach_lerp_(self._mean, updates, share)
+
+    def result(self) -> list[Tensor]:
+        """Return the mean of what was added, in the dtypes that came."""
+        return [mean.to(dtype) for mean, dtype in zip(self._mean, self._dtypes, strict=True)]
+
+
+class BufferMean:
+    """Average buffers of any dtype, weighted: running statistics, counters, masks.
+
+    Floating-point buffers are averaged where the workers differ and kept where they agree (an infinite
+    entry on which all agree stays infinite). Integers are averaged and rounded. For booleans
+    the weighted majority wins, a tie being ``False``. Identical copies give the copy, bit for bit.
+    """
+
+    def __init__(self) -> None:
+        self._weight = _RunningWeight()
+        self._first: list[Tensor] = []
+        self._mean: list[Tensor] = []
+
+    @torch.no_grad()
+    def add(self, buffers: Sequence[Tensor], weight: float) -> None:
+        """Take one worker's buffers into the mean.
+
+        Args:
+            buffers: Tensors of the same shapes, dtypes and order each time; not kept.
+            weight: As for the worker's parameters; positive.
+        """
+        share = self._weight.share_of(weight)
+        if self._weight.total == weight:
+            self._first = [buffer.detach().clone() for buffer in buffers]
+            self._mean = [_centred(buffer, first) for buffer, first in zip(buffers, self._first, strict=True)]
+            return
+        for mean, first, buffer in zip(self._mean, self._first, buffers, strict=True):
+            value = _centred(buffer.detach(), first)
+            mean.copy_(torch.where(mean == value, mean, mean.lerp(value, share)))
+
+    def result(self) -> list[Tensor]:
+        """Return the mean of what was added, in the dtypes that came."""
+        return [_uncentred(mean, first) for mean, first in zip(self._mean, self._first, strict=True)]
+
+
+def _accumulator(dtype: torch.dtype) -> torch.dtype:
+    return torch.float32 if dtype in (torch.float16, torch.bfloat16) else dtype
+
+
+def _centred(buffer: Tensor, first: Tensor) -> Tensor:
+    """Return what is averaged: the value itself, or for integers the distance to the first worker's.
+
+    A distance of integers fits into float64 where the integers themselves (above 2**53) may not.
+    """
+    if buffer.dtype == torch.bool:
+        return buffer.to(torch.float64)
+    if _is_integer(buffer):
+        return (buffer.to(torch.int64) - first.to(torch.int64)).to(torch.float64)
+    return buffer.to(_accumulator(buffer.dtype), copy=True)
+
+
+def _uncentred(mean: Tensor, first: Tensor) -> Tensor:
+    if first.dtype == torch.bool:
+        return mean > 0.5
+    if _is_integer(first):
+        return (first.to(torch.int64) + mean.round().to(torch.int64)).to(first.dtype)
+    return mean.to(first.dtype)
+
+
+def _is_integer(tensor: Tensor) -> bool:
+    return not (tensor.is_floating_point() or tensor.is_complex())

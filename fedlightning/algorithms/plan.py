@@ -1,0 +1,46 @@
+"""What one federated round is to do: who trains, and which of their batches. Data only.
+
+How a plan is drawn up lives in ``schedule``; how it is carried out, in the strategy.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Assignment:
+    """One worker's share of a round.
+
+    A worker's data is an endless stream of batches numbered from 0; batch ``b`` belongs to its local
+    epoch ``b // batches_per_epoch``. The assignment is the slice ``[first_step, first_step + steps)``.
+
+    Args:
+        worker: Name of the worker.
+        first_step: Number of its first batch, counted over the whole run.
+        steps: How many batches to train on (local steps), at least 1.
+    """
+
+    worker: str
+    first_step: int
+    steps: int
+
+
+@dataclass(frozen=True)
+class Plan:
+    """One federated round, as the batch that Lightning's training loop sees: names and numbers, no data.
+
+    Args:
+        round: Number of the round, counted from 0 over the whole run.
+        assignments: The cohort's work, in the order in which updates are combined.
+        seed: Seed of the whole run, from which every random stream of the round is derived.
+    """
+
+    round: int
+    assignments: tuple[Assignment, ...]
+    seed: int
+
+    @property
+    def workers(self) -> tuple[str, ...]:
+        """Names of the cohort, in the order of the assignments."""
+        return tuple(assignment.worker for assignment in self.assignments)

@@ -1,0 +1,88 @@
+"""What the server does with a cohort's average: take it as it is, or step an optimizer along it.
+
+Averages are taken in ``averaging``; this module never sees a single worker's update.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import Parameter
+from torch.optim import Optimizer
+
+ServerOptimizerFactory = Callable[[Iterable[Parameter]], Optimizer]
+"""Builds the server optimizer for the module's parameters, e.g. ``partial(torch.optim.Adam, lr=0.01)``."""
+
+
+class ServerUpdate:
+    """Turn the average of a round into the next global parameters.
+
+    Without a server optimizer the average is the new model (FedAvg). With one, the difference between the
+    start of the round and the average is the *pseudo-gradient*, and the optimizer takes one step along it
+    (Reddi et al. 2021, "Adaptive Federated Optimization", Algorithm 1). SGD with learning rate 1 is FedAvg
+    up to rounding.
+
+    Args:
+        factory: Any ``torch.optim`` class with its settings as a partial; ``None`` for plain averaging.
+    """
+
+    def __init__(self, factory: ServerOptimizerFactory | None = None) -> None:
+        self._factory = factory
+        self._loaded_state: dict[str, Any] | None = None
+        self.optimizer: Optimizer | None = None
+
+    @property
+    def averages_plainly(self) -> bool:
+        """Whether the average becomes the model as it is."""
+        return self._factory is None
+
+    def prepare(self, parameters: Sequence[Parameter]) -> None:
+        """Build the optimizer for ``parameters``, with the state of a loaded checkpoint if there is one."""
+        if self._factory is None:
+            return
+        self.optimizer = self._factory(parameters)
+        if self._loaded_state is not None:
+            self.optimizer.load_state_dict(self._loaded_state)
+            self._loaded_state = None
+
+    @torch.no_grad()
+    def set_pseudo_gradients(self, parameters: Sequence[Parameter], average: Sequence[Tensor]) -> None:
+        """Store ``start - average`` as the gradient of each parameter, so that hooks and loggers see it.
+
+        Args:
+            parameters: The global parameters at the start of the round.
+            average: The cohort's average, in the same order.
+        """
+        for parameter, mean in zip(parameters, average, strict=True):
+            # A frozen parameter gets no gradient: weight decay at the server must not shrink it.
+            parameter.grad = parameter.detach() - mean if parameter.requires_grad else None
+
+    @torch.no_grad()
+    def apply(self, parameters: Sequence[Parameter], average: Sequence[Tensor]) -> None:
+        """Make the step of the round, in place.
+
+        Args:
+            parameters: The global parameters, holding their pseudo-gradients.
+            average: The cohort's average, in the same order.
+        """
+        if self.optimizer is not None:
+            self.optimizer.step()
+        for parameter, mean in zip(parameters, average, strict=True):
+            if self.optimizer is None or not parameter.requires_grad:
+                parameter.copy_(mean)
+
+    def state_dict(self) -> dict[str, Any] | None:
+        """Return the server optimizer's state, or ``None`` where there is none."""
+        return None if self.optimizer is None else self.optimizer.state_dict()
+
+    def load_state_dict(self, state: dict[str, Any] | None) -> None:
+        """Take over a saved state: at once, or when ``prepare`` builds the optimizer."""
+        if state is None:
+            return
+        if self.optimizer is None:
+            self._loaded_state = state
+        else:
+            self.optimizer.load_state_dict(state)

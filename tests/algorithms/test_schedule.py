@@ -1,0 +1,115 @@
+"""Plans: who trains when, on which of their batches."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fedlightning.algorithms import (
+    AveragedSchedule,
+    LocalWork,
+    Plan,
+    Schedule,
+    SequentialSchedule,
+    uniform_cohort,
+)
+
+BATCHES = st.dictionaries(st.text("abcdef", min_size=1), st.integers(1, 9), min_size=1, max_size=5)
+
+
+def make(kind: type[Schedule], batches: dict[str, int], **settings: object) -> Schedule:
+    work = LocalWork(steps=settings.pop("steps", None), epochs=settings.pop("epochs", 1))
+    return kind(batches, work, **{"cohort_size": None, "rounds_per_epoch": None, "seed": 0, **settings})
+
+
+def plans(schedule: Schedule, rounds: int) -> list[Plan]:
+    done: Counter[str] = Counter()
+    drawn = []
+    for number in range(rounds):
+        plan = schedule.plan(number, done)
+        done.update({a.worker: a.steps for a in plan.assignments})
+        drawn.append(plan)
+    return drawn
+
+
+@given(BATCHES, st.integers(1, 4))
+def test_a_sequential_epoch_sees_every_batch_once(batches: dict[str, int], steps: int) -> None:
+    schedule = make(SequentialSchedule, batches, steps=steps)
+    for epoch in range(2):
+        seen = Counter()
+        for plan in plans(schedule, 2 * schedule.rounds_per_epoch)[epoch * schedule.rounds_per_epoch :][
+            : schedule.rounds_per_epoch
+        ]:
+            (assignment,) = plan.assignments
+            seen.update((assignment.worker, assignment.first_step + i) for i in range(assignment.steps))
+        assert seen == Counter({(w, epoch * n + i): 1 for w, n in batches.items() for i in range(n)})
+
+
+def test_sequential_visits_in_turn() -> None:
+    schedule = make(SequentialSchedule, {"bob": 3, "alice": 1}, steps=1)
+    assert [p.workers[0] for p in plans(schedule, 5)] == ["bob", "alice", "bob", "bob", "bob"]
+
+
+def test_sequential_by_epochs_visits_everybody_once_per_epoch() -> None:
+    schedule = make(SequentialSchedule, {"bob": 3, "alice": 1}, epochs=2)
+    assert schedule.rounds_per_epoch == 2
+    assert [(a.worker, a.first_step, a.steps) for p in plans(schedule, 3) for a in p.assignments] == [
+        ("bob", 0, 6),
+        ("alice", 0, 2),
+        ("bob", 6, 6),
+    ]
+
+
+def test_sequential_cohorts_are_visited_in_the_order_given() -> None:
+    names = [f"w{i}" for i in (3, 1, 2, 0, 4)]
+    schedule = make(SequentialSchedule, dict.fromkeys(names, 2), cohort_size=3)
+    visited = [p.workers[0] for p in plans(schedule, 30)]
+    for start in range(0, 30, 3):
+        a_pass = visited[start : start + 3]
+        assert a_pass == [name for name in names if name in a_pass]
+    assert set(visited) == set(names)
+
+
+def test_averaged_by_steps() -> None:
+    schedule = make(AveragedSchedule, {"bob": 5, "alice": 2}, steps=2)
+    assert schedule.rounds_per_epoch == 3
+    first, second = plans(schedule, 2)
+    assert [(a.worker, a.first_step, a.steps) for a in first.assignments] == [("alice", 0, 2), ("bob", 0, 2)]
+    assert [(a.worker, a.first_step, a.steps) for a in second.assignments] == [("alice", 2, 2), ("bob", 2, 2)]
+
+
+def test_averaged_by_epochs_is_one_round() -> None:
+    schedule = make(AveragedSchedule, {"bob": 5, "alice": 2}, epochs=3)
+    assert schedule.rounds_per_epoch == 1
+    assert [a.steps for a in schedule.plan(0, {}).assignments] == [6, 15]
+
+
+@pytest.mark.parametrize("kind", [AveragedSchedule, SequentialSchedule])
+def test_a_worker_alone_does_not_cross_its_epoch(kind: type[Schedule]) -> None:
+    schedule = make(kind, {"bob": 5}, steps=2)
+    assert schedule.rounds_per_epoch == 3
+    assert [a.steps for p in plans(schedule, 6) for a in p.assignments] == [2, 2, 1, 2, 2, 1]
+
+
+@given(st.sets(st.text("abc", min_size=1), min_size=2), st.integers(0, 2**32), st.integers(0, 1000))
+def test_cohorts_do_not_depend_on_the_order_of_names(names: set[str], seed: int, number: int) -> None:
+    listed = list(names)
+    size = max(1, len(listed) // 2)
+    cohort = uniform_cohort(listed, size, seed=seed, round=number)
+    assert cohort == uniform_cohort(listed[::-1], size, seed=seed, round=number)
+    assert len(set(cohort)) == size
+    assert set(cohort) <= names
+
+
+def test_cohorts_are_uniform() -> None:
+    names = [f"w{i}" for i in range(5)]
+    rounds = 4000
+    counts = Counter(w for r in range(rounds) for w in uniform_cohort(names, 2, seed=1, round=r))
+    # Each count is binomial(4000, 0.4): standard deviation 31; five of them bear 4.5 deviations.
+    assert all(abs(counts[name] - 0.4 * rounds) < 4.5 * 31 for name in names)
+    assert uniform_cohort(names, 2, seed=1, round=3) != uniform_cohort(names, 2, seed=2, round=3) or (
+        uniform_cohort(names, 2, seed=1, round=4) != uniform_cohort(names, 2, seed=2, round=4)
+    )

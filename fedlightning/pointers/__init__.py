@@ -8,14 +8,19 @@ from fedlightning.pointers.errors import (
     UnsupportedOperationError,
 )
 from fedlightning.pointers.ids import new_id
+from fedlightning.pointers.modules import get_module, send_module
 from fedlightning.pointers.objects import ObjectPointer
+from fedlightning.pointers.tensor import PointerTensor
 
 __all__ = [
     "HiddenValueError",
     "MixedLocationsError",
     "ObjectPointer",
     "PointerError",
+    "PointerTensor",
     "StalePointerError",
     "UnsupportedOperationError",
+    "get_module",
     "new_id",
+    "send_module",
 ]

@@ -1,4 +1,4 @@
-"""Replace pointers by references in a program's arguments. Torch operations have a stricter way of their own."""
+"""Replace pointers by references in the arguments of a program. Torch operations have stricter rules."""
 
 from __future__ import annotations
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from fedlightning.pointers.errors import StalePointerError
 from fedlightning.pointers.ids import new_id
-from fedlightning.pointers.location import Location
+from fedlightning.pointers.location import Location, controller
 from fedlightning.pointers.messages import Ref
 
 
@@ -17,7 +17,7 @@ class Handle:
         owned: Whether the object goes with the handle; not so for what a data owner registered.
     """
 
-    # The finalizer sits here and not on the pointers: their implementation may be exchanged with a parameter's.
+    # The finalizer sits here, not on the pointers, whose implementation may be exchanged with a parameter's.
     __slots__ = ("_id", "gone", "location", "owned", "ref")
 
     def __init__(self, location: Location, object_id: int, owned: bool = True) -> None:
@@ -57,6 +57,4 @@ class Handle:
             self.location.release(self.ref.object_id)
 
     def __str__(self) -> str:
-        from fedlightning.pointers.location import controller
-
         return f"{controller().id}:{self.id} -> {self.location.id}:{self.ref.object_id}"

@@ -8,6 +8,7 @@ from fedlightning.pointers.handle import Handle
 from fedlightning.pointers.location import Location
 from fedlightning.pointers.messages import ObjectDescription, TensorDescription
 from fedlightning.pointers.objects import ObjectPointer
+from fedlightning.pointers.tensor import PointerTensor
 
 
 def point_at(location: Location, description: Any, *, owned: bool = True) -> Any:
@@ -22,7 +23,7 @@ def point_at(location: Location, description: Any, *, owned: bool = True) -> Any
         A `PointerTensor` for a tensor, an `ObjectPointer` for anything else.
     """
     if isinstance(description, TensorDescription):
-        return ObjectPointer(Handle(location, description.object_id, owned), "Tensor")
+        return PointerTensor.point(location, description, owned)
     if not isinstance(description, ObjectDescription):
         raise TypeError(f"worker {location.id!r} described an object as {description!r}")
     handle = Handle(location, description.object_id, owned)

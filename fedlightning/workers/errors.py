@@ -16,7 +16,7 @@ class WorkerError(RuntimeError):
         self.worker = worker
 
 
-class WorkerLost(WorkerError):  # noqa: N818 - the three names read as what happened, and are fixed
+class WorkerLost(WorkerError):
     """Tell that a worker is gone, and with it everything it held."""
 
 
@@ -37,7 +37,7 @@ class RemoteError(WorkerError):
         self.__cause__ = original
 
 
-class RefusedByPolicy(WorkerError):  # noqa: N818 - the three names read as what happened, and are fixed
+class RefusedByPolicy(WorkerError):
     """Tell that a worker's policy forbids what was asked.
 
     Args:

@@ -9,9 +9,12 @@ import torch
 from torch import nn
 
 from fedlightning.pointers.messages import (
+    Backward,
     Delete,
     Describe,
+    Execute,
     Get,
+    GradientPresence,
     Message,
     Put,
     Run,
@@ -19,6 +22,7 @@ from fedlightning.pointers.messages import (
 )
 from fedlightning.workers.errors import RefusedByPolicy, RemoteError, WorkerError
 from fedlightning.workers.ledger import Ledger
+from fedlightning.workers.operating import run_operation
 from fedlightning.workers.payload import payload_bytes
 from fedlightning.workers.policy import Egress, EgressKind, Policy
 from fedlightning.workers.programs import Program, find_program
@@ -40,7 +44,9 @@ class Host:
         self.ledger = ledger
         self.store = ObjectStore()
         self._handlers: dict[type, Callable[[Any], Any]] = {
+            Execute: self._execute,
             Put: self._put,
+            Backward: self._backward,
             Run: self._run,
             Get: self._get,
             Delete: self._delete,
@@ -73,6 +79,20 @@ class Host:
             item = message.description or type(message.value).__name__
             self.ledger.receive(item, payload_bytes(message.value), message.round)
         return self.store.describe(message.object_id)
+
+    def _execute(self, message: Execute) -> Any:
+        return run_operation(self, message)
+
+    def _backward(self, message: Backward) -> GradientPresence:
+        resolve = self.store.resolve
+        torch.autograd.backward(
+            resolve(message.tensors),
+            resolve(message.gradients),
+            retain_graph=message.retain_graph,
+            create_graph=message.create_graph,
+            inputs=resolve(message.inputs),
+        )
+        return GradientPresence(self.store.with_gradient())
 
     def _run(self, message: Run) -> Any:
         program = self._program(message.program)

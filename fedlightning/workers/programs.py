@@ -66,7 +66,7 @@ def program_name(function: Callable[..., Any] | str) -> str:
     """Return the name under which a program is registered.
 
     Args:
-        function: The decorated function, or its name. A name is not looked up: a worker may know more of them.
+        function: The decorated function, or its name. A name is not looked up: the worker may know more.
 
     Raises:
         ValueError: The function is not registered.

@@ -65,7 +65,8 @@ class ObjectStore:
 
     def drop(self, object_id: int) -> None:
         """Let an object go; one that is gone already is passed over."""
-        self.labels.pop(object_id, None)
+        if self.labels:
+            self.labels.pop(object_id, None)
         self.objects.pop(object_id, None)
 
     def label(self, object_id: int) -> Label:
@@ -98,6 +99,10 @@ class ObjectStore:
             return any(map(self.any_private, value.values()))
         return False
 
+    def with_gradient(self) -> frozenset[int]:
+        """Return the identifiers of the tensors that have a gradient."""
+        return frozenset(key for key, value in list(self.objects.items()) if _has_gradient(value))
+
     def search(self, tags: tuple[str, ...]) -> list[int]:
         """Return the identifiers of the objects that carry all of the tags."""
         return [object_id for object_id, label in list(self.labels.items()) if set(tags) <= set(label.tags)]
@@ -108,6 +113,10 @@ class ObjectStore:
         if isinstance(value, Tensor):
             return describe_tensor(value, object_id)
         return ObjectDescription(object_id, type(value).__name__, label.tags, label.description)
+
+
+def _has_gradient(value: Any) -> bool:
+    return isinstance(value, Tensor) and (value.is_leaf or value.retains_grad) and value.grad is not None
 
 
 def describe_tensor(value: Tensor, object_id: int) -> TensorDescription:

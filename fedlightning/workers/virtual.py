@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from torch import Tensor
 from typing_extensions import override
 
-from fedlightning.pointers.messages import Message
+from fedlightning.pointers.messages import Get, Message, Put
 from fedlightning.workers.errors import WorkerError
 from fedlightning.workers.host import Host
 from fedlightning.workers.ledger import Ledger
@@ -27,8 +29,8 @@ class VirtualWorker(Worker):
     Modules, data sets and optimizers are sent and fetched without copying. Tensors are copied, as they would
     be on a wire: what is done to a pointer never changes the tensor that was sent.
 
-    Making a second worker of the same name gives a new, empty one, so that a notebook's cell can be run again;
-    the name then belongs to the new one, and the two cannot work together (see `check_unique_ids`).
+    Making a second worker of the same name gives a new, empty one, so that a notebook's cell can be run
+    again; the name then belongs to the new one, and the two cannot work together (see `check_unique_ids`).
 
     Args:
         hook: The hook that knows its workers by name, if there is one.
@@ -60,7 +62,12 @@ class VirtualWorker(Worker):
             return Failed(error)
 
     def _deliver(self, message: Message) -> Any:
-        return self._host.handle(message)
+        if type(message) is Put and isinstance(message.value, Tensor) and not message.private:
+            message = replace(message, value=copied(message.value))
+        answer = self._host.handle(message)
+        if type(message) is Get and isinstance(answer, Tensor):
+            return copied(answer)
+        return answer
 
     @override
     def release(self, object_id: int) -> None:
@@ -80,3 +87,19 @@ class VirtualWorker(Worker):
 
     def __repr__(self) -> str:
         return f"<VirtualWorker id:{self.id} #objects:{len(self)}>"
+
+
+def copied(tensor: Tensor) -> Tensor:
+    """Copy a tensor as a wire would: values, gradient, and whether it requires one; not its graph.
+
+    Args:
+        tensor: Any tensor.
+
+    Returns:
+        A leaf that shares no memory with it.
+    """
+    copy = tensor.detach().clone()
+    copy.requires_grad_(tensor.requires_grad)
+    if tensor.is_leaf and tensor.grad is not None:
+        copy.grad = tensor.grad.detach().clone()
+    return copy

@@ -11,12 +11,15 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from torch import Tensor
+
 from fedlightning.pointers.arguments import handle_of, refer
 from fedlightning.pointers.ids import new_id
 from fedlightning.pointers.messages import Delete, Message, Put, Run, Search
 from fedlightning.pointers.objects import discard, fetch
 from fedlightning.pointers.pointing import point_at
 from fedlightning.pointers.rounds import current_round
+from fedlightning.pointers.sending import send_tensor
 from fedlightning.workers.ledger import Ledger
 from fedlightning.workers.policy import Policy
 from fedlightning.workers.programs import program_name
@@ -89,6 +92,8 @@ class Worker(ABC):
         Returns:
             A pointer; the object goes when the last pointer to it goes.
         """
+        if isinstance(value, Tensor):
+            return send_tensor(value, self, tags=tuple(tags), description=description)
         put = Put(new_id(), value, tuple(tags), description, round=current_round())
         return point_at(self, self.submit(put).wait())
 

@@ -1,0 +1,145 @@
+"""Calls on pointers that are answered here, or that change what is known here. All others become messages."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import torch
+from torch import Tensor
+
+from fedlightning.pointers.execution import execute
+
+Handler: TypeAlias = Callable[[Callable[..., Any], tuple[Any, ...], dict[str, Any]], Any]
+
+# The wrapper has the remote tensor's size, strides and type: torch itself answers these from it.
+_KNOWN_HERE = (
+    "__len__",
+    "dim",
+    "element_size",
+    "get_device",
+    "is_complex",
+    "is_contiguous",
+    "is_distributed",
+    "is_floating_point",
+    "is_inference",
+    "is_signed",
+    "ndimension",
+    "nelement",
+    "numel",
+    "size",
+    "storage_offset",
+    "stride",
+)
+_ATTRIBUTES_KNOWN_HERE = (
+    "_backward_hooks",
+    "_post_accumulate_grad_hooks",
+    "device",
+    "dtype",
+    "is_cpu",
+    "is_cuda",
+    "is_meta",
+    "is_mkldnn",
+    "is_mps",
+    "is_mtia",
+    "is_nested",
+    "is_quantized",
+    "is_sparse",
+    "is_sparse_csr",
+    "is_xla",
+    "is_xpu",
+    "itemsize",
+    "layout",
+    "name",
+    "nbytes",
+    "ndim",
+    "output_nr",
+    "retains_grad",
+    "shape",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class RemoteNode:
+    """Stand for a node of the autograd graph, which lives at the worker."""
+
+    location: str
+    object_id: int
+
+
+def _from_wrapper(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    with torch._C.DisableTorchFunctionSubclass():
+        return func(*args, **kwargs)
+
+
+def _requires_grad(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
+    return bool(args[0]._description.requires_grad)
+
+
+def _is_leaf(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
+    return bool(args[0]._description.is_leaf)
+
+
+def _grad_fn(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> RemoteNode | None:
+    pointer = args[0]
+    return None if pointer._description.is_leaf else RemoteNode(pointer.location.id, pointer.id_at_location)
+
+
+def _grad(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    pointer = args[0]
+    present = pointer.location.leaves_with_grad
+    if present is not None and pointer.id_at_location not in present:
+        return None
+    # The same gradient as long as the worker has not told of a newer one: optimizers ask twice for each.
+    known_from, gradient = pointer.__dict__.get("_grad_pointer", (None, None))
+    if present is None or known_from is not present:
+        gradient = execute(type(pointer), "torch.Tensor.grad.__get__", args, kwargs)
+        pointer._grad_pointer = (present, gradient)
+    return gradient
+
+
+def _set_grad(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    pointer, gradient = next(arg for arg in args if hasattr(arg, "_handle")), args[1]
+    execute(type(pointer), "torch.Tensor.grad.__set__", args, kwargs)
+    pointer.__dict__.pop("_grad_pointer", None)
+    present = pointer.location.leaves_with_grad
+    if present is not None:
+        own = frozenset({pointer.id_at_location})
+        pointer.location.leaves_with_grad = present - own if gradient is None else present | own
+
+
+def _backward(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    tensor, *rest = args
+    tensor.backward(*rest, **kwargs)
+
+
+_ANSWERED: dict[str, Handler] = {
+    "requires_grad": _requires_grad,
+    "is_leaf": _is_leaf,
+    "grad_fn": _grad_fn,
+    "grad": _grad,
+}
+
+
+def _handlers() -> dict[Callable[..., Any], Handler]:
+    handlers: dict[Callable[..., Any], Handler] = {}
+    for name in _KNOWN_HERE:
+        for place in (Tensor, torch):
+            if hasattr(place, name):
+                handlers[getattr(place, name)] = _from_wrapper
+    for name in _ATTRIBUTES_KNOWN_HERE:
+        handlers[getattr(Tensor, name).__get__] = _from_wrapper
+    descriptors: dict[str, Any] = {name: getattr(Tensor, name) for name in _ANSWERED}
+    for name, answer in _ANSWERED.items():
+        handlers[descriptors[name].__get__] = answer
+    handlers[descriptors["grad"].__set__] = _set_grad
+    handlers[descriptors["grad"].__delete__] = lambda func, args, kwargs: _set_grad(
+        func, (*args, None), kwargs
+    )
+    handlers[Tensor.backward] = _backward
+    return handlers
+
+
+HANDLERS = _handlers()
+"""How to answer a call here, by the torch function that is called."""

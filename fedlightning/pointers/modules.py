@@ -1,0 +1,101 @@
+"""Send a module to a worker and get it back, such that its parameters stay the objects they were.
+
+An optimizer built before holds the same parameters all along: what is exchanged is what they are made of.
+"""
+
+from __future__ import annotations
+
+from itertools import chain
+from typing import Any, TypeVar
+
+from torch import Tensor, nn
+
+from fedlightning.pointers.errors import PointerError
+from fedlightning.pointers.factories import watch_forward
+from fedlightning.pointers.location import Location
+from fedlightning.pointers.objects import fetch
+from fedlightning.pointers.optimizers import follow_parameters
+from fedlightning.pointers.sending import send_tensor
+from fedlightning.pointers.swap import exchange
+from fedlightning.pointers.tensor import PointerTensor
+
+M = TypeVar("M", bound=nn.Module)
+_WATCH = "_forward_watch"
+
+
+def send_module(module: M, location: Location) -> M:
+    """Send a module's parameters and buffers, which become pointers in place.
+
+    Args:
+        module: Any module, all of it local.
+        location: The worker.
+
+    Returns:
+        The same module.
+
+    Raises:
+        PointerError: A part of it is at a worker already, or it is lazy and has no parameters yet.
+    """
+    tensors = _tensors(module)
+    for tensor in tensors:
+        _check_local(tensor)
+    follow_parameters()
+    for tensor in tensors:
+        _send_in_place(tensor, location)
+    module.__dict__[_WATCH] = watch_forward(module, location)
+    return module
+
+
+def get_module(module: M) -> M:
+    """Bring a sent module back, with its gradients.
+
+    Args:
+        module: A module that was sent.
+
+    Returns:
+        The same module.
+
+    Raises:
+        PointerError: It is here already.
+        RefusedByPolicy: A part of it may not leave; what came before it is here.
+    """
+    pointers = [tensor for tensor in _tensors(module) if isinstance(tensor, PointerTensor)]
+    if not pointers and _WATCH not in module.__dict__:
+        raise PointerError(f"this {type(module).__name__} is here already: send it with .send(worker) first")
+    for pointer in pointers:
+        _get_in_place(pointer)
+    for handle in module.__dict__.pop(_WATCH, ()):
+        handle.remove()
+    return module
+
+
+def _tensors(module: nn.Module) -> list[Tensor]:
+    unique = {id(tensor): tensor for tensor in chain(module.parameters(), module.buffers())}
+    return list(unique.values())
+
+
+def _check_local(tensor: Tensor) -> None:
+    if isinstance(tensor, PointerTensor):
+        raise PointerError(
+            f"the module is at {tensor.location.id!r} already: bring it back with .get() first"
+        )
+    if nn.parameter.is_lazy(tensor):
+        raise PointerError("the module is lazy and has no parameters yet: call it once before it is sent")
+
+
+def _send_in_place(tensor: Tensor, location: Location) -> None:
+    pointer = send_tensor(tensor, location)
+    attributes: dict[str, Any] = {**pointer.__dict__, "_local_class": type(tensor)}
+    if isinstance(tensor, nn.Parameter):
+        attributes["_is_param"] = True
+    exchange(tensor, pointer)
+    tensor.__dict__.update(attributes)
+
+
+def _get_in_place(pointer: PointerTensor) -> None:
+    tensor = fetch(pointer._handle)
+    local_class = pointer.__dict__.pop("_local_class", Tensor)
+    for name in ("_handle", "_description", "_grad_pointer", "_is_param"):
+        pointer.__dict__.pop(name, None)
+    exchange(pointer, tensor)
+    pointer.__class__ = local_class

@@ -1,0 +1,110 @@
+"""The allow-list: every operation that a message may name, built from what torch declares overridable.
+
+No name off the wire is looked up with ``getattr``: a sweep of the torch namespace would offer file access and
+global settings. What torch declares overridable but pointers refuse is in `refusals`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.overrides import get_overridable_functions, resolve_name
+
+from fedlightning.pointers.refusals import refused_functions
+
+Operation = Callable[..., Any]
+
+# They make a tensor from no tensor, and run at a worker only when it is known otherwise (see `factories`).
+FACTORIES: dict[str, Operation] = {
+    f"torch.{name}": getattr(torch, name)
+    for name in (
+        "arange",
+        "bartlett_window",
+        "blackman_window",
+        "empty",
+        "empty_permuted",
+        "empty_strided",
+        "eye",
+        "full",
+        "hamming_window",
+        "hann_window",
+        "kaiser_window",
+        "linspace",
+        "logspace",
+        "normal",
+        "ones",
+        "rand",
+        "randint",
+        "randn",
+        "randperm",
+        "scalar_tensor",
+        "tensor",
+        "tril_indices",
+        "triu_indices",
+        "zeros",
+    )
+}
+# The worker's own knowledge of a tensor that a pointer's copy of the metadata lacks; none of it is a value.
+METADATA_AT_WORKER = frozenset(
+    f"torch.Tensor.{name}"
+    for name in (
+        "_is_view",
+        "_nnz",
+        "_version.__get__",
+        "dense_dim",
+        "is_coalesced",
+        "is_conj",
+        "is_neg",
+        "is_set_to",
+        "sparse_dim",
+        "type",
+    )
+) | {"torch.is_conj", "torch.is_neg", "torch.result_type"}
+_SETTERS = ("data", "grad", "requires_grad", "real", "imag")
+
+
+def _returning_target(assign: Operation) -> Operation:
+    """Make an assignment return what was assigned to, so that the answer tells its new metadata."""
+
+    def assigned(target: Tensor, *values: Any) -> Tensor:
+        assign(target, *values)
+        return target
+
+    return assigned
+
+
+def _in_place_functions(operations: dict[str, Operation]) -> dict[str, Operation]:
+    # `torch.relu_` and its kind are left out of torch's own list, though pointers meet them.
+    names = [name for name in operations if name.count(".") == 1]
+    return {
+        f"{name}_": function
+        for name in names
+        if callable(function := getattr(torch, f"{name.removeprefix('torch.')}_", None))
+    }
+
+
+def _build() -> tuple[dict[str, Operation], dict[Operation, str]]:
+    refused = refused_functions()
+    functions = [f for group in get_overridable_functions().values() for f in group if f not in refused]
+    operations = {name: f for f in functions if (name := resolve_name(f)) is not None}
+    names: dict[Operation, str] = {f: name for f in functions if (name := resolve_name(f)) is not None}
+    extras = {**FACTORIES, **_in_place_functions(operations), **_EXTRA_OPERATIONS}
+    operations.update(extras)
+    names.update({f: name for name, f in extras.items()})
+    for attribute in _SETTERS:
+        setter, name = getattr(Tensor, attribute).__set__, f"torch.Tensor.{attribute}.__set__"
+        operations[name], names[setter] = _returning_target(setter), name
+    operations["torch.Tensor.__setitem__"] = _returning_target(Tensor.__setitem__)
+    return operations, names
+
+
+_EXTRA_OPERATIONS: dict[str, Operation] = {
+    "torch.result_type": torch.result_type,
+    "torch.autograd.grad": torch.autograd.grad,
+}
+
+OPERATIONS, NAMES = _build()
+"""Functions by operation name, for workers; operation names by function, for pointers."""

@@ -1,0 +1,37 @@
+"""Let an optimizer's state be where its parameters are: momentum survives the way from worker to worker."""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any
+
+from torch import Tensor
+from torch.optim.optimizer import Optimizer, register_optimizer_step_pre_hook
+
+from fedlightning.pointers.location import Location
+from fedlightning.pointers.sending import send_tensor
+from fedlightning.pointers.tensor import PointerTensor
+
+
+@cache
+def follow_parameters() -> None:
+    """From now on, move the state of every optimizer to its parameters before each step."""
+    register_optimizer_step_pre_hook(_follow)
+
+
+def _follow(optimizer: Optimizer, args: Any, kwargs: Any) -> None:
+    for parameter, state in optimizer.state.items():
+        place = _place(parameter)
+        for name, value in state.items():
+            # The count of steps is read here, by the optimizer; all else is computed with at the worker.
+            if isinstance(value, Tensor) and name != "step" and _place(value) is not place:
+                state[name] = _bring(value, place)
+
+
+def _place(tensor: Tensor) -> Location | None:
+    return tensor.location if isinstance(tensor, PointerTensor) else None
+
+
+def _bring(tensor: Tensor, place: Location | None) -> Tensor:
+    local = tensor.get() if isinstance(tensor, PointerTensor) else tensor
+    return local if place is None else send_tensor(local, place)

@@ -1,0 +1,42 @@
+"""Send a tensor to a worker. Modules, whose parameters keep their identity, are sent by `modules`."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from fedlightning.pointers.custom_functions import guard_custom_functions
+from fedlightning.pointers.errors import UnsupportedOperationError
+from fedlightning.pointers.ids import new_id
+from fedlightning.pointers.location import Location
+from fedlightning.pointers.messages import Put
+from fedlightning.pointers.rounds import current_round
+from fedlightning.pointers.tensor import PointerTensor
+
+
+def send_tensor(
+    tensor: Tensor, location: Location, *, tags: tuple[str, ...] = (), description: str = ""
+) -> PointerTensor:
+    """Send a copy of a tensor to a worker, with its gradient if it has one.
+
+    Args:
+        tensor: Any local tensor. What it was computed from stays behind: at the worker it is a leaf.
+        location: The worker.
+        tags: Words to find it by.
+        description: For people.
+
+    Returns:
+        A pointer that owns the copy.
+
+    Raises:
+        UnsupportedOperationError: It is at a worker already.
+    """
+    if isinstance(tensor, PointerTensor):
+        tensor.send(location)
+    if type(tensor).__torch_dispatch__ is not Tensor.__torch_dispatch__:
+        raise UnsupportedOperationError(f"a {type(tensor).__name__} cannot be sent: send plain tensors")
+    guard_custom_functions()
+    put = Put(new_id(), tensor, tuple(tags), description, round=current_round())
+    pointer = PointerTensor.point(location, location.submit(put).wait())
+    if tensor.is_leaf and tensor.grad is not None and location.leaves_with_grad is not None:
+        location.leaves_with_grad |= {put.object_id}
+    return pointer

@@ -1,0 +1,213 @@
+"""The tensor that lives elsewhere: a wrapper without data whose every operation runs where it points."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any, cast
+
+import torch
+from torch import Tensor
+from typing_extensions import Self, override
+
+from fedlightning.pointers import attributes, net
+from fedlightning.pointers.backward import run_backward
+from fedlightning.pointers.errors import UnsupportedOperationError
+from fedlightning.pointers.execution import execute
+from fedlightning.pointers.handle import Handle
+from fedlightning.pointers.location import Location, controller
+from fedlightning.pointers.messages import TensorDescription
+from fedlightning.pointers.objects import fetch
+from fedlightning.pointers.operations import NAMES
+from fedlightning.pointers.refusals import refused_functions
+from fedlightning.pointers.swap import exchange
+
+_REFUSED = refused_functions()
+
+
+class PointerTensor(torch.Tensor):
+    """Point to a tensor at a worker and compute with it there.
+
+    Made by ``tensor.send(worker)`` or by an operation on pointers, never directly. Shape, dtype and the like
+    are known here; values are not, and an operation that would reveal one asks for `.get()`. The autograd
+    graph lives at the worker.
+    """
+
+    _handle: Handle
+    _description: TensorDescription
+
+    @classmethod
+    def point(cls, location: Location, description: TensorDescription, owned: bool = True) -> Self:
+        """Make a pointer to a tensor that a worker has described.
+
+        Args:
+            location: The worker.
+            description: Its answer.
+            owned: Whether the tensor goes when the pointer goes.
+        """
+        pointer = cls._wrapper(description)
+        pointer._handle = Handle(location, description.object_id, owned)
+        pointer._description = description
+        return pointer
+
+    @classmethod
+    def _wrapper(cls, description: TensorDescription) -> Self:
+        # It never requires grad itself: the graph is the worker's, and the description answers for it.
+        return torch.Tensor._make_wrapper_subclass(
+            cls,
+            description.shape,
+            strides=description.stride,
+            storage_offset=description.storage_offset,
+            dtype=description.dtype,
+            layout=description.layout,
+            device=description.device,
+        )
+
+    def refresh(self, description: TensorDescription) -> Self:
+        """Take over what an operation changed in place, such as dtype, shape, or the need of a gradient.
+
+        Args:
+            description: The worker's new description of the same tensor.
+        """
+        old = self._description
+        if description[1:7] != old[1:7]:
+            exchange(self, self._wrapper(description))
+        self._description = description
+        return self
+
+    @classmethod
+    @override
+    def __torch_function__(
+        cls,
+        func: Callable[..., Any],
+        types: Iterable[type],
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:
+        answer = attributes.HANDLERS.get(func)
+        if answer is not None:
+            return answer(func, args, kwargs or {})
+        name = NAMES.get(func)
+        if name is not None:
+            return execute(PointerTensor, name, args, kwargs or {})
+        if func in _REFUSED:
+            raise _REFUSED[func]
+        return cls._beyond_the_list(func, args, kwargs or {})
+
+    @classmethod
+    def _beyond_the_list(cls, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        code = getattr(func, "__code__", None)
+        if code is None:
+            name = torch.overrides.resolve_name(func) or repr(func)
+            raise UnsupportedOperationError(f"{name} is not offered on pointers: call .get() first")
+        # A composite in Python: its parts come back here one by one.
+        with torch._C.DisableTorchFunction():
+            return func(*args, **kwargs)
+
+    @classmethod
+    @override
+    def __torch_dispatch__(  # type: ignore[override]  # torch declares it wrongly: it is called as a class method
+        cls,
+        func: Any,
+        types: Iterable[type],
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:
+        return net.catch(PointerTensor, func, args, kwargs or {})
+
+    @property
+    def id(self) -> int:
+        """The pointer's own identifier."""
+        return self._handle.id
+
+    @property
+    def id_at_location(self) -> int:
+        """The tensor's identifier at its worker."""
+        return self._handle.ref.object_id
+
+    @property
+    def location(self) -> Location:
+        """The worker that holds the tensor."""
+        return self._handle.location
+
+    @property
+    def owner(self) -> Location:
+        """The worker that holds this pointer: the controller's, named ``me``."""
+        return controller()
+
+    def get(self) -> Tensor:
+        """Bring the tensor here, with its gradient if it has one; the pointer is spent.
+
+        Returns:
+            A leaf that requires grad if the remote tensor did; the graph stays behind.
+
+        Raises:
+            StalePointerError: It was fetched or deleted before.
+            RefusedByPolicy: It may not leave.
+        """
+        return cast("Tensor", fetch(self._handle))
+
+    def send(self, location: Location) -> PointerTensor:
+        """Refuse: there are no pointers to pointers yet."""
+        raise UnsupportedOperationError(
+            f"this tensor is at {self.location.id!r} already: .move({location.id}) brings it elsewhere"
+        )
+
+    def move(self, location: Location) -> PointerTensor:
+        """Bring the tensor to another worker, by way of the controller; this pointer is spent.
+
+        Args:
+            location: The worker to bring it to.
+
+        Raises:
+            RefusedByPolicy: It may not leave its worker.
+        """
+        from fedlightning.pointers.sending import send_tensor
+
+        return send_tensor(self.get(), location)
+
+    @override
+    def backward(
+        self,
+        gradient: Tensor | None = None,
+        retain_graph: bool | None = None,
+        create_graph: bool = False,
+        inputs: Any = None,
+    ) -> PointerTensor:
+        """Compute gradients at the worker, by one message.
+
+        Args:
+            gradient: A pointer there, for a tensor that is not a scalar.
+            retain_graph: As for local tensors.
+            create_graph: As for local tensors.
+            inputs: Pointers to the leaves to accumulate into; all of them if None.
+
+        Returns:
+            This pointer.
+        """
+        run_backward((self,), (gradient,), retain_graph, create_graph, inputs)
+        return self
+
+    @override
+    def __deepcopy__(self, memo: dict[int, Any]) -> PointerTensor:
+        if not self._description.is_leaf:
+            raise UnsupportedOperationError("only pointers to leaves can be deep-copied: detach() first")
+        copy = self.detach().clone()
+        if self._description.requires_grad:
+            copy.requires_grad_()
+        for name in ("_is_param", "_local_class"):
+            if name in self.__dict__:
+                copy.__dict__[name] = self.__dict__[name]
+        memo[id(self)] = copy
+        return cast("PointerTensor", copy)
+
+    @override
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        raise _REFUSED[Tensor.__reduce_ex__]
+
+    @override
+    def __format__(self, spec: str) -> str:
+        return format(repr(self), spec)
+
+    @override
+    def __repr__(self) -> str:  # type: ignore[override]  # torch's keyword is for printing values
+        return f"(Wrapper)>[PointerTensor | {self._handle}]"

@@ -1,5 +1,6 @@
 """Data at workers: how it is divided, where it lies, how it is read. Nothing is defined here."""
 
+from fedlightning.data.loader_settings import LoaderSettings
 from fedlightning.data.partition import (
     IID,
     ClassesPerWorker,
@@ -14,6 +15,7 @@ from fedlightning.data.partition import (
     Shards,
     TwoShards,
 )
+from fedlightning.data.shard import Shard
 
 __all__ = [
     "IID",
@@ -21,11 +23,13 @@ __all__ = [
     "Dirichlet",
     "Explicit",
     "LabelShares",
+    "LoaderSettings",
     "LogNormal",
     "Natural",
     "Partition",
     "Partitioner",
     "PowerLaw",
+    "Shard",
     "Shards",
     "TwoShards",
 ]

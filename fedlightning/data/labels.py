@@ -19,6 +19,7 @@ Values: TypeAlias = npt.NDArray[Any]
 Column: TypeAlias = str | int | Values | torch.Tensor | Sequence[Any] | Callable[[Any], Any]
 
 LABEL_NAMES = ("targets", "labels", "label", "y")
+_CLASS_KINDS = "iubUSO"  # NumPy kinds: integers, booleans, strings, objects
 
 
 def find_labels(dataset: MapStyle, labels: Column | None = None) -> Values:
@@ -53,6 +54,19 @@ def find_labels(dataset: MapStyle, labels: Column | None = None) -> Values:
             "per sample, or a function that makes one from the dataset."
         )
     return _check_classes(values)
+
+
+def known_labels(dataset: MapStyle) -> Values | None:
+    """Return one class label per sample where the dataset shows any by itself, else None.
+
+    Args:
+        dataset: A map-style dataset of N samples.
+
+    Returns:
+        Integers, booleans or strings of shape ``(N,)``; None for other targets, or none.
+    """
+    values = _own_labels(dataset)
+    return values if values is not None and values.ndim == 1 and values.dtype.kind in _CLASS_KINDS else None
 
 
 def find_column(dataset: MapStyle, column: Column) -> Values:
@@ -137,7 +151,7 @@ def _check_classes(labels: Values) -> Values:
             "several "
             "labels per sample give labels= with one class each, such as `one_hot.argmax(1)`."
         )
-    if labels.dtype.kind not in "iubUSO":
+    if labels.dtype.kind not in _CLASS_KINDS:
         raise ValueError(
             f"labels must be classes (integers, booleans or strings), got {labels.dtype}. For regression "
             "give "

@@ -1,0 +1,76 @@
+"""Whole batches of tensors in memory by one gather per tensor, instead of sample by sample.
+
+What lies in files or is transformed on the way is read by `fedlightning.data.keyed_loading`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import cast
+
+import torch
+from torch.utils.data import Subset, TensorDataset, default_collate
+
+from fedlightning.data.loader_settings import LoaderSettings
+from fedlightning.data.map_style import MapStyle
+
+
+class TensorRows:
+    """Rows of tensors: what a `TensorDataset`, or a `Subset` of one, holds.
+
+    Args:
+        tensors: The tensors of the whole dataset, each of shape ``(N, ...)``; not copied.
+        rows: Which rows are meant, int64, shape ``(n,)``; None for all.
+    """
+
+    def __init__(self, tensors: Sequence[torch.Tensor], rows: torch.Tensor | None = None) -> None:
+        self.tensors = tuple(tensors)
+        self.rows = rows
+
+    def take(self, positions: torch.Tensor) -> list[torch.Tensor]:
+        """Gather a batch, equal to what torch's default collation makes of the samples.
+
+        Args:
+            positions: Positions among the rows, int64, shape ``(b,)``.
+
+        Returns:
+            A list (as the default collation returns) of new tensors, each of shape ``(b, ...)``.
+        """
+        rows = positions if self.rows is None else self.rows[positions]
+        return [tensor.index_select(0, rows.to(tensor.device)) for tensor in self.tensors]
+
+
+def tensor_rows(dataset: MapStyle, settings: LoaderSettings) -> TensorRows | None:
+    """Find out whether batches of a dataset are gathers of tensors, so that a loader is not needed.
+
+    Args:
+        dataset: Any map-style dataset.
+        settings: How it is read.
+
+    Returns:
+        The rows, or None where reading sample by sample could give anything else.
+    """
+    if settings.collate_fn not in (None, default_collate):
+        return None
+    # Exact types: a subclass may transform samples.
+    if type(dataset) is Subset:
+        inner = tensor_rows(cast("MapStyle", dataset.dataset), settings)
+        rows = torch.as_tensor(dataset.indices, dtype=torch.int64)
+        if inner is None or (rows.numel() and rows.min() < 0):
+            return None
+        return TensorRows(inner.tensors, rows if inner.rows is None else inner.rows[rows])
+    if type(dataset) is TensorDataset and all(_stacks_like_a_gather(tensor) for tensor in dataset.tensors):
+        return TensorRows(dataset.tensors)
+    return None
+
+
+def _stacks_like_a_gather(tensor: torch.Tensor) -> bool:
+    """Whether stacking rows gives the same memory layout as gathering them (channels-last does not)."""
+    return (
+        type(tensor) is torch.Tensor
+        and tensor.layout is torch.strided
+        and tensor.is_contiguous()
+        and not tensor.requires_grad
+        and not tensor.is_conj()
+        and not tensor.is_neg()
+    )

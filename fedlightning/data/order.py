@@ -1,0 +1,82 @@
+"""Which samples are in which batch, as a pure function of (seed, worker, number of the batch)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from fedlightning.workers.random import derive_seed
+
+
+@dataclass(frozen=True)
+class BatchOrder:
+    """Number the batches of an endless stream: batch b lies in local epoch ``b // num_batches``.
+
+    Args:
+        num_samples: Samples of an epoch.
+        batch_size: Samples of a batch.
+        shuffle: Whether each epoch has an order of its own.
+        drop_last: Whether a last, smaller batch is left out.
+    """
+
+    num_samples: int
+    batch_size: int
+    shuffle: bool
+    drop_last: bool
+
+    @property
+    def num_batches(self) -> int:
+        """Batches of an epoch; 0 if the only one is too small and left out."""
+        if self.drop_last:
+            return self.num_samples // self.batch_size
+        return -(-self.num_samples // self.batch_size)
+
+    def batches(self, first: int, count: int, *, seed: int, worker: str) -> Iterator[torch.Tensor]:
+        """Yield the sample positions of some batches.
+
+        Args:
+            first: Number of the first batch, counted from 0 over all epochs.
+            count: How many.
+            seed: Seed of the run.
+            worker: Name of the worker, whose shuffling is its own.
+
+        Yields:
+            Positions in ``[0, num_samples)``, int64, shape ``(batch_size,)`` or less at the end of an epoch.
+
+        Raises:
+            ValueError: If there are no batches, or ``first`` or ``count`` is negative.
+        """
+        self._check(first, count)
+        epoch, samples = -1, torch.empty(0)
+        for number in range(first, first + count):
+            if number // self.num_batches != epoch:
+                epoch = number // self.num_batches
+                samples = self.epoch(epoch, seed=seed, worker=worker)
+            start = number % self.num_batches * self.batch_size
+            yield samples[start : start + self.batch_size]
+
+    def epoch(self, epoch: int, *, seed: int, worker: str) -> torch.Tensor:
+        """Return the order of the samples in a local epoch, shape ``(num_samples,)``, int64."""
+        if not self.shuffle:
+            return torch.arange(self.num_samples)
+        return shuffled(self.num_samples, derive_seed(seed, "shuffle", worker, epoch))
+
+    def _check(self, first: int, count: int) -> None:
+        if first < 0 or count < 0:
+            raise ValueError(
+                f"first={first} and count={count} must not be negative: batches are numbered from 0."
+            )
+        if self.num_batches == 0:
+            raise ValueError(
+                f"drop_last=True leaves no batch of batch_size={self.batch_size} in {self.num_samples} "
+                "samples. Use "
+                "drop_last=False, a smaller batch_size, or fewer workers."
+            )
+
+
+def shuffled(size: int, seed: int) -> torch.Tensor:
+    """Return a random permutation that depends on the seed alone; no generator but its own is touched."""
+    return torch.from_numpy(np.random.default_rng(seed).permutation(size))

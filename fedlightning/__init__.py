@@ -19,8 +19,19 @@ if TYPE_CHECKING:
     from fedlightning import pointers as pointers
     from fedlightning import strategy as strategy
     from fedlightning import workers as workers
+    from fedlightning.strategy import FederatedStrategy as FederatedStrategy
+    from fedlightning.workers import TorchHook as TorchHook
+    from fedlightning.workers import VirtualWorker as VirtualWorker
+    from fedlightning.workers import Worker as Worker
+    from fedlightning.workers import local_worker as local_worker
 
-_NAMES: dict[str, str] = {}
+_NAMES = {
+    "FederatedStrategy": "fedlightning.strategy",
+    "TorchHook": "fedlightning.workers",
+    "VirtualWorker": "fedlightning.workers",
+    "Worker": "fedlightning.workers",
+    "local_worker": "fedlightning.workers",
+}
 _SUBPACKAGES = ("algorithms", "callbacks", "data", "local", "pointers", "strategy", "workers")
 
 __version__ = "0.1.0.dev0"

@@ -31,7 +31,7 @@ types: $(STAMP)  ## Check types (strict).
 	$(BIN)/mypy
 
 pytest: $(STAMP)  ## Run the tests in two processes.
-	$(BIN)/python -m pytest -n 2
+	$(BIN)/python -m pytest -n 2 --dist loadgroup
 
 clean:  ## Remove the environment and everything built.
 	rm -rf $(VENV) build dist outputs multirun lightning_logs .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

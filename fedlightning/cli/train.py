@@ -16,7 +16,7 @@ from fedlightning.cli.hints import hint_for
 search_path.register()
 
 
-# No config_path: the registered search path has our groups, and a user's --config-dir comes before it.
+# No config_path: the registered search path has our groups already.
 @hydra.main(version_base="1.3", config_path=None, config_name="train")
 def _train(cfg: DictConfig) -> float | None:
     from fedlightning.cli.job import run

@@ -1,0 +1,56 @@
+"""Every option of every group composes, and every value in it is a parameter of what it builds."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from hydra.utils import get_object
+from omegaconf import DictConfig, OmegaConf
+
+CONFIGS = Path(__file__).resolve().parents[2] / "configs"
+GROUPS = (
+    "callbacks data debug experiment hydra logger model partition paths server_optimizer strategy trainer"
+)
+OPTIONS = sorted(f"{file.parent.name}={file.stem}" for file in CONFIGS.glob("*/*.yaml"))
+
+
+def targets(node: object) -> Iterator[DictConfig]:
+    """Yield every node that is to be built."""
+    if isinstance(node, DictConfig):
+        if "_target_" in node:
+            yield node
+        for child in node.values():
+            yield from targets(child)
+
+
+def parameters(target: Callable[..., object]) -> set[str]:
+    return set(inspect.signature(target).parameters)
+
+
+def test_the_groups_are_those_of_the_design() -> None:
+    assert sorted(folder.name for folder in CONFIGS.iterdir() if folder.is_dir()) == GROUPS.split()
+
+
+@pytest.mark.parametrize("option", OPTIONS)
+def test_an_option_composes_to_what_can_be_built(option: str, composed: Callable[..., DictConfig]) -> None:
+    cfg = composed(option)
+    OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
+    for node in targets(cfg):
+        unknown = (
+            {str(key) for key in node} - parameters(get_object(node._target_)) - {"_target_", "_partial_"}
+        )
+        assert not unknown, f"{node._target_} has no {unknown}"
+
+
+def test_an_experiment_s_own_values_win(tmp_path: Path, composed: Callable[..., DictConfig]) -> None:
+    """They were lost without a word when `_self_` stood last in train.yaml."""
+    assert composed().name == "train"
+    assert composed("experiment=digits_sequential").name == "digits_sequential"
+
+
+def test_the_command_line_wins_over_the_experiment(composed: Callable[..., DictConfig]) -> None:
+    cfg = composed("experiment=digits_averaged", "strategy=federated_sequential", "name=mine")
+    assert (cfg.strategy["update"], cfg.name) == ("sequential", "mine")

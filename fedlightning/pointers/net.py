@@ -30,7 +30,7 @@ def catch(cls: type[PointerTensor], func: Any, args: tuple[Any, ...], kwargs: di
     name = func.overloadpacket.__name__
     if torch.is_grad_enabled() and any(_needs_grad(value) for value in (*args, *kwargs.values())):
         raise UnsupportedOperationError(
-            f"{func} reached a pointer below torch's functions, where its gradient is lost: "
+            f"{func} reached a pointer below torch's functions, and lost its gradient: "
             f"call the operation through torch, or under torch.no_grad()"
         )
     for operation in (f"torch.{name}", f"torch.Tensor.{name}"):

@@ -25,7 +25,7 @@ def catch(cls: type[PointerTensor], func: Any, args: tuple[Any, ...], kwargs: di
         kwargs: Its arguments.
 
     Raises:
-        UnsupportedOperationError: A gradient would be cut silently, or the operation is not on the allow-list.
+        UnsupportedOperationError: A gradient would be cut silently, or the operation is not offered.
     """
     name = func.overloadpacket.__name__
     if torch.is_grad_enabled() and any(_needs_grad(value) for value in (*args, *kwargs.values())):

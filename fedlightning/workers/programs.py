@@ -43,6 +43,7 @@ def program(*, returns: EgressKind) -> Callable[[F], F]:
         ValueError: An unknown kind, or a function that has no name to call it by.
 
     Example:
+        >>> from fedlightning.workers import program
         >>> @program(returns="metrics")
         ... def count(samples):
         ...     return len(samples)

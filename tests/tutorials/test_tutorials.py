@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from cells import read_cells, run_cell, with_numbered_ids
+from tests.tutorials.cells import read_cells, run_cell, with_numbered_ids
 
 _VISIT = re.compile(
     r"data를 <VirtualWorker id:me #objects:0>에서 <VirtualWorker id:(\w+) #objects:(\d+)>로 보냄"
@@ -30,8 +30,8 @@ def test_part_2_trains_alternately_at_bob_and_alice() -> None:
     _assert_losses_fall(federated, 20, suffix=", requires_grad=True")
     visits = _VISIT.findall(federated)
     assert [name for name, _ in visits] == ["bob", "alice"] * 10
-    # Data and target, and nothing left behind by earlier visits. (The notebook's count of 6 is that of a session
-    # in which cells had been run several times, as their numbers show.)
+    # Data and target, and nothing left by earlier visits. (The notebook counted 6, in a session
+    # whose cells had been run several times, as their numbers show.)
     assert {count for _, count in visits} == {"2"}
 
 

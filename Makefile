@@ -41,7 +41,7 @@ $(STAMP): pyproject.toml constraints.txt
 	@if command -v uv >/dev/null && uv --version >/dev/null 2>&1; then \
 		uv venv --quiet --allow-existing --python $(PYTHON) $(VENV) && UV=uv; \
 	else \
-		$(PYTHON) -m venv $(VENV) && $(BIN)/python -m pip install --quiet uv && UV=$(BIN)/uv; \
+		$(PYTHON) -m venv $(VENV) && $(BIN)/python -m pip install --quiet --disable-pip-version-check uv && UV=$(BIN)/uv; \
 	fi && \
 	$$UV pip install --quiet --python $(BIN)/python -c constraints.txt -e '.[dev,examples]'
 	@touch $@

@@ -1,5 +1,7 @@
 """Data at workers: how it is divided, where it lies, how it is read. Nothing is defined here."""
 
+from fedlightning.data.federated_dataset import FederatedDataset
+from fedlightning.data.federated_loader import FederatedDataLoader
 from fedlightning.data.loader_settings import LoaderSettings
 from fedlightning.data.partition import (
     IID,
@@ -15,6 +17,7 @@ from fedlightning.data.partition import (
     Shards,
     TwoShards,
 )
+from fedlightning.data.placement import Placement
 from fedlightning.data.shard import Shard
 
 __all__ = [
@@ -22,12 +25,15 @@ __all__ = [
     "ClassesPerWorker",
     "Dirichlet",
     "Explicit",
+    "FederatedDataLoader",
+    "FederatedDataset",
     "LabelShares",
     "LoaderSettings",
     "LogNormal",
     "Natural",
     "Partition",
     "Partitioner",
+    "Placement",
     "PowerLaw",
     "Shard",
     "Shards",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -26,6 +26,8 @@ class BatchOrder:
     batch_size: int
     shuffle: bool
     drop_last: bool
+    # The last order drawn: a visit of a few steps reads little of a long epoch, and the next goes on in it.
+    _last: dict[int, torch.Tensor] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     @property
     def num_batches(self) -> int:
@@ -62,7 +64,11 @@ class BatchOrder:
         """Return the order of the samples in a local epoch, shape ``(num_samples,)``, int64."""
         if not self.shuffle:
             return torch.arange(self.num_samples)
-        return shuffled(self.num_samples, derive_seed(seed, "shuffle", worker, epoch))
+        own_seed = derive_seed(seed, "shuffle", worker, epoch)
+        if own_seed not in self._last:
+            self._last.clear()
+            self._last[own_seed] = shuffled(self.num_samples, own_seed)
+        return self._last[own_seed]
 
     def _check(self, first: int, count: int) -> None:
         if first < 0 or count < 0:
@@ -78,5 +84,5 @@ class BatchOrder:
 
 
 def shuffled(size: int, seed: int) -> torch.Tensor:
-    """Return a random permutation that depends on the seed alone; no generator but its own is touched."""
+    """Return a random permutation that depends on the seed alone, drawn from a generator of its own."""
     return torch.from_numpy(np.random.default_rng(seed).permutation(size))

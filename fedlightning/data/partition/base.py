@@ -37,6 +37,31 @@ class Partition:
         """Number of samples at each worker."""
         return tuple(len(part) for part in self.indices)
 
+    def for_workers(self, worker_ids: Sequence[str]) -> tuple[Indices, ...]:
+        """Give each worker its samples: by name where the data names workers, otherwise by position.
+
+        Args:
+            worker_ids: Names of the workers, all different.
+
+        Returns:
+            The samples of each, in the order of ``worker_ids``.
+
+        Raises:
+            ValueError: If there are more or fewer workers than parts, or the data names others.
+        """
+        if self.worker_names is not None and sorted(worker_ids) != sorted(self.worker_names):
+            raise ValueError(
+                f"workers={list(worker_ids)}, but the partition names {list(self.worker_names)}. Give "
+                "workers "
+                "with these ids, or let the strategy make them."
+            )
+        if len(worker_ids) != len(self):
+            raise ValueError(
+                f"{len(worker_ids)} workers for {len(self)} parts; give as many workers as parts."
+            )
+        by_name = dict(zip(self.worker_names or worker_ids, self.indices, strict=True))
+        return tuple(by_name[worker_id] for worker_id in worker_ids)
+
     def __len__(self) -> int:
         return len(self.indices)
 

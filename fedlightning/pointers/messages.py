@@ -152,7 +152,7 @@ class TensorDescription(NamedTuple):
     object_id: int
     shape: torch.Size
     stride: tuple[int, ...] | None
-    storage_offset: int
+    storage_offset: int | None
     dtype: torch.dtype
     layout: torch.layout
     device: torch.device

@@ -27,13 +27,28 @@ def catch(cls: type[PointerTensor], func: Any, args: tuple[Any, ...], kwargs: di
     Raises:
         UnsupportedOperationError: A gradient would be cut silently, or the operation is not offered.
     """
-    name = func.overloadpacket.__name__
     if torch.is_grad_enabled() and any(_needs_grad(value) for value in (*args, *kwargs.values())):
         raise UnsupportedOperationError(
             f"{func} reached a pointer below torch's functions, and lost its gradient: "
             f"call the operation through torch, or under torch.no_grad()"
         )
-    for operation in (f"torch.{name}", f"torch.Tensor.{name}"):
+    return run_operator(cls, func, args, kwargs)
+
+
+def run_operator(cls: type[PointerTensor], func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """Run one of the dispatcher's operators at the worker, as the torch function of the same name.
+
+    Args:
+        cls: The class of the pointers.
+        func: The operator, with or without its overload.
+        args: Its arguments.
+        kwargs: Its arguments.
+
+    Raises:
+        UnsupportedOperationError: No such function is on the allow-list.
+    """
+    name = getattr(func, "overloadpacket", func).__name__
+    for operation in (f"torch.{name}", f"torch.Tensor.{name}", f"torch.ops.aten.{name}"):
         if operation in OPERATIONS:
             return execute(cls, operation, args, kwargs)
     raise UnsupportedOperationError(f"{func} is not offered on pointers: call .get() first")
@@ -42,4 +57,8 @@ def catch(cls: type[PointerTensor], func: Any, args: tuple[Any, ...], kwargs: di
 def _needs_grad(value: Any) -> bool:
     if isinstance(value, (list, tuple)):
         return any(map(_needs_grad, value))
-    return isinstance(value, Tensor) and value.requires_grad
+    # Asked of the description: at this depth torch answers for the wrapper, which never requires grad.
+    description = getattr(value, "_description", None)
+    return (
+        bool(description.requires_grad) if description else isinstance(value, Tensor) and value.requires_grad
+    )

@@ -66,6 +66,50 @@ METADATA_AT_WORKER = frozenset(
 _SETTERS = ("data", "grad", "requires_grad", "real", "imag")
 
 
+# Overridable, yet missing from torch's own list: found by running its OpInfo database.
+_FUNCTIONS_UNLISTED = (
+    "_chunk_cat",
+    "_native_batch_norm_legit",
+    "_unsafe_masked_index",
+    "_unsafe_masked_index_put_accumulate",
+    "as_strided",
+    "fill",
+    "fill_",
+    "meshgrid",
+    "rand_like",
+    "randint_like",
+    "randn_like",
+    "resize_as_",
+    "segment_reduce",
+    "vander",
+    "zero_",
+)
+_METHODS_UNLISTED = (
+    "new_empty",
+    "new_empty_strided",
+    "new_full",
+    "new_ones",
+    "new_tensor",
+    "new_zeros",
+    "unflatten",
+)
+_FUNCTIONALS_UNLISTED = ("hardsigmoid", "hardswish")
+_OPERATORS_UNLISTED = (
+    "_batch_norm_with_update",
+    "_safe_softmax",
+    "_softmax_backward_data",
+    "_upsample_bilinear2d_aa",
+    "max_pool2d_with_indices_backward",
+    "native_dropout_backward",
+    "slice",
+)
+
+
+def _present(prefix: str, place: Any, names: tuple[str, ...]) -> dict[str, Operation]:
+    # Private functions come and go between the versions of torch that we support.
+    return {f"{prefix}.{name}": getattr(place, name) for name in names if hasattr(place, name)}
+
+
 def _returning_target(assign: Operation) -> Operation:
     """Make an assignment return what was assigned to, so that the answer tells its new metadata."""
 
@@ -86,6 +130,16 @@ def _in_place_functions(operations: dict[str, Operation]) -> dict[str, Operation
     }
 
 
+_EXTRA_OPERATIONS: dict[str, Operation] = {
+    "torch.result_type": torch.result_type,
+    "torch.autograd.grad": torch.autograd.grad,
+    **_present("torch", torch, _FUNCTIONS_UNLISTED),
+    **_present("torch.Tensor", Tensor, _METHODS_UNLISTED),
+    **_present("torch.nn.functional", torch.nn.functional, _FUNCTIONALS_UNLISTED),
+    **_present("torch.ops.aten", torch.ops.aten, _OPERATORS_UNLISTED),
+}
+
+
 def _build() -> tuple[dict[str, Operation], dict[Operation, str]]:
     refused = refused_functions()
     functions = [f for group in get_overridable_functions().values() for f in group if f not in refused]
@@ -100,11 +154,6 @@ def _build() -> tuple[dict[str, Operation], dict[Operation, str]]:
     operations["torch.Tensor.__setitem__"] = _returning_target(Tensor.__setitem__)
     return operations, names
 
-
-_EXTRA_OPERATIONS: dict[str, Operation] = {
-    "torch.result_type": torch.result_type,
-    "torch.autograd.grad": torch.autograd.grad,
-}
 
 OPERATIONS, NAMES = _build()
 """Functions by operation name, for workers; operation names by function, for pointers."""

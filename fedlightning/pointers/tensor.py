@@ -95,13 +95,10 @@ class PointerTensor(torch.Tensor):
 
     @classmethod
     def _beyond_the_list(cls, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        code = getattr(func, "__code__", None)
-        if code is None:
-            name = torch.overrides.resolve_name(func) or repr(func)
-            raise UnsupportedOperationError(f"{name} is not offered on pointers: call .get() first")
-        # A composite in Python: its parts come back here one by one.
-        with torch._C.DisableTorchFunction():
-            return func(*args, **kwargs)
+        if isinstance(func, (torch._ops.OpOverload, torch._ops.OpOverloadPacket)):
+            return net.run_operator(PointerTensor, func, args, kwargs)
+        name = torch.overrides.resolve_name(func) or repr(func)
+        raise UnsupportedOperationError(f"{name} is not offered on pointers: call .get() first")
 
     @classmethod
     @override

@@ -132,7 +132,7 @@ def describe_tensor(value: Tensor, object_id: int) -> TensorDescription:
         object_id,
         value.shape,
         value.stride() if strided else None,
-        int(value.storage_offset()) if strided else 0,
+        int(value.storage_offset()) if strided else None,
         value.dtype,
         layout,
         value.device,

@@ -26,7 +26,6 @@ class Assignment:
     steps: int
 
 
-@dataclass(frozen=True)
 class Plan:
     """One federated round, as the batch that Lightning's training loop sees: names and numbers, no data.
 
@@ -36,11 +35,18 @@ class Plan:
         seed: Seed of the whole run, from which every random stream of the round is derived.
     """
 
-    round: int
-    assignments: tuple[Assignment, ...]
-    seed: int
+    # Not a dataclass: Lightning's precision plugins take every dataclass apart that a loader yields.
+    __slots__ = ("assignments", "round", "seed")
+
+    def __init__(self, round: int, assignments: tuple[Assignment, ...], seed: int) -> None:
+        self.round = round
+        self.assignments = assignments
+        self.seed = seed
 
     @property
     def workers(self) -> tuple[str, ...]:
         """Names of the cohort, in the order of the assignments."""
         return tuple(assignment.worker for assignment in self.assignments)
+
+    def __repr__(self) -> str:
+        return f"Plan(round={self.round}, workers={list(self.workers)})"

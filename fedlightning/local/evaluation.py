@@ -1,0 +1,70 @@
+"""Evaluate a module on a worker's own data: what ``validation_step`` logs there, and nothing else, leaves."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import lightning.pytorch as pl
+import torch
+
+from fedlightning.data.shard import Shard
+from fedlightning.local.lightning_calls import transfer_batch
+from fedlightning.local.logs import LogRecorder, recorded_logs
+from fedlightning.local.metrics import metric_at, put_states, reset_metrics, take_states
+from fedlightning.workers import program
+
+
+@program(returns="metrics")
+def evaluate_locally(module: pl.LightningModule, shard: Shard) -> dict[str, float]:
+    """Run ``validation_step`` over a worker's shard, in order, without gradients.
+
+    The module comes out as it went in: training mode and metric states are restored.
+
+    Args:
+        module: The module, sent to this worker.
+        shard: The worker's data.
+
+    Returns:
+        The final value of everything that was logged as a single number, by name.
+    """
+    states, training = take_states(module), module.training
+    reset_metrics(module)
+    module.eval()
+    try:
+        with torch.no_grad(), recorded_logs(module) as logs:
+            for batch_idx, batch in enumerate(shard.in_order()):
+                batch = transfer_batch(module, batch)
+                logs.start_step(batch)
+                with module.trainer.precision_plugin.val_step_context():
+                    module.validation_step(batch, batch_idx)
+            return _final_values(module, logs)
+    finally:
+        module.train(training)
+        put_states(module, states)
+
+
+def _final_values(module: pl.LightningModule, logs: LogRecorder) -> dict[str, float]:
+    values: dict[str, float] = {}
+    for logged in logs.values:
+        value = metric_at(module, logged.metric).compute() if logged.metric else logged.value
+        if value is not None and value.numel() == 1:
+            values[logged.name] = float(value)
+    return values
+
+
+@program(returns="metadata")
+def count_samples(shard: Shard) -> int:
+    """Return the number of samples at a worker."""
+    return shard.num_samples
+
+
+@program(returns="metadata")
+def count_batches(shard: Shard) -> int:
+    """Return the number of batches in a local epoch at a worker."""
+    return shard.num_batches
+
+
+@program(returns="metadata")
+def count_labels(shard: Shard) -> Counter[int] | None:
+    """Return how many samples of each label a worker has, or ``None`` where its data has no labels."""
+    return shard.label_counts()

@@ -1,0 +1,46 @@
+"""The gradient path at a worker: forward and backward on one batch; the optimizer stays at the controller."""
+
+from __future__ import annotations
+
+import lightning.pytorch as pl
+
+from fedlightning.local.failures import named_step
+from fedlightning.local.logs import recorded_logs
+from fedlightning.local.metrics import reset_metrics, take_states
+from fedlightning.local.randomness import own_randomness
+from fedlightning.local.stepping import training_loss
+from fedlightning.local.streams import Stream
+from fedlightning.local.visit import Visit, VisitReport
+from fedlightning.workers import program
+
+
+@program(returns="metrics")
+def compute_gradients(module: pl.LightningModule, stream: Stream, visit: Visit) -> VisitReport:
+    """Compute the gradients of one batch and leave them on the module, which takes them home.
+
+    Args:
+        module: The module, sent to this worker; its gradients are replaced.
+        stream: The worker's batches.
+        visit: Which batch; one local step.
+
+    Returns:
+        Loss, logged values and metric states of the step.
+
+    Raises:
+        LocalStepFailed: The user's code raised.
+    """
+    for parameter in module.parameters():
+        parameter.grad = None
+    if visit.separates_metrics:
+        reset_metrics(module)
+    with own_randomness(visit.seed), recorded_logs(module) as logs, named_step(visit.first_step):
+        ((batch_idx, batch),) = stream.take(visit.first_step, 1)
+        loss = training_loss(module, batch, batch_idx if visit.passes_batch_idx else None, logs)
+        if loss is not None:
+            module.backward(loss)
+    return VisitReport(
+        steps=1,
+        loss=None if loss is None else loss.detach().clone(),
+        logs=logs.values,
+        metrics=take_states(module) if visit.separates_metrics else (),
+    )

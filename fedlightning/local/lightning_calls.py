@@ -1,0 +1,21 @@
+"""The private calls of Lightning that local work needs, in one place: batch transfer and its hooks.
+
+``tests/local/test_lightning_calls.py`` fails clearly when they move.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import lightning.pytorch as pl
+
+
+def transfer_batch(module: pl.LightningModule, batch: Any) -> Any:
+    """Bring a batch to the module's device the way the Trainer does, with all the hooks around it.
+
+    Runs the precision plugin's input conversion and the module's (or DataModule's)
+    ``on_before_batch_transfer``, ``transfer_batch_to_device`` and ``on_after_batch_transfer``.
+    """
+    batch = module.trainer.precision_plugin.convert_input(batch)
+    batch = module._on_before_batch_transfer(batch, dataloader_idx=0)
+    return module._apply_batch_transfer_handler(batch, device=module.device, dataloader_idx=0)

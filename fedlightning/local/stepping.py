@@ -1,0 +1,51 @@
+"""One training step of a LightningModule at a worker, up to its loss.
+
+What follows the loss differs by path: ``gradient`` leaves gradients, ``training`` steps a local optimizer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import lightning.pytorch as pl
+from torch import Tensor
+
+from fedlightning.local.lightning_calls import transfer_batch
+from fedlightning.local.logs import LogRecorder
+
+
+def training_loss(
+    module: pl.LightningModule, batch: Any, batch_idx: int | None, logs: LogRecorder
+) -> Tensor | None:
+    """Run ``training_step`` on a batch of the worker's, in the Trainer's precision.
+
+    Args:
+        module: The module at the worker, attached to a Trainer.
+        batch: As the worker's loader yields it.
+        batch_idx: Its number within the local epoch; ``None`` if ``training_step`` takes none.
+        logs: Told of the batch, for batch sizes.
+
+    Returns:
+        The loss with its graph, or ``None`` where the module skips the step.
+
+    Raises:
+        TypeError: ``training_step`` returned something else than a loss.
+    """
+    batch = transfer_batch(module, batch)
+    logs.start_step(batch)
+    with module.trainer.precision_plugin.train_step_context():
+        output = module.training_step(batch) if batch_idx is None else module.training_step(batch, batch_idx)
+    return _loss_of(output)
+
+
+def _loss_of(output: Any) -> Tensor | None:
+    if output is None or isinstance(output, Tensor):
+        return output
+    if isinstance(output, Mapping) and isinstance(output.get("loss"), Tensor):
+        loss: Tensor = output["loss"]
+        return loss
+    raise TypeError(
+        "training_step must return a loss tensor, a dict with a 'loss' tensor, or None to skip the step; "
+        f"got {type(output).__name__}."
+    )

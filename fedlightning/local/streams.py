@@ -1,0 +1,105 @@
+"""A worker's data as an endless stream of numbered batches, opened once per fit and kept at the worker.
+
+How a shard makes batches lives in ``data.shard``; this module only chooses whose randomness shuffles them.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from typing import Any
+
+from typing_extensions import override
+
+from fedlightning.data.shard import Shard
+from fedlightning.workers import program
+
+
+class Stream(ABC):
+    """The batches of one worker.
+
+    Args:
+        shard: The worker's data and how it is loaded.
+    """
+
+    def __init__(self, shard: Shard) -> None:
+        self.shard = shard
+
+    @abstractmethod
+    def begin_epoch(self) -> None:
+        """Note that an epoch of the Trainer begins."""
+
+    @abstractmethod
+    def take(self, first: int, steps: int) -> Iterator[tuple[int, Any]]:
+        """Yield ``(number within the local epoch, batch)`` for ``steps`` batches from number ``first`` on."""
+
+
+class KeyedStream(Stream):
+    """Batches shuffled by a pure function of (seed, worker, local epoch): any slice, at any time, again.
+
+    Args:
+        shard: The worker's data.
+        seed: Seed of the run.
+        worker: Name of the worker.
+    """
+
+    def __init__(self, shard: Shard, seed: int, worker: str) -> None:
+        super().__init__(shard)
+        self._seed = seed
+        self._worker = worker
+
+    @override
+    def begin_epoch(self) -> None:
+        """Do nothing: local epochs are counted in batches, whatever the Trainer's are."""
+
+    @override
+    def take(self, first: int, steps: int) -> Iterator[tuple[int, Any]]:
+        batches = self.shard.batches(first, steps, seed=self._seed, worker=self._worker)
+        for number, batch in zip(range(first, first + steps), batches, strict=True):
+            yield number % self.shard.num_batches, batch
+
+
+class OrdinaryStream(Stream):
+    """Batches as the user's own DataLoader yields them, shuffled from the process's global stream.
+
+    For a worker that is alone: its iterator is opened when the Trainer opens that of an epoch and read
+    batch by batch, so that random numbers are drawn just as in an ordinary ``fit``. It goes on where the
+    last visit stopped, whatever the number of the first batch.
+    """
+
+    def __init__(self, shard: Shard) -> None:
+        super().__init__(shard)
+        self._loader = shard.ordinary_loader()
+        self._iterator: Iterator[tuple[int, Any]] = iter(())
+
+    @override
+    def begin_epoch(self) -> None:
+        self._iterator = enumerate(self._loader)
+
+    @override
+    def take(self, first: int, steps: int) -> Iterator[tuple[int, Any]]:
+        for _ in range(steps):
+            item = next(self._iterator, None)
+            if item is None:
+                self.begin_epoch()
+                item = next(self._iterator)
+            yield item
+
+
+@program(returns="metadata")
+def open_stream(shard: Shard, *, seed: int, worker: str, alone: bool) -> Stream:
+    """Open the stream of a worker's shard; it stays at the worker.
+
+    Args:
+        shard: The worker's data.
+        seed: Seed of the run.
+        worker: Name of the worker.
+        alone: Whether it is the only worker, and shuffles as an ordinary ``fit`` does.
+    """
+    return OrdinaryStream(shard) if alone else KeyedStream(shard, seed, worker)
+
+
+@program(returns="metadata")
+def begin_epoch(stream: Stream) -> None:
+    """Tell a worker's stream that an epoch of the Trainer begins."""
+    stream.begin_epoch()

@@ -1,0 +1,58 @@
+"""What a worker is asked to do in one visit, and what it reports. Data only: both cross the wire."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from fedlightning.local.logs import LoggedValue
+from fedlightning.local.metrics import MetricState
+from fedlightning.workers.payload import payload_bytes
+
+
+@dataclass(frozen=True)
+class Visit:
+    """One visit of the module to a worker.
+
+    Args:
+        round: Number of the federated round.
+        first_step: Number of the first batch in the worker's endless stream of batches.
+        steps: Local steps, at least 1.
+        seed: Seed of the visit's own random stream (dropout, augmentation), or ``None`` to draw from the
+            process's global stream, as an ordinary ``fit`` does.
+        passes_batch_idx: Whether ``training_step`` takes a ``batch_idx``.
+        separates_metrics: Whether torchmetrics start the visit empty and are reported on their own, to be
+            merged with those of other workers; otherwise they travel inside the module.
+    """
+
+    round: int
+    first_step: int
+    steps: int
+    seed: int | None
+    passes_batch_idx: bool = True
+    separates_metrics: bool = False
+
+
+@dataclass(frozen=True)
+class VisitReport:
+    """What leaves a worker after a visit, besides the module: aggregates over its steps, no samples.
+
+    Args:
+        steps: Local steps done.
+        loss: Mean training loss over the steps, shape ``()``, or ``None`` where every step was skipped.
+        logs: What ``self.log`` was given, combined over the steps.
+        metrics: States of the torchmetrics that were updated, where the visit separates them.
+    """
+
+    steps: int
+    loss: Tensor | None
+    logs: tuple[LoggedValue, ...]
+    metrics: tuple[MetricState, ...]
+
+
+@payload_bytes.register
+def _(value: VisitReport) -> int:
+    loss = 0 if value.loss is None else payload_bytes(value.loss)
+    logs = sum(payload_bytes((logged.name, logged.weight, logged.value)) for logged in value.logs)
+    return loss + logs + sum(payload_bytes(metric.values) for metric in value.metrics)

@@ -1,0 +1,350 @@
+"""``FederatedStrategy``: the seam between Lightning's Trainer and the federation.
+
+One batch of Lightning's training loop is one federated round. This module says at which of Lightning's
+hooks each part of a round happens; the parts themselves live beside it: what a user may set (``settings``),
+where things lie (``federation``), how a round is carried out (``rounds``), what is refused (``refusals``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+from lightning.fabric.plugins import CheckpointIO
+from lightning.fabric.utilities.types import _PATH
+from lightning.pytorch.accelerators import Accelerator
+from lightning.pytorch.plugins.precision import Precision
+from lightning.pytorch.strategies import SingleDeviceStrategy
+from lightning.pytorch.trainer.states import TrainerFn
+from lightning.pytorch.utilities.types import STEP_OUTPUT
+from torch import Tensor
+from torch.optim import Optimizer
+from typing_extensions import override
+
+from fedlightning.algorithms import (
+    AveragedSchedule,
+    Plan,
+    Schedule,
+    SequentialSchedule,
+    ServerOptimizerFactory,
+    ServerUpdate,
+)
+from fedlightning.data import FederatedDataLoader, Partitioner
+from fedlightning.local.memory import OptimizerState
+from fedlightning.strategy import lightning_calls
+from fedlightning.strategy.checkpoint import FederationState
+from fedlightning.strategy.errors import NotFederatable
+from fedlightning.strategy.federation import (
+    Federation,
+    shards_of_federated_loader,
+    shards_of_ordinary_loader,
+)
+from fedlightning.strategy.history import RoundRecord, WorkerSummary
+from fedlightning.strategy.plan_loader import PlanLoader
+from fedlightning.strategy.refusals import (
+    refuse_federated_evaluation,
+    refuse_unsupported,
+)
+from fedlightning.strategy.reporting import Traffic, log_round, record_of, summarize
+from fedlightning.strategy.rounds import GradientRound, LocalRound, Round, RoundResult
+from fedlightning.strategy.settings import FederationSettings, Update, cohort_too_large
+from fedlightning.workers import Worker
+
+
+class FederatedStrategy(SingleDeviceStrategy):
+    """Train where the data is: ``Trainer(strategy=FederatedStrategy(...))``, and nothing else changed.
+
+    The module travels to the workers, trains on what lies there and comes back: one worker after the other
+    (``update="sequential"``), or a cohort per round whose results are averaged (``"averaged"``; FedAvg,
+    McMahan et al. 2017, Algorithm 1). The optimizer and schedulers of ``configure_optimizers`` are those of
+    the local work; schedules run over rounds, and ``trainer.global_step`` counts rounds. Validation,
+    checkpoints and callbacks see the global module.
+
+    With ``local_steps=1``, gradients come back instead of parameters and the optimizer steps at the
+    controller (FedSGD); with one worker this is an ordinary ``fit``, bit for bit.
+
+    Args:
+        workers: A number of virtual workers, or workers that exist. ``None`` for those of federated
+            data, for as many as ``partition`` finds in the data, or for ten.
+        partition: How an ordinary train loader's samples are divided over the workers; ``None`` for IID.
+            Not used where the data is federated already.
+        update: ``"averaged"`` or ``"sequential"``.
+        cohort_size: Workers per round (averaged) or per pass over the workers (sequential); ``None`` for all.
+        rounds_per_epoch: Rounds in one epoch of the Trainer; ``None`` for as many as see the data once.
+        local_steps: Batches per visit. ``local_steps`` and ``local_epochs`` exclude each other.
+        local_epochs: Passes over a worker's shard per visit; 1 where neither is given.
+        optimizer_state: Whether the local optimizer's state is emptied before each visit (``"reset"``, usual
+            for averaged), stays at each worker (``"keep"``), or goes along (``"travel"``, usual for
+            sequential).
+        server_optimizer: Builds the optimizer that steps the global module along the pseudo-gradient, e.g.
+            ``functools.partial(torch.optim.Adam, lr=0.01)``; ``None`` to take the average as it is.
+        seed: Seed of partition, cohorts, shuffling and local randomness; ``None`` for the seed that
+            ``seed_everything`` or ``torch.manual_seed`` set.
+        accelerator: Set by the Trainer.
+        checkpoint_io: As in every Lightning strategy.
+        precision_plugin: As in every Lightning strategy.
+
+    Raises:
+        TypeError: An argument is of the wrong type.
+        ValueError: An argument is out of range, or two exclude each other; names value and remedy.
+    """
+
+    strategy_name = "federated"
+
+    def __init__(
+        self,
+        workers: int | Sequence[Worker] | None = None,
+        partition: Partitioner | None = None,
+        update: Update = "averaged",
+        *,
+        cohort_size: int | None = None,
+        rounds_per_epoch: int | None = None,
+        local_steps: int | None = None,
+        local_epochs: int | None = None,
+        optimizer_state: OptimizerState | None = None,
+        server_optimizer: ServerOptimizerFactory | None = None,
+        seed: int | None = None,
+        accelerator: Accelerator | None = None,
+        checkpoint_io: CheckpointIO | None = None,
+        precision_plugin: Precision | None = None,
+    ) -> None:
+        super().__init__("cpu", accelerator, checkpoint_io, precision_plugin)
+        self.settings = FederationSettings(
+            workers=workers,
+            partition=partition,
+            update=update,
+            cohort_size=cohort_size,
+            rounds_per_epoch=rounds_per_epoch,
+            local_steps=local_steps,
+            local_epochs=local_epochs,
+            optimizer_state=optimizer_state,
+            server_optimizer=server_optimizer,
+            seed=seed,
+        )
+        self.current_plan: Plan | None = None
+        self.history: list[RoundRecord] = []
+        self._state = FederationState()
+        self._server = ServerUpdate(server_optimizer)
+        self._federation: Federation | None = None
+        self._schedule: Schedule | None = None
+        self._result: RoundResult | None = None
+        self._traffic = Traffic()
+
+    # What a user reads.
+
+    @property
+    def federation(self) -> Federation:
+        """The workers of the current or last fit.
+
+        Raises:
+            RuntimeError: Nothing has been fitted yet.
+        """
+        if self._federation is None:
+            raise RuntimeError(
+                "there is no federation before trainer.fit has placed the data at the workers."
+            )
+        return self._federation
+
+    def federation_summary(self) -> list[WorkerSummary]:
+        """Evaluate the global module at every worker and return one summary each.
+
+        Runs ``validation_step`` on each worker's own training data, at the worker.
+        """
+        assert self.lightning_module is not None
+        return [summarize(member, self.lightning_module) for member in self.federation.members.values()]
+
+    # Before the first round.
+
+    @override
+    def setup_environment(self) -> None:
+        """Take the device that the Trainer chose: a strategy object would else stay on the CPU."""
+        devices = lightning_calls.devices_of(self._trainer)
+        if devices:
+            self._root_device = devices[0]
+        super().setup_environment()
+
+    @override
+    def setup(self, trainer: pl.Trainer) -> None:
+        """Refuse what cannot be federated, then set up as on a single device."""
+        assert self.lightning_module is not None
+        fitting = trainer.state.fn == TrainerFn.FITTING
+        if fitting:
+            refuse_unsupported(trainer, self.lightning_module, self.settings)
+            lightning_calls.PassPlansBy.install(self.lightning_module, Plan)
+            self._state.start(self.settings.seed)
+            self.history = []
+        super().setup(trainer)
+        if fitting:
+            self._server.prepare(list(self.lightning_module.parameters()))
+
+    @override
+    def process_dataloader(self, dataloader: object) -> object:
+        """Place the training data at the workers and hand the Trainer a loader of plans instead."""
+        if not self._trainer.training:
+            refuse_federated_evaluation(dataloader)
+            return super().process_dataloader(dataloader)
+        seed = self._state.seed
+        if isinstance(dataloader, FederatedDataLoader):
+            shards = shards_of_federated_loader(dataloader, self.settings.workers)
+        else:
+            shards = shards_of_ordinary_loader(
+                dataloader, self.settings.workers, self.settings.partition, seed
+            )
+        self._federation = Federation(shards, seed=seed, optimizer_state=self.settings.local_optimizer_state)
+        self._schedule = self._draw_up_schedule(self._federation)
+        self._traffic = Traffic(member.worker for member in self._federation.members.values())
+        return PlanLoader(dataloader, self._schedule.rounds_per_epoch, self._next_plan, self._begin_epoch)
+
+    def _draw_up_schedule(self, federation: Federation) -> Schedule:
+        cohort_size, workers = self.settings.cohort_size, len(federation.members)
+        if cohort_size is not None and cohort_size > workers:
+            raise ValueError(cohort_too_large(cohort_size, workers))
+        kind = AveragedSchedule if self.settings.update == "averaged" else SequentialSchedule
+        return kind(
+            federation.batches,
+            self.settings.work,
+            cohort_size=cohort_size,
+            rounds_per_epoch=self.settings.rounds_per_epoch,
+            seed=self._state.seed,
+        )
+
+    def _begin_epoch(self) -> None:
+        if self.federation.alone:
+            self._state.finish_local_epoch(self.federation.batches)
+        self.federation.begin_epoch()
+
+    def _next_plan(self) -> Plan:
+        assert self._schedule is not None
+        self.current_plan = self._schedule.plan(self._state.round, self._state.steps_done)
+        return self.current_plan
+
+    def on_train_start(self) -> None:
+        """Refuse several train loaders: a round has one plan."""
+        if not isinstance(self._trainer.train_dataloader, PlanLoader):
+            raise NotFederatable(
+                "FederatedStrategy cannot run this fit:\n- train_dataloader is a collection of loaders, and "
+                "a round trains on one. Combine the datasets into one loader."
+            )
+
+    # One round, in the order in which Lightning calls.
+
+    @override
+    def batch_to_device(self, batch: Any, device: torch.device | None = None, dataloader_idx: int = 0) -> Any:
+        """Leave a plan where it is; batches go to the device at their workers."""
+        return batch if isinstance(batch, Plan) else super().batch_to_device(batch, device, dataloader_idx)
+
+    @override
+    def training_step(self, *args: Any, **kwargs: Any) -> STEP_OUTPUT:
+        """Carry out a round's plan, up to the cohort's average, and log what was logged at the workers."""
+        plan, *batch_idx = args
+        if self._result is not None:
+            raise NotFederatable(
+                f"{type(self.optimizers[0]).__name__} evaluates its closure several times per step, and with "
+                "local_steps=1 each would be a round of its own. Use local_steps=2 or more, or local_epochs."
+            )
+        assert self.lightning_module is not None
+        self._traffic.start_round()
+        self._result = self._round(bool(batch_idx)).run(plan)
+        log_round(self.lightning_module, self._result)
+        return self._result.loss
+
+    def _round(self, passes_batch_idx: bool) -> Round:
+        assert self.lightning_module is not None
+        if self.settings.steps_at_controller:
+            return GradientRound(self.federation, self.lightning_module, passes_batch_idx=passes_batch_idx)
+        return LocalRound(
+            self.federation, self.lightning_module, self.optimizers[0], passes_batch_idx=passes_batch_idx
+        )
+
+    @override
+    def backward(
+        self, closure_loss: Tensor, optimizer: Optimizer | None, *args: Any, **kwargs: Any
+    ) -> Tensor:
+        """Put the round's gradients, or pseudo-gradients, on the global module."""
+        assert self.lightning_module is not None
+        assert self._result is not None
+        if not self.settings.steps_at_controller:
+            # The module's own hooks ran at each local step; callbacks see the round.
+            lightning_calls.call_callbacks(self._trainer, "on_before_backward", closure_loss)
+            self._server.set_pseudo_gradients(self._parameters, _complete(self._result.average))
+            lightning_calls.call_callbacks(self._trainer, "on_after_backward")
+            return closure_loss.detach()
+        closure_loss = self.precision_plugin.pre_backward(closure_loss, self.lightning_module)
+        for parameter, gradient in zip(self._parameters, self._result.average, strict=True):
+            parameter.grad = gradient
+        return self.precision_plugin.post_backward(closure_loss, self.lightning_module)
+
+    @override
+    def optimizer_step(
+        self,
+        optimizer: Optimizer,
+        closure: Callable[[], Any],
+        model: pl.LightningModule | torch.nn.Module | None = None,
+        **kwargs: Any,
+    ) -> Any:
+        """Run the round and take it over into the global module: the user's optimizer, or the server's."""
+        try:
+            if self.settings.steps_at_controller:
+                loss = super().optimizer_step(optimizer, closure, model, **kwargs)
+            else:
+                loss = closure()
+                lightning_calls.call_callbacks(self._trainer, "on_before_optimizer_step", optimizer)
+            assert self._result is not None
+            self._take_over(self._result)
+        finally:
+            self._result = None
+        return loss
+
+    @torch.no_grad()
+    def _take_over(self, result: RoundResult) -> None:
+        assert self.lightning_module is not None
+        assert self.current_plan is not None
+        if not self.settings.steps_at_controller:
+            self._server.apply(self._parameters, _complete(result.average))
+        for buffer, mean in zip(self.lightning_module.buffers(), result.buffers, strict=True):
+            buffer.copy_(mean)
+        self._state.complete(self.current_plan)
+        self.history.append(record_of(self.current_plan, result, self._traffic))
+
+    # Checkpoints.
+
+    @override
+    def save_checkpoint(
+        self, checkpoint: dict[str, Any], filepath: _PATH, storage_options: Any | None = None
+    ) -> None:
+        """Save the federation's own state along with everything that Lightning saves."""
+        checkpoint["federation"] = {**self._state.state_dict(), "server_optimizer": self._server.state_dict()}
+        super().save_checkpoint(checkpoint, filepath, storage_options)
+
+    @override
+    def load_optimizer_state_dict(self, checkpoint: Mapping[str, Any]) -> None:
+        """Load the federation's own state along with that of the optimizers."""
+        super().load_optimizer_state_dict(checkpoint)
+        federation = checkpoint.get("federation")
+        if federation is not None:
+            self._state.load_state_dict(federation)
+            self._server.load_state_dict(federation["server_optimizer"])
+
+    @override
+    def teardown(self) -> None:
+        """Take the guards off the module, then tear down as on a single device."""
+        if self.lightning_module is not None:
+            lightning_calls.PassPlansBy.remove(self.lightning_module)
+        super().teardown()
+
+    @property
+    def _trainer(self) -> pl.Trainer:
+        assert self.lightning_module is not None
+        return self.lightning_module.trainer
+
+    @property
+    def _parameters(self) -> list[torch.nn.Parameter]:
+        assert self.lightning_module is not None
+        return list(self.lightning_module.parameters())
+
+
+def _complete(average: Sequence[Tensor | None]) -> list[Tensor]:
+    """Return averaged parameters, none of which is ever missing, as such to the type checker."""
+    return [tensor for tensor in average if tensor is not None]

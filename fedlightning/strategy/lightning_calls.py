@@ -1,0 +1,72 @@
+"""The private parts of Lightning that the strategy touches, in one place.
+
+``tests/strategy/test_lightning_calls.py`` fails clearly when they move.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+from lightning.pytorch.core.hooks import DataHooks
+from lightning.pytorch.trainer import call
+from lightning.pytorch.utilities.model_helpers import is_overridden
+from lightning.pytorch.utilities.signature_utils import is_param_in_hook_signature
+
+
+def call_callbacks(trainer: pl.Trainer, hook: str, *args: Any) -> None:
+    """Call a hook of all callbacks, and not the module's."""
+    call._call_callback_hooks(trainer, hook, *args)
+
+
+def devices_of(trainer: pl.Trainer) -> list[torch.device]:
+    """Return the devices that ``Trainer(accelerator=..., devices=...)`` chose."""
+    devices = trainer._accelerator_connector._parallel_devices
+    return [torch.device("cpu") if isinstance(device, (int, str)) else device for device in devices]
+
+
+def takes_dataloader_iter(module: pl.LightningModule) -> bool:
+    """Tell whether ``training_step`` iterates the loader itself."""
+    return is_param_in_hook_signature(module.training_step, "dataloader_iter", explicit=True)
+
+
+def overrides(hook: str, module: pl.LightningModule) -> bool:
+    """Tell whether a module overrides a hook of ``LightningModule``."""
+    return is_overridden(hook, module)
+
+
+class PassPlansBy:
+    """Keep plans out of the user's ``on_before_batch_transfer``, which Lightning calls on every train batch.
+
+    An object rather than a function, so that a module with it can be copied and pickled.
+
+    Args:
+        module: The module.
+        plan_type: Batches of this type are passed by.
+    """
+
+    def __init__(self, module: pl.LightningModule, plan_type: type) -> None:
+        self._module = module
+        self._plan_type = plan_type
+
+    def __call__(self, batch: Any, dataloader_idx: int = 0) -> Any:
+        """Return a plan as it is; call the hook on anything else."""
+        if isinstance(batch, self._plan_type):
+            return batch
+        return type(self._module)._on_before_batch_transfer(self._module, batch, dataloader_idx)
+
+    @classmethod
+    def install(cls, module: pl.LightningModule, plan_type: type) -> None:
+        """Set up the guard on one module, if its hook, or its DataModule's, is the user's own."""
+        datamodule = getattr(module.trainer, "datamodule", None)
+        hook = "on_before_batch_transfer"
+        if overrides(hook, module) or (
+            datamodule is not None and is_overridden(hook, datamodule, parent=DataHooks)
+        ):
+            module.__dict__["_on_before_batch_transfer"] = cls(module, plan_type)
+
+    @staticmethod
+    def remove(module: pl.LightningModule) -> None:
+        """Take the guard away."""
+        module.__dict__.pop("_on_before_batch_transfer", None)

@@ -1,0 +1,110 @@
+"""What cannot be federated yet, or never: refused at ``fit`` with what and why, never ignored."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import lightning.pytorch as pl
+from lightning.pytorch.callbacks import GradientAccumulationScheduler, StochasticWeightAveraging
+from lightning.pytorch.plugins import MixedPrecision
+
+from fedlightning.data import FederatedDataLoader
+from fedlightning.strategy.errors import NotFederatable
+from fedlightning.strategy.lightning_calls import devices_of, overrides, takes_dataloader_iter
+from fedlightning.strategy.settings import FederationSettings
+
+Check = Callable[[pl.Trainer, pl.LightningModule, FederationSettings], Iterator[str]]
+
+
+def refuse_unsupported(trainer: pl.Trainer, module: pl.LightningModule, settings: FederationSettings) -> None:
+    """Check a fit before any work.
+
+    Args:
+        trainer: The Trainer that is about to fit.
+        module: Its module.
+        settings: Settings of the federation.
+
+    Raises:
+        NotFederatable: Names everything that is in the way, with reason and remedy.
+    """
+    reasons = [reason for check in _CHECKS for reason in check(trainer, module, settings)]
+    if reasons:
+        raise NotFederatable(
+            "FederatedStrategy cannot run this fit:\n" + "\n".join(f"- {r}" for r in reasons)
+        )
+
+
+def refuse_federated_evaluation(dataloader: object) -> None:
+    """Check a loader for validation, test or prediction.
+
+    Raises:
+        NotFederatable: Its data lies at workers.
+    """
+    if isinstance(dataloader, FederatedDataLoader):
+        raise NotFederatable(
+            "a FederatedDataLoader was given for validation, test or prediction, which run on the global "
+            "module at the controller for now. Give an ordinary DataLoader there."
+        )
+
+
+def _optimization(
+    trainer: pl.Trainer, module: pl.LightningModule, settings: FederationSettings
+) -> Iterator[str]:
+    if not module.automatic_optimization:
+        yield (
+            f"{type(module).__name__} uses manual optimization (automatic_optimization=False): its steps at "
+            "a worker are not run yet. Use automatic optimization."
+        )
+    if trainer.accumulate_grad_batches != 1:
+        yield (
+            f"accumulate_grad_batches={trainer.accumulate_grad_batches} would add up the gradients of "
+            "rounds, not of local batches. Use accumulate_grad_batches=1 and a larger batch size."
+        )
+    if overrides("optimizer_step", module) and not settings.steps_at_controller:
+        yield (
+            f"{type(module).__name__} overrides optimizer_step, which has no meaning of its own for a round "
+            "of several local steps. Use a learning-rate scheduler (it runs over rounds), or local_steps=1."
+        )
+
+
+def _steps_and_logs(
+    trainer: pl.Trainer, module: pl.LightningModule, settings: FederationSettings
+) -> Iterator[str]:
+    if takes_dataloader_iter(module):
+        yield (
+            "training_step takes a dataloader_iter, but the batches lie at the workers. Take a batch instead."
+        )
+    if overrides("log", module):
+        yield (
+            f"{type(module).__name__} overrides log, so what it logs at a worker cannot be collected yet. "
+            "Rename the method."
+        )
+
+
+def _trainer_features(
+    trainer: pl.Trainer, module: pl.LightningModule, settings: FederationSettings
+) -> Iterator[str]:
+    devices = devices_of(trainer)
+    if len(devices) > 1:
+        yield (
+            f"devices={len(devices)}: the federation runs in one process on one device. Use devices=1; the "
+            "number of workers is FederatedStrategy(workers=...)."
+        )
+    plugin = trainer.precision_plugin
+    if isinstance(plugin, MixedPrecision) and plugin.scaler is not None:
+        yield (
+            "precision='16-mixed' scales gradients, and each worker would need a scaler of its own, which is "
+            "not there yet. Use precision='bf16-mixed' or '32-true'."
+        )
+    callbacks: list[pl.Callback] = getattr(trainer, "callbacks")  # noqa: B009 - untyped, set by a connector
+    for kind, why in _CALLBACKS.items():
+        if any(isinstance(callback, kind) for callback in callbacks):
+            yield f"{kind.__name__} {why} Leave the callback out."
+
+
+_CALLBACKS: dict[type[pl.Callback], str] = {
+    StochasticWeightAveraging: "skips the backward passes of an epoch, and its rounds would be lost.",
+    GradientAccumulationScheduler: "would add up the gradients of rounds, not of local batches.",
+}
+
+_CHECKS: tuple[Check, ...] = (_optimization, _steps_and_logs, _trainer_features)

@@ -1,0 +1,109 @@
+"""What a round leaves for people and loggers: logged values, history records, summaries of workers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import lightning.pytorch as pl
+
+from fedlightning.algorithms import Plan
+from fedlightning.local.evaluation import count_labels, evaluate_locally
+from fedlightning.local.metrics import merge_states, metric_at, put_states, take_states
+from fedlightning.strategy.federation import Member
+from fedlightning.strategy.history import RoundRecord, WorkerSummary
+from fedlightning.strategy.rounds import RoundResult
+from fedlightning.workers import Worker
+
+
+class Traffic:
+    """Bytes that passed the workers' doors, by round.
+
+    Args:
+        workers: Whose ledgers are read.
+    """
+
+    def __init__(self, workers: Iterable[Worker] = ()) -> None:
+        self._workers = list(workers)
+        self._before = (0, 0)
+
+    def start_round(self) -> None:
+        """Count from here."""
+        self._before = self._totals()
+
+    def of_round(self) -> tuple[int, int]:
+        """Return the bytes that left the workers and that came to them, since the round started."""
+        up, down = self._totals()
+        return up - self._before[0], down - self._before[1]
+
+    def _totals(self) -> tuple[int, int]:
+        ledgers = [worker.ledger for worker in self._workers]
+        return sum(ledger.sent_bytes for ledger in ledgers), sum(ledger.received_bytes for ledger in ledgers)
+
+
+def log_round(module: pl.LightningModule, result: RoundResult) -> None:
+    """Log once what ``self.log`` was given at the workers, and merge the states of their torchmetrics.
+
+    Args:
+        module: The global module, inside its ``training_step`` as far as the Trainer knows.
+        result: The round.
+    """
+    if result.metrics:
+        _merge_metrics(module, result)
+    for logged in result.logs:
+        if logged.metric is not None:
+            module.log(logged.name, metric_at(module, logged.metric), **logged.settings)
+        elif logged.value is not None:
+            module.log(
+                logged.name,
+                logged.value,
+                reduce_fx=logged.reduction,
+                batch_size=logged.weight,
+                **logged.settings,
+            )
+
+
+def _merge_metrics(module: pl.LightningModule, result: RoundResult) -> None:
+    before = take_states(module)
+    of_round = merge_states(module, result.metrics)
+    put_states(module, of_round)
+    # What Lightning logs per step is the value of the last forward: here, of the whole round.
+    per_step = {
+        logged.metric: metric_at(module, logged.metric).compute()
+        for logged in result.logs
+        if logged.metric and logged.settings.get("on_step") is not False
+    }
+    put_states(module, merge_states(module, [before, of_round]))
+    for path, value in per_step.items():
+        metric_at(module, path)._forward_cache = value
+
+
+def record_of(plan: Plan, result: RoundResult, traffic: Traffic) -> RoundRecord:
+    """Return the record of a completed round."""
+    up, down = traffic.of_round()
+    return RoundRecord(
+        round=plan.round,
+        workers=plan.workers,
+        steps=sum(assignment.steps for assignment in plan.assignments),
+        loss=None if result.loss is None else float(result.loss),
+        metrics={logged.name: float(logged.value) for logged in result.logs if logged.value is not None},
+        bytes_up=up,
+        bytes_down=down,
+    )
+
+
+def summarize(member: Member, module: pl.LightningModule) -> WorkerSummary:
+    """Evaluate the module at one worker and return its summary."""
+    worker = member.worker
+    pointer = worker.send(module)
+    try:
+        metrics = worker.run(evaluate_locally, pointer, member.shard)
+    finally:
+        worker.get(pointer)
+    return WorkerSummary(
+        worker=worker.id,
+        samples=member.samples,
+        label_counts=worker.run(count_labels, member.shard) or {},
+        metrics=metrics,
+        sent_bytes=worker.ledger.sent_bytes,
+        received_bytes=worker.ledger.received_bytes,
+    )

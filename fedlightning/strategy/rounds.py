@@ -1,0 +1,225 @@
+"""Carry out the plan of one round: the module goes to each worker, works there, and comes back.
+
+Two kinds of round: gradients come back (``GradientRound``), or trained parameters do (``LocalRound``).
+What the strategy does with their average, and when Lightning calls it, is in ``federated``.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import lightning.pytorch as pl
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+from typing_extensions import override
+
+from fedlightning.algorithms import Assignment, BufferMean, ParameterMean, Plan
+from fedlightning.local.failures import LocalStepFailed
+from fedlightning.local.gradient import compute_gradients
+from fedlightning.local.logs import LoggedValue, combine_logs
+from fedlightning.local.metrics import MetricState, put_states, take_states
+from fedlightning.local.training import train_locally
+from fedlightning.local.visit import Visit, VisitReport
+from fedlightning.strategy.errors import RoundFailed
+from fedlightning.strategy.federation import Federation, Member
+from fedlightning.strategy.snapshot import ModuleSnapshot
+from fedlightning.workers import RemoteError, in_round
+from fedlightning.workers.random import derive_seed
+
+
+@dataclass(frozen=True)
+class RoundResult:
+    """What a round's visits amount to, before anything is taken over into the global module.
+
+    Args:
+        average: Weighted mean of what came back, one tensor per parameter: gradients or parameters.
+        buffers: Weighted mean of the buffers.
+        loss: Mean training loss, weighted like the average; ``None`` where every step was skipped.
+        logs: What ``self.log`` was given, combined over steps and workers.
+        metrics: States of torchmetrics, one group per worker; empty where they travelled in the module.
+    """
+
+    average: Sequence[Tensor | None]
+    buffers: Sequence[Tensor]
+    loss: Tensor | None
+    logs: tuple[LoggedValue, ...]
+    metrics: tuple[tuple[MetricState, ...], ...]
+
+
+class Round(ABC):
+    """Carry out plans with one module.
+
+    Args:
+        federation: The workers.
+        module: The global module. It is always back, with the parameters that it had, when a round ends.
+        passes_batch_idx: Whether ``training_step`` takes a ``batch_idx``.
+    """
+
+    def __init__(self, federation: Federation, module: pl.LightningModule, *, passes_batch_idx: bool) -> None:
+        self._federation = federation
+        self._module = module
+        self._passes_batch_idx = passes_batch_idx
+
+    @abstractmethod
+    def _work(self, member: Member, visit: Visit) -> VisitReport:
+        """Send what the visit needs, run it at the worker, and get it back."""
+
+    @abstractmethod
+    def _came_back(self) -> list[Tensor]:
+        """Return what the visit left on the module, to be averaged: one tensor per parameter."""
+
+    def _snapshot(self) -> ModuleSnapshot:
+        """Keep aside what a visit changes."""
+        return ModuleSnapshot(self._module)
+
+    def _averaged(self, mean: list[Tensor]) -> Sequence[Tensor | None]:
+        """Return the round's average, given the mean of what came back."""
+        return mean
+
+    def run(self, plan: Plan) -> RoundResult:
+        """Carry out ``plan``; the module's own tensors are as before when this returns or raises.
+
+        Raises:
+            RoundFailed: The user's code raised at a worker.
+        """
+        several = len(plan.assignments) > 1
+        start = self._snapshot()
+        metrics = take_states(self._module)
+        updates, buffers = ParameterMean(), BufferMean()
+        reports: list[tuple[VisitReport, int]] = []
+        try:
+            for assignment in plan.assignments:
+                member = self._federation.members[assignment.worker]
+                report = self._visit(member, assignment, plan, separates_metrics=several)
+                updates.add(self._came_back(), member.samples)
+                buffers.add(list(self._module.buffers()), member.samples)
+                reports.append((report, member.samples))
+                start.restore()
+        except BaseException:
+            start.restore()
+            put_states(self._module, metrics)
+            raise
+        if several:
+            put_states(self._module, metrics)
+        return RoundResult(
+            average=self._averaged(updates.result()),
+            buffers=buffers.result(),
+            loss=_mean_loss(reports),
+            logs=combine_logs(report.logs for report, _ in reports),
+            metrics=tuple(report.metrics for report, _ in reports) if several else (),
+        )
+
+    def _visit(
+        self, member: Member, assignment: Assignment, plan: Plan, *, separates_metrics: bool
+    ) -> VisitReport:
+        worker = assignment.worker
+        visit = Visit(
+            round=plan.round,
+            first_step=assignment.first_step,
+            steps=assignment.steps,
+            seed=None if self._federation.alone else derive_seed(plan.seed, "local", plan.round, worker),
+            passes_batch_idx=self._passes_batch_idx,
+            separates_metrics=separates_metrics,
+        )
+        try:
+            with in_round(plan.round):
+                return self._work(member, visit)
+        except RemoteError as error:
+            failure = error.__cause__ or error
+            step = failure.step if isinstance(failure, LocalStepFailed) else None
+            original = failure.__cause__ if isinstance(failure, LocalStepFailed) else failure
+            raise RoundFailed(worker, plan.round, step, original or failure) from original
+
+
+class GradientRound(Round):
+    """Every worker computes gradients on one batch; they are averaged and the user's optimizer steps.
+
+    With the whole cohort this is FedSGD (McMahan et al. 2017, section 2); with one worker, it is an
+    ordinary training step on that worker's batch.
+    """
+
+    @override
+    def _work(self, member: Member, visit: Visit) -> VisitReport:
+        worker = member.worker
+        module = worker.send(self._module)
+        try:
+            report: VisitReport = worker.run(compute_gradients, module, member.stream, visit)
+        finally:
+            worker.get(module)
+        return report
+
+    @override
+    def _snapshot(self) -> ModuleSnapshot:
+        self._has_gradient = [False] * len(list(self._module.parameters()))
+        return ModuleSnapshot(self._module, parameters=False)
+
+    @override
+    def _came_back(self) -> list[Tensor]:
+        gradients: list[Tensor] = []
+        for position, parameter in enumerate(self._module.parameters()):
+            if parameter.grad is None:
+                gradients.append(torch.zeros_like(parameter))
+            else:
+                self._has_gradient[position] = True
+                gradients.append(parameter.grad)
+                parameter.grad = None
+        return gradients
+
+    @override
+    def _averaged(self, mean: list[Tensor]) -> Sequence[Tensor | None]:
+        # Without a gradient is not the same as with a gradient of zero: momentum would move the parameter.
+        return [tensor if has else None for tensor, has in zip(mean, self._has_gradient, strict=True)]
+
+
+class LocalRound(Round):
+    """Every worker trains for some steps with the user's optimizer; the resulting parameters are averaged.
+
+    Args:
+        federation: The workers.
+        module: The global module.
+        optimizer: Its optimizer, which goes along to the workers.
+        passes_batch_idx: Whether ``training_step`` takes a ``batch_idx``.
+    """
+
+    def __init__(
+        self,
+        federation: Federation,
+        module: pl.LightningModule,
+        optimizer: Optimizer,
+        *,
+        passes_batch_idx: bool,
+    ) -> None:
+        super().__init__(federation, module, passes_batch_idx=passes_batch_idx)
+        self._optimizer = optimizer
+
+    @override
+    def _work(self, member: Member, visit: Visit) -> VisitReport:
+        worker = member.worker
+        module = worker.send(self._module)
+        optimizer = worker.send(self._optimizer)
+        try:
+            report: VisitReport = worker.run(
+                train_locally, module, optimizer, member.stream, member.memory, visit
+            )
+        finally:
+            worker.get(optimizer)
+            worker.get(module)
+        return report
+
+    @override
+    def _came_back(self) -> list[Tensor]:
+        return [parameter.detach() for parameter in self._module.parameters()]
+
+
+def _mean_loss(reports: Sequence[tuple[VisitReport, int]]) -> Tensor | None:
+    losses = [(report.loss, samples) for report, samples in reports if report.loss is not None]
+    if not losses:
+        return None
+    if len(losses) == 1:
+        return losses[0][0]
+    weights = torch.tensor([samples for _, samples in losses], dtype=torch.float64)
+    stacked = torch.stack([loss for loss, _ in losses])
+    return (stacked * (weights / weights.sum()).to(stacked)).sum()

@@ -1,0 +1,139 @@
+"""The arguments of ``FederatedStrategy``, checked at once and kept as one frozen value."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+from fedlightning.algorithms import LocalWork, ServerOptimizerFactory
+from fedlightning.data import Partitioner
+from fedlightning.local.memory import OptimizerState
+from fedlightning.workers import Worker
+
+Update = Literal["averaged", "sequential"]
+"""How the module learns from several workers: in rounds that are averaged, or from one after the other."""
+
+
+@dataclass(frozen=True)
+class FederationSettings:
+    """Everything that a user may set; the arguments are those of ``FederatedStrategy``."""
+
+    workers: int | Sequence[Worker] | None
+    partition: Partitioner | None
+    update: Update
+    cohort_size: int | None
+    rounds_per_epoch: int | None
+    local_steps: int | None
+    local_epochs: int | None
+    optimizer_state: OptimizerState | None
+    server_optimizer: ServerOptimizerFactory | None
+    seed: int | None
+
+    def __post_init__(self) -> None:
+        _check_choice("update", self.update, get_args(Update))
+        if self.optimizer_state is not None:
+            _check_choice("optimizer_state", self.optimizer_state, get_args(OptimizerState))
+        for name in ("cohort_size", "rounds_per_epoch", "local_steps", "local_epochs"):
+            _check_count(name, getattr(self, name))
+        self._check_workers()
+        if self.partition is not None and not isinstance(self.partition, Partitioner):
+            raise TypeError(
+                f"partition must be a Partitioner such as fedlightning.data.Dirichlet(alpha=0.3), "
+                f"got {self.partition!r}."
+            )
+        if self.local_steps is not None and self.local_epochs is not None:
+            raise ValueError(
+                f"local_steps={self.local_steps} and local_epochs={self.local_epochs} are both given: a "
+                "visit is counted in steps or in epochs. Leave one of them out."
+            )
+        self._check_server_optimizer()
+
+    @property
+    def work(self) -> LocalWork:
+        """Length of a visit; one local epoch unless given."""
+        return LocalWork(steps=self.local_steps, epochs=self.local_epochs or 1)
+
+    @property
+    def steps_at_controller(self) -> bool:
+        """Whether gradients come back, and the user's optimizer steps at the controller."""
+        return (
+            self.local_steps == 1
+            and self.server_optimizer is None
+            and self.optimizer_state in (None, "travel")
+        )
+
+    @property
+    def local_optimizer_state(self) -> OptimizerState:
+        """What becomes of local optimizer states: as given, or what is usual for the update."""
+        if self.optimizer_state is not None:
+            return self.optimizer_state
+        return "travel" if self.update == "sequential" else "reset"
+
+    def _check_workers(self) -> None:
+        count = len(self.workers) if isinstance(self.workers, Sequence) else self.workers
+        if isinstance(count, bool) or not (count is None or isinstance(count, int)):
+            raise TypeError(
+                f"workers must be a number of virtual workers or a list of workers, got {self.workers!r}."
+            )
+        if count is not None and count < 1:
+            raise ValueError(
+                f"workers={self.workers!r}: a federation needs at least one worker. Give a number such as "
+                "workers=10, or a list of workers."
+            )
+        if isinstance(self.workers, Sequence):
+            _check_names(self.workers)
+        if self.cohort_size is not None and count is not None and self.cohort_size > count:
+            raise ValueError(cohort_too_large(self.cohort_size, count))
+
+    def _check_server_optimizer(self) -> None:
+        if self.server_optimizer is None:
+            return
+        if not callable(self.server_optimizer):
+            raise TypeError(
+                f"server_optimizer must build an optimizer from parameters, e.g. "
+                f"functools.partial(torch.optim.Adam, lr=0.01), got {self.server_optimizer!r}."
+            )
+        if self.update == "sequential":
+            raise ValueError(
+                "server_optimizer is given, but update='sequential' has no average to step along. Use "
+                "update='averaged', or leave server_optimizer out."
+            )
+
+
+def cohort_too_large(cohort_size: int, workers: int) -> str:
+    """Return the message for a cohort that there are not enough workers for."""
+    return (
+        f"cohort_size={cohort_size} is larger than the number of workers ({workers}). "
+        f"Use at most {workers}, or leave it out to take all of them."
+    )
+
+
+def _check_choice(name: str, value: object, choices: tuple[str, ...]) -> None:
+    if value not in choices:
+        raise ValueError(f"{name} must be one of {', '.join(map(repr, choices))}, got {value!r}.")
+
+
+def _check_count(name: str, value: object) -> None:
+    if value is None:
+        return
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(f"{name} must be a whole number of at least 1 or None, got {value!r}.")
+    if value < 1:
+        raise ValueError(f"{name} must be at least 1, got {value}. Leave it out for the default.")
+
+
+def _check_names(workers: Sequence[object]) -> None:
+    strangers = [worker for worker in workers if not isinstance(worker, Worker)]
+    if strangers:
+        raise TypeError(
+            f"workers must be Worker objects such as VirtualWorker(id='bob'), got {strangers[0]!r}."
+        )
+    counts = Counter(worker.id for worker in workers if isinstance(worker, Worker))
+    twice = sorted(name for name, count in counts.items() if count > 1)
+    if twice:
+        raise ValueError(
+            f"workers has the id {twice[0]!r} more than once: results and ledgers are kept by id. "
+            "Give each worker an id of its own."
+        )

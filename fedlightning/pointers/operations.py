@@ -94,6 +94,7 @@ _METHODS_UNLISTED = (
     "unflatten",
 )
 _FUNCTIONALS_UNLISTED = ("hardsigmoid", "hardswish")
+_SPARSE_UNLISTED = ("mm", "sampled_addmm")
 _OPERATORS_UNLISTED = (
     "_batch_norm_with_update",
     "_safe_softmax",
@@ -136,6 +137,9 @@ _EXTRA_OPERATIONS: dict[str, Operation] = {
     **_present("torch", torch, _FUNCTIONS_UNLISTED),
     **_present("torch.Tensor", Tensor, _METHODS_UNLISTED),
     **_present("torch.nn.functional", torch.nn.functional, _FUNCTIONALS_UNLISTED),
+    **_present("torch.sparse", torch.sparse, _SPARSE_UNLISTED),
+    # What `torch.meshgrid`, itself in Python, calls when it is given a list.
+    **_present("torch._VF", torch._VF, ("meshgrid",)),
     **_present("torch.ops.aten", torch.ops.aten, _OPERATORS_UNLISTED),
 }
 

@@ -40,7 +40,7 @@ def _(value: nn.Module) -> int:
 
 @payload_bytes.register
 def _(value: torch.optim.Optimizer) -> int:
-    return sum(payload_bytes(state) for state in value.state.values())
+    return sum(payload_bytes(list(state.values())) for state in value.state.values())
 
 
 @payload_bytes.register

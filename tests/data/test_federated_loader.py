@@ -85,8 +85,8 @@ def test_a_tutorial_style_loop_trains() -> None:
     data = FederatedDataset.from_dataset(TensorDataset(x, target), workers)
     loader = FederatedDataLoader(data, batch_size=5, shuffle=True)
     model: Any = nn.Linear(2, 1)
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-    for _ in range(30):
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.2)
+    for _ in range(12):
         for inputs, targets in loader:
             model.send(inputs.location)
             optimizer.zero_grad()

@@ -10,6 +10,7 @@ import lightning as L
 from typing_extensions import override
 
 from fedlightning.callbacks.federation import WorkerReport, federation_of
+from fedlightning.data.plots import plot_label_bars
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -74,24 +75,24 @@ def draw_federation(
         metric: its name.
     """
     from matplotlib.figure import Figure  # not pyplot: no window, no state shared with the user's figures
+    from matplotlib.ticker import MaxNLocator
 
-    figure = Figure(figsize=(11, 4), layout="constrained")
-    labels_axes, metric_axes = figure.subplots(1, 2)
-    _draw_labels(labels_axes, workers)
+    figure = Figure(figsize=(12, 4), layout="constrained")
+    workers_axes, metric_axes = figure.subplots(1, 2)
+    _draw_workers(workers_axes, workers)
     metric_axes.plot(rounds, values, marker=".")
-    metric_axes.set(xlabel="rounds", ylabel=metric, title=f"Global module: {metric}")
+    metric_axes.set(xlabel="rounds", ylabel=metric, title="Global module")
+    metric_axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     metric_axes.grid(alpha=0.3)
     return figure
 
 
-def _draw_labels(axes: Axes, workers: Sequence[WorkerReport]) -> None:
-    """Stack each worker's samples by label."""
-    names = [worker.worker for worker in workers]
-    left = [0] * len(workers)
-    for label in sorted({label for worker in workers for label in worker.label_counts}):
-        counts = [worker.label_counts.get(label, 0) for worker in workers]
-        axes.barh(names, counts, left=left, label=str(label))
-        left = [start + count for start, count in zip(left, counts, strict=True)]
-    axes.invert_yaxis()
-    axes.set(xlabel="samples", title="Labels per worker")
-    axes.legend(title="label", fontsize="small", loc="center left", bbox_to_anchor=(1, 0.5))
+def _draw_workers(axes: Axes, workers: Sequence[WorkerReport]) -> None:
+    """Draw each worker's samples, by label where there are labels."""
+    counts = {worker.worker: worker.label_counts for worker in workers}
+    if any(counts.values()):
+        plot_label_bars(counts, axes)
+        axes.set_title("Labels per worker")
+    else:
+        axes.bar([worker.worker for worker in workers], [worker.samples for worker in workers])
+        axes.set(title="Samples per worker", xlabel="worker", ylabel="samples")

@@ -30,7 +30,7 @@ class DigitsClassifier(L.LightningModule):
         self,
         network: Literal["mlp", "cnn"] = "mlp",
         width: int = 64,
-        lr: float = 0.1,
+        lr: float = 0.3,
         momentum: float = 0.0,
     ) -> None:
         super().__init__()

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from matplotlib.image import imread
@@ -14,16 +15,22 @@ def test_writes_a_picture_of_the_rounds_validated(fit, tmp_path: Path) -> None:
     fit(plot, ReportingStrategy())
     assert (plot.rounds, plot.values) == ([2, 4], [2.0, 4.0])
     height, width, _ = imread(plot.path).shape
-    assert (height, width) == (600, 1650)
+    assert (height, width) == (600, 1800)
 
 
 def test_draws_what_was_reported() -> None:
     workers = ReportingStrategy().federation_summary()
     figure = draw_federation(workers, [1, 2], [0.5, 0.75], "val/acc")
     labels, metric = figure.axes
-    assert [bar.get_width() for bar in labels.patches] == [4, 0, 2, 4]
-    assert [bar.get_x() for bar in labels.patches] == [0, 0, 4, 0]
+    assert sum(bar.get_height() for bar in labels.patches) == 10
+    assert [text.get_text() for text in labels.get_xticklabels()] == ["bob", "alice"]
     assert metric.lines[0].get_xydata().tolist() == [[1, 0.5], [2, 0.75]]
+
+
+def test_without_labels_the_samples_are_drawn() -> None:
+    workers = [replace(worker, label_counts={}) for worker in ReportingStrategy().federation_summary()]
+    samples, _ = draw_federation(workers, [], [], "val/loss").axes
+    assert [bar.get_height() for bar in samples.patches] == [6, 4]
 
 
 def test_a_resumed_run_goes_on_with_the_curve() -> None:

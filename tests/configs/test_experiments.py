@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from omegaconf import DictConfig
 
 from fedlightning.cli.job import run
+from tests.configs.composing import Compose
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 EXPERIMENTS = sorted(file.stem for file in (CONFIGS / "experiment").glob("*.yaml"))
@@ -17,12 +16,12 @@ EXPERIMENTS = sorted(file.stem for file in (CONFIGS / "experiment").glob("*.yaml
 
 @pytest.mark.parametrize("experiment", EXPERIMENTS)
 def test_an_experiment_runs(
-    experiment: str, composed: Callable[..., DictConfig], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    experiment: str, composed: Compose, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     accuracy = run(composed(f"experiment={experiment}", "debug=short"))
 
     assert accuracy is not None
-    assert accuracy > 0.3, "no better than guessing"
+    assert accuracy > 0.4, "no better than guessing"
     assert (tmp_path / "checkpoints" / "last.ckpt").is_file()
     assert list((tmp_path / "tensorboard").glob("events.*"))
     with (tmp_path / "csv" / "metrics.csv").open() as file:
@@ -36,5 +35,5 @@ def test_an_experiment_runs(
 
 
 @pytest.mark.parametrize("debug", ["fast", "profile", "anomaly"])
-def test_the_debug_options_run_without_federation(debug: str, composed: Callable[..., DictConfig]) -> None:
-    run(composed("experiment=digits_central", f"debug={debug}", "+trainer.limit_train_batches=2"))
+def test_the_debug_options_run(debug: str, composed: Compose) -> None:
+    run(composed("experiment=digits_averaged", f"debug={debug}", "trainer.max_epochs=1"))

@@ -10,6 +10,8 @@ import pytest
 from hydra.utils import get_object
 from omegaconf import DictConfig, OmegaConf
 
+from tests.configs.composing import Compose
+
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 GROUPS = (
     "callbacks data debug experiment hydra logger model partition paths server_optimizer strategy trainer"
@@ -35,7 +37,7 @@ def test_the_groups_are_those_of_the_design() -> None:
 
 
 @pytest.mark.parametrize("option", OPTIONS)
-def test_an_option_composes_to_what_can_be_built(option: str, composed: Callable[..., DictConfig]) -> None:
+def test_an_option_composes_to_what_can_be_built(option: str, composed: Compose) -> None:
     cfg = composed(option)
     OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
     for node in targets(cfg):
@@ -45,12 +47,12 @@ def test_an_option_composes_to_what_can_be_built(option: str, composed: Callable
         assert not unknown, f"{node._target_} has no {unknown}"
 
 
-def test_an_experiment_s_own_values_win(tmp_path: Path, composed: Callable[..., DictConfig]) -> None:
+def test_an_experiment_s_own_values_win(tmp_path: Path, composed: Compose) -> None:
     """They were lost without a word when `_self_` stood last in train.yaml."""
     assert composed().name == "train"
     assert composed("experiment=digits_sequential").name == "digits_sequential"
 
 
-def test_the_command_line_wins_over_the_experiment(composed: Callable[..., DictConfig]) -> None:
+def test_the_command_line_wins_over_the_experiment(composed: Compose) -> None:
     cfg = composed("experiment=digits_averaged", "strategy=federated_sequential", "name=mine")
     assert (cfg.strategy["update"], cfg.name) == ("sequential", "mine")

@@ -9,6 +9,7 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor
 
+from fedlightning.pointers.backward import run_backward
 from fedlightning.pointers.execution import execute
 
 Handler: TypeAlias = Callable[[Callable[..., Any], tuple[Any, ...], dict[str, Any]], Any]
@@ -122,6 +123,19 @@ _ANSWERED: dict[str, Handler] = {
 }
 
 
+def _backward_from_several(
+    tensors: Any,
+    grad_tensors: Any = None,
+    retain_graph: bool | None = None,
+    create_graph: bool = False,
+    grad_variables: Any = None,
+    inputs: Any = None,
+) -> None:
+    starts = (tensors,) if isinstance(tensors, Tensor) else tuple(tensors)
+    gradients = (grad_tensors,) if isinstance(grad_tensors, Tensor) else grad_tensors
+    run_backward(starts, gradients or (None,) * len(starts), retain_graph, create_graph, inputs)
+
+
 def _handlers() -> dict[Callable[..., Any], Handler]:
     handlers: dict[Callable[..., Any], Handler] = {}
     for name in _KNOWN_HERE:
@@ -138,6 +152,9 @@ def _handlers() -> dict[Callable[..., Any], Handler]:
         func, (*args, None), kwargs
     )
     handlers[Tensor.backward] = _backward
+    handlers[torch.autograd.backward] = lambda func, args, kwargs: _backward_from_several(*args, **kwargs)
+    # Asked by `module.half()` and its kind, before they assign to a parameter's data, which pointers offer.
+    handlers[torch._has_compatible_shallow_copy_type] = lambda func, args, kwargs: True
     return handlers
 
 

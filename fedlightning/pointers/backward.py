@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from torch import Tensor
 
@@ -12,12 +12,9 @@ from fedlightning.pointers.errors import MixedLocationsError
 from fedlightning.pointers.messages import Backward
 from fedlightning.pointers.rounds import current_round
 
-if TYPE_CHECKING:
-    from fedlightning.pointers.tensor import PointerTensor
-
 
 def run_backward(
-    tensors: Sequence[PointerTensor],
+    tensors: Sequence[Tensor],
     gradients: Sequence[Tensor | None],
     retain_graph: bool | None,
     create_graph: bool,
@@ -26,7 +23,7 @@ def run_backward(
     """Compute gradients from tensors of one worker.
 
     Args:
-        tensors: Where to start; all at one worker.
+        tensors: Pointers where to start; all to one worker.
         gradients: A pointer for each that is not a scalar.
         retain_graph: As in `torch.autograd.backward`.
         create_graph: As in `torch.autograd.backward`.
@@ -35,9 +32,9 @@ def run_backward(
     Raises:
         MixedLocationsError: A gradient is local, or something is at another worker.
     """
-    location = tensors[0].location
+    location = next(handle.location for tensor in tensors if (handle := handle_of(tensor)))
     chosen = (inputs,) if isinstance(inputs, Tensor) else inputs
-    for value in (*gradients, *(chosen or ())):
+    for value in (*tensors, *gradients, *(chosen or ())):
         _check_remote(value, location.id)
     message = Backward(
         tuple(refer(tensor, location) for tensor in tensors),

@@ -72,6 +72,7 @@ _FUNCTIONS_UNLISTED = (
     "_native_batch_norm_legit",
     "_unsafe_masked_index",
     "_unsafe_masked_index_put_accumulate",
+    "_weight_norm",
     "as_strided",
     "fill",
     "fill_",

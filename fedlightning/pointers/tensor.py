@@ -11,7 +11,7 @@ from typing_extensions import Self, override
 
 from fedlightning.pointers import attributes, net
 from fedlightning.pointers.backward import run_backward
-from fedlightning.pointers.errors import UnsupportedOperationError
+from fedlightning.pointers.errors import HiddenValueError, UnsupportedOperationError
 from fedlightning.pointers.execution import execute
 from fedlightning.pointers.handle import Handle
 from fedlightning.pointers.location import Location, controller
@@ -203,7 +203,9 @@ class PointerTensor(torch.Tensor):
 
     @override
     def __format__(self, spec: str) -> str:
-        return format(repr(self), spec)
+        if spec:
+            raise HiddenValueError(f"format {spec!r} would reveal the value of a tensor: call .get() first")
+        return repr(self)
 
     @override
     def __repr__(self) -> str:  # type: ignore[override]  # torch's keyword is for printing values

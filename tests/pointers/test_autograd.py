@@ -74,6 +74,12 @@ def test_backward_from_a_vector_needs_its_gradient_there(bob: VirtualWorker) -> 
     assert torch.equal(x.grad.get(), torch.tensor([2.0, 6.0]))
 
 
+def test_backward_from_several_tensors(bob: VirtualWorker) -> None:
+    x = bob.send(torch.ones(2, requires_grad=True))
+    torch.autograd.backward([(x * 2).sum(), (x * 3).sum()])
+    assert torch.equal(x.grad.get(), torch.full((2,), 5.0))
+
+
 def test_non_leaf_gradients_are_retained(bob: VirtualWorker) -> None:
     y = bob.send(torch.ones(2, requires_grad=True)) * 2
     y.retain_grad()

@@ -174,6 +174,14 @@ def test_a_lazy_module_is_refused(bob: VirtualWorker) -> None:
         send_module(nn.LazyLinear(1), bob)
 
 
+def test_a_sent_module_changes_its_dtype(bob: VirtualWorker) -> None:
+    module = nn.Linear(2, 1)
+    expected = copy.deepcopy(module).double().weight
+    send_module(module, bob).double()
+    assert module.weight.dtype == torch.float64
+    assert torch.equal(get_module(module).weight, expected)
+
+
 def test_gradient_clipping(bob: VirtualWorker) -> None:
     torch.manual_seed(0)
     module, batch = nn.Linear(3, 1), torch.randn(4, 3) * 100

@@ -115,6 +115,7 @@ def test_the_graph_is_cut_by_get_and_the_need_of_a_gradient_stays(bob: VirtualWo
         lambda p: p.numpy(),
         lambda p: 1.0 in p,
         lambda p: torch.is_nonzero(p),
+        lambda p: f"{p:.3f}",
         lambda p: range(3)[p],
         lambda p: __import__("numpy").asarray(p),
     ],

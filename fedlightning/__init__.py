@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from fedlightning import strategy as strategy
     from fedlightning import workers as workers
     from fedlightning.strategy import FederatedStrategy as FederatedStrategy
+    from fedlightning.pointers import PointerTensor as PointerTensor
     from fedlightning.workers import TorchHook as TorchHook
     from fedlightning.workers import VirtualWorker as VirtualWorker
     from fedlightning.workers import Worker as Worker
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 
 _NAMES = {
     "FederatedStrategy": "fedlightning.strategy",
+    "PointerTensor": "fedlightning.pointers",
     "TorchHook": "fedlightning.workers",
     "VirtualWorker": "fedlightning.workers",
     "Worker": "fedlightning.workers",

@@ -146,14 +146,9 @@ def seeded(make: Any, **settings: Any) -> Classifier:
     return Classifier(make, **settings)
 
 
-class Unscheduled(Classifier):
-    def configure_optimizers(self) -> Any:
-        return self.make_optimizer(self.parameters())
-
-
 def unscheduled(**settings: Any) -> Classifier:
     torch.manual_seed(1)
-    return Unscheduled(OPTIMIZERS["adam"], **settings)
+    return Classifier(OPTIMIZERS["adam"], schedule=False, **settings)
 
 
 class Linear(Classifier):

@@ -19,8 +19,11 @@ MakeOptimizer = Callable[[Iterable[nn.Parameter]], Optimizer]
 class Classifier(L.LightningModule):
     """A module with all that makes equality hard: batch norm, dropout, metrics, logging by step and epoch."""
 
-    def __init__(self, optimizer: MakeOptimizer | None = None, dropout: float = 0.3) -> None:
+    def __init__(
+        self, optimizer: MakeOptimizer | None = None, dropout: float = 0.3, schedule: bool = True
+    ) -> None:
         super().__init__()
+        self.schedule = schedule
         self.make_optimizer = optimizer or (lambda parameters: torch.optim.Adam(parameters, lr=0.01))
         self.net = nn.Sequential(
             nn.Linear(4, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Dropout(dropout), nn.Linear(8, 3)
@@ -47,6 +50,8 @@ class Classifier(L.LightningModule):
 
     def configure_optimizers(self) -> Any:
         optimizer = self.make_optimizer(self.parameters())
+        if not self.schedule:
+            return optimizer
         return {
             "optimizer": optimizer,
             "lr_scheduler": {
@@ -110,15 +115,17 @@ def trainer(strategy: Any = "auto", **settings: Any) -> L.Trainer:
 def fit(
     strategy: Any = "auto",
     *,
-    module: L.LightningModule | None = None,
+    module: L.LightningModule | Callable[[], L.LightningModule] | None = None,
     train: Any = None,
     seed: int = 3,
     **settings: Any,
 ) -> tuple[L.LightningModule, L.Trainer]:
-    """Fit a module, seeded like any Lightning script, and return it with its Trainer."""
+    """Fit a module (or what makes one, after seeding) and return it with its Trainer."""
     L.seed_everything(seed, verbose=False)
     if module is None:
         module = Classifier()
+    if not isinstance(module, L.LightningModule):
+        module = module()
     run = trainer(strategy, **settings)
     run.fit(module, loader() if train is None else train, loader(12, shuffle=False))
     return module, run

@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from fedlightning import pointers as pointers
     from fedlightning import strategy as strategy
     from fedlightning import workers as workers
-    from fedlightning.strategy import FederatedStrategy as FederatedStrategy
     from fedlightning.pointers import PointerTensor as PointerTensor
+    from fedlightning.strategy import FederatedStrategy as FederatedStrategy
     from fedlightning.workers import TorchHook as TorchHook
     from fedlightning.workers import VirtualWorker as VirtualWorker
     from fedlightning.workers import Worker as Worker

@@ -1,0 +1,50 @@
+"""The private parts of Lightning that we rely on: these fail first, and clearly, when upstream moves them."""
+
+from __future__ import annotations
+
+import inspect
+
+import lightning as L
+import torch
+from lightning.pytorch.trainer import call
+
+from fedlightning.local.lightning_calls import transfer_batch
+from fedlightning.strategy.lightning_calls import devices_of
+from tests.strategy.toys import Classifier, trainer
+
+
+def test_callback_hooks_are_called_by_name() -> None:
+    parameters = list(inspect.signature(call._call_callback_hooks).parameters)
+    assert parameters[:2] == ["trainer", "hook_name"]
+
+
+def test_devices_are_those_the_connector_chose() -> None:
+    assert devices_of(trainer()) == [torch.device("cpu")]
+    assert len(devices_of(trainer(devices=3))) == 3
+
+
+def test_the_batch_hooks_of_a_module() -> None:
+    for name, parameters in {
+        "_on_before_batch_transfer": ["self", "batch", "dataloader_idx"],
+        "_apply_batch_transfer_handler": ["self", "batch", "device", "dataloader_idx"],
+    }.items():
+        assert list(inspect.signature(getattr(L.LightningModule, name)).parameters) == parameters
+
+
+def test_transfer_runs_the_modules_hooks() -> None:
+    class Doubles(Classifier):
+        def on_after_batch_transfer(self, batch: torch.Tensor, dataloader_idx: int) -> torch.Tensor:
+            return batch * 2
+
+    module = Doubles()
+    module.trainer = trainer()
+    module.trainer.strategy.connect(module)
+    module.trainer._data_connector.attach_data(module)
+    assert transfer_batch(module, torch.ones(2)).tolist() == [2.0, 2.0]
+
+
+def test_the_training_loop_passes_plans_where_we_expect_them() -> None:
+    source = inspect.getsource(L.pytorch.loops.training_epoch_loop._TrainingEpochLoop.advance)
+    order = ["convert_input", "_on_before_batch_transfer", '"batch_to_device"', "automatic_optimization.run"]
+    positions = [source.index(name) for name in order]
+    assert positions == sorted(positions)

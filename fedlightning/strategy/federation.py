@@ -111,9 +111,10 @@ def shards_of_ordinary_loader(
     parts = partition.split(loader.dataset, count, seed)
     names = parts.worker_names or numbered_names(len(parts))
     hosts = list(workers) if isinstance(workers, Sequence) else [VirtualWorker(id=name) for name in names]
+    indices = parts.for_workers([host.id for host in hosts])
     return [
-        (host, host.register(Shard.of(loader.dataset, indices, settings), tags=("shard",)))
-        for host, indices in zip(hosts, parts.indices, strict=True)
+        (host, host.register(Shard.of(loader.dataset, part, settings), tags=("shard",)))
+        for host, part in zip(hosts, indices, strict=True)
     ]
 
 

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from fedlightning.algorithms import Plan
-from fedlightning.data import FederatedDataLoader, FederatedDataset, Natural
+from fedlightning.data import Explicit, FederatedDataLoader, FederatedDataset, Natural
 from fedlightning.strategy import FederatedStrategy, NotFederatable
 from fedlightning.workers import VirtualWorker
 from tests.strategy.toys import Classifier, Memo, assert_same_module, fit, loader, samples, trainer
@@ -353,3 +353,10 @@ def test_the_current_plan_is_data_free() -> None:
     fit(strategy)
     assert isinstance(strategy.current_plan, Plan)
     assert repr(strategy.current_plan) == "Plan(round=1, workers=['worker-0', 'worker-1'])"
+
+
+def test_a_named_part_lies_at_the_worker_of_that_name() -> None:
+    partition = Explicit({"bob": range(20), "alice": range(20, 30)})
+    strategy = FederatedStrategy([VirtualWorker(id="alice"), VirtualWorker(id="bob")], partition)
+    fit(strategy)
+    assert {name: m.samples for name, m in strategy.federation.members.items()} == {"alice": 10, "bob": 20}

@@ -46,4 +46,6 @@ def test_a_training_command_runs(
 ) -> None:
     with composing(tmp_path) as composed:
         run(composed(*arguments, "trainer.max_epochs=1"))
-    assert "test/acc" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "test/acc" in printed
+    assert printed.endswith(f"are in {tmp_path}\n")

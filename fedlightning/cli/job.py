@@ -30,6 +30,7 @@ def run(cfg: DictConfig) -> float | None:
     metrics: dict[str, Tensor] = dict(trainer.callback_metrics)
     if cfg.test:
         trainer.test(module, datamodule=data, ckpt_path=_best_checkpoint(trainer))
+    print(f"Metrics, checkpoints and pictures are in {cfg.paths.output_dir}")
     return float(metrics[cfg.objective]) if cfg.objective in metrics else None
 
 

@@ -7,12 +7,14 @@ from fedlightning.pointers.errors import (
     StalePointerError,
     UnsupportedOperationError,
 )
+from fedlightning.pointers.factories import FactoriesAt
 from fedlightning.pointers.ids import new_id
 from fedlightning.pointers.modules import get_module, send_module
 from fedlightning.pointers.objects import ObjectPointer
 from fedlightning.pointers.tensor import PointerTensor
 
 __all__ = [
+    "FactoriesAt",
     "HiddenValueError",
     "MixedLocationsError",
     "ObjectPointer",

@@ -51,7 +51,6 @@ _ATTRIBUTES_KNOWN_HERE = (
     "is_xla",
     "is_xpu",
     "itemsize",
-    "layout",
     "name",
     "nbytes",
     "ndim",
@@ -80,6 +79,11 @@ def _requires_grad(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict
 
 def _is_leaf(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
     return bool(args[0]._description.is_leaf)
+
+
+def _layout(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> torch.layout:
+    layout: torch.layout = args[0]._description.layout
+    return layout
 
 
 def _grad_fn(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> RemoteNode | None:
@@ -118,6 +122,7 @@ def _backward(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str,
 _ANSWERED: dict[str, Handler] = {
     "requires_grad": _requires_grad,
     "is_leaf": _is_leaf,
+    "layout": _layout,
     "grad_fn": _grad_fn,
     "grad": _grad,
 }

@@ -22,8 +22,21 @@ _FACTORY_FUNCTIONS = frozenset(FACTORIES.values())
 class FactoriesAt(TorchFunctionMode):
     """Run calls such as ``torch.zeros(...)`` at a worker: an LSTM's first state goes where its weights are.
 
+    The forward of a module that was sent does so by itself. A context manager for everything else that makes
+    tensors on its way, such as `torch.masked.var`.
+
     Args:
         location: The worker.
+
+    Example:
+        >>> import torch
+        >>> from fedlightning.pointers import FactoriesAt
+        >>> from fedlightning.workers import VirtualWorker
+        >>> bob = VirtualWorker(id="bob")
+        >>> with FactoriesAt(bob):
+        ...     ones = torch.ones(2)
+        >>> (ones + ones).get()
+        tensor([2., 2.])
     """
 
     def __init__(self, location: Location) -> None:

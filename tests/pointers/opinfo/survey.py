@@ -1,0 +1,88 @@
+"""Go through torch's database of operators, form by form, and count. What is expected is for the test to say."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from itertools import islice
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils._pytree import tree_leaves
+
+from tests.pointers.opinfo.comparison import Outcome, Verdict, judge
+from tests.pointers.opinfo.forms import FORMS, Sample
+
+
+@dataclass
+class Survey:
+    """Collect how operators fared, by form.
+
+    Attributes:
+        counts: Operators per form and verdict; an operator counts as its worst sample.
+        shortfalls: Form and operator of everything that was refused or wrong, with the reason.
+        operators: The names of those that were tried.
+    """
+
+    counts: dict[str, Counter[Verdict]] = field(default_factory=lambda: {form: Counter() for form in FORMS})
+    shortfalls: dict[tuple[str, str], Outcome] = field(default_factory=dict)
+    operators: list[str] = field(default_factory=list)
+
+    def enter(self, form: str, operator: str, outcomes: list[Outcome]) -> None:
+        """Enter how an operator's samples fared in one form."""
+        worst = min(outcomes, key=lambda outcome: _WORST_FIRST.index(outcome.verdict))
+        self.counts[form][worst.verdict] += 1
+        if worst.verdict in ("refused", "wrong"):
+            self.shortfalls[form, operator] = worst
+
+    def __str__(self) -> str:
+        lines = [f"{'form':<18} {'equal':>6} {'of':>6} {'refused':>8} {'wrong':>6}"]
+        for form, count in self.counts.items():
+            tried = count["equal"] + count["refused"] + count["wrong"]
+            lines.append(
+                f"{form:<18} {count['equal']:>6} {tried:>6} {count['refused']:>8} {count['wrong']:>6}"
+            )
+        for (form, operator), outcome in self.shortfalls.items():
+            lines.append(f"{outcome.verdict}: {form} of {operator}: {outcome.reason}")
+        return "\n".join(lines)
+
+
+_WORST_FIRST: tuple[Verdict, ...] = ("wrong", "refused", "equal", "not there")
+
+
+def survey(*, part: int = 0, parts: int = 1, samples: int | None = 1) -> Survey:
+    """Compare operators on pointers with local ones.
+
+    Args:
+        part: Which share of the database, counted from 0.
+        parts: Into how many shares it is dealt.
+        samples: How many samples per operator; all that the database has, if None.
+    """
+    # Imported here because it takes seconds, which a run of other tests need not spend.
+    from torch.testing._internal.common_methods_invocations import op_db
+
+    found = Survey()
+    for operator in op_db[part::parts]:
+        drawn = list(islice(_samples(operator), samples))
+        found.operators += [full_name(operator)] if drawn else []
+        for form in FORMS if drawn else ():
+            found.enter(form, full_name(operator), [judge(operator, form, sample) for sample in drawn])
+    return found
+
+
+def full_name(operator: Any) -> str:
+    """Return the name of an operator, with that of its variant."""
+    return f"{operator.name}.{operator.variant_test_name}".rstrip(".")
+
+
+def _samples(operator: Any) -> Iterator[Sample]:
+    """Give float32 samples that have a tensor among their arguments; others have nothing to be sent."""
+    if torch.float32 not in operator.supported_dtypes("cpu") or operator.name.startswith("jiterator"):
+        return
+    torch.manual_seed(0)
+    for sample in operator.sample_inputs("cpu", torch.float32, requires_grad=operator.supports_autograd):
+        arguments: Sample = (sample.input, sample.args, sample.kwargs)
+        if any(isinstance(leaf, Tensor) for leaf in tree_leaves(arguments)):
+            yield arguments

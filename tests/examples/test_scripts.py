@@ -12,6 +12,7 @@ EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 # Each script with what makes it short, and what it prints at the least.
 SCRIPTS = {
     "federated_digits.py": (["--epochs", "2"], ["central", "averaged", "sequential"]),
+    "gradient_leakage.py": ([], ["deep leakage  average over 50"]),
     "pointers.py": ([], ["<VirtualWorker id:bob", "y = 2.00 x + 1.00"]),
 }
 

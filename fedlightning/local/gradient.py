@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import lightning.pytorch as pl
+from torch import Tensor
 
 from fedlightning.local.failures import named_step
 from fedlightning.local.logs import recorded_logs
@@ -37,10 +38,16 @@ def compute_gradients(module: pl.LightningModule, stream: Stream, visit: Visit) 
         ((batch_idx, batch),) = stream.take(visit.first_step, 1)
         loss = training_loss(module, batch, batch_idx if visit.passes_batch_idx else None, logs)
         if loss is not None:
-            module.backward(loss)
+            module.backward(_scaled(module, loss / visit.accumulate))
     return VisitReport(
         steps=1,
         loss=None if loss is None else loss.detach().clone(),
         logs=logs.values,
         metrics=take_states(module) if visit.separates_metrics else (),
     )
+
+
+def _scaled(module: pl.LightningModule, loss: Tensor) -> Tensor:
+    """Return the loss as 16-bit precision wants it; the controller's scaler unscales the average."""
+    scaler = getattr(module.trainer.precision_plugin, "scaler", None)
+    return loss if scaler is None else scaler.scale(loss)

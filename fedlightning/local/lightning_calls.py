@@ -1,4 +1,4 @@
-"""The private calls of Lightning that local work needs, in one place: batch transfer and its hooks.
+"""The private calls of Lightning that local work needs, in one place: batch transfer, and hooks of callbacks.
 
 ``tests/local/test_lightning_calls.py`` fails clearly when they move.
 """
@@ -8,6 +8,8 @@ from __future__ import annotations
 from typing import Any
 
 import lightning.pytorch as pl
+from lightning.pytorch.trainer import call
+from torch.optim import Optimizer
 
 
 def transfer_batch(module: pl.LightningModule, batch: Any) -> Any:
@@ -19,3 +21,10 @@ def transfer_batch(module: pl.LightningModule, batch: Any) -> Any:
     batch = module.trainer.precision_plugin.convert_input(batch)
     batch = module._on_before_batch_transfer(batch, dataloader_idx=0)
     return module._apply_batch_transfer_handler(batch, device=module.device, dataloader_idx=0)
+
+
+def zero_gradients(module: pl.LightningModule, optimizer: Optimizer, batch_idx: int) -> None:
+    """Zero the gradients the way Lightning's automatic optimization does, with all the hooks around it."""
+    call._call_callback_hooks(module.trainer, "on_before_zero_grad", optimizer)
+    module.on_before_zero_grad(optimizer)
+    module.optimizer_zero_grad(module.current_epoch, batch_idx, optimizer)

@@ -1,4 +1,4 @@
-"""The random stream of a visit: dropout and augmentation draw from it, not from the process's global one.
+"""Random streams: a visit's own, and the process's global ones, which a checkpoint keeps.
 
 How seeds are derived from (seed, round, worker, purpose) lives in ``workers.random``.
 """
@@ -6,8 +6,9 @@ How seeds are derived from (seed, round, worker, purpose) lives in ``workers.ran
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from typing import Any
 
 import numpy as np
 import torch
@@ -31,3 +32,32 @@ def own_randomness(seed: int | None) -> Iterator[None]:
         np.random.seed([seed & 0xFFFFFFFF, seed >> 32])
         random.seed(seed)
         yield
+
+
+def capture_global_streams() -> dict[str, Any]:
+    """Return the state of torch's, NumPy's and Python's global generators, as tensors and plain values.
+
+    Plain, so that a checkpoint with them loads under ``weights_only=True``.
+    """
+    name, keys, *rest = np.random.get_state()
+    return {
+        "torch": torch.get_rng_state(),
+        "devices": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+        "numpy": [str(name), [int(key) for key in keys], *rest],
+        "python": random.getstate(),
+    }
+
+
+def restore_global_streams(streams: Mapping[str, Any]) -> None:
+    """Set the global generators to what `capture_global_streams` returned.
+
+    Args:
+        streams: The captured states. Those of devices that this machine lacks are passed over.
+    """
+    torch.set_rng_state(streams["torch"])
+    for device, state in enumerate(streams["devices"][: torch.cuda.device_count()]):
+        torch.cuda.set_rng_state(state, device)
+    name, keys, *rest = streams["numpy"]
+    np.random.set_state((name, np.array(keys, dtype=np.uint32), *rest))
+    version, internal, gauss = streams["python"]
+    random.setstate((version, tuple(internal), gauss))

@@ -27,24 +27,27 @@ def training_loss(
         logs: Told of the batch, for batch sizes.
 
     Returns:
-        The loss with its graph, or ``None`` where the module skips the step.
+        The loss with its graph, or ``None`` where the module skips the step, or optimizes manually and does
+        not tell.
 
     Raises:
-        TypeError: ``training_step`` returned something else than a loss.
+        TypeError: Under automatic optimization, ``training_step`` returned something else than a loss.
     """
     batch = transfer_batch(module, batch)
     logs.start_step(batch)
     with module.trainer.precision_plugin.train_step_context():
         output = module.training_step(batch) if batch_idx is None else module.training_step(batch, batch_idx)
-    return _loss_of(output)
+    return _loss_of(output, required=module.automatic_optimization)
 
 
-def _loss_of(output: Any) -> Tensor | None:
+def _loss_of(output: Any, *, required: bool) -> Tensor | None:
     if output is None or isinstance(output, Tensor):
         return output
     if isinstance(output, Mapping) and isinstance(output.get("loss"), Tensor):
         loss: Tensor = output["loss"]
         return loss
+    if not required:
+        return None
     raise TypeError(
         "training_step must return a loss tensor, a dict with a 'loss' tensor, or None to skip the step; "
         f"got {type(output).__name__}."

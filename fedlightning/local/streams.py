@@ -6,12 +6,13 @@ How a shard makes batches lives in ``data.shard``; this module only chooses whos
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from typing_extensions import override
 
 from fedlightning.data.shard import Shard
+from fedlightning.local.randomness import capture_global_streams, restore_global_streams
 from fedlightning.workers import program
 
 
@@ -28,6 +29,14 @@ class Stream(ABC):
     @abstractmethod
     def begin_epoch(self) -> None:
         """Note that an epoch of the Trainer begins."""
+
+    @abstractmethod
+    def state_dict(self) -> dict[str, Any]:
+        """Return what it takes to go on in the middle of an epoch, as plain values."""
+
+    @abstractmethod
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on where ``state_dict`` was called."""
 
     @abstractmethod
     def take(self, first: int, steps: int) -> Iterator[tuple[int, Any]]:
@@ -53,6 +62,14 @@ class KeyedStream(Stream):
         """Do nothing: local epochs are counted in batches, whatever the Trainer's are."""
 
     @override
+    def state_dict(self) -> dict[str, Any]:
+        return {}
+
+    @override
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Do nothing: any slice can be read at any time."""
+
+    @override
     def take(self, first: int, steps: int) -> Iterator[tuple[int, Any]]:
         batches = self.shard.batches(first, steps, seed=self._seed, worker=self._worker)
         for number, batch in zip(range(first, first + steps), batches, strict=True):
@@ -71,10 +88,26 @@ class OrdinaryStream(Stream):
         super().__init__(shard)
         self._loader = shard.ordinary_loader()
         self._iterator: Iterator[tuple[int, Any]] = iter(())
+        self._taken = 0
+        self._opened_with: dict[str, Any] = {}
 
     @override
     def begin_epoch(self) -> None:
+        self._taken = 0
+        self._opened_with = capture_global_streams()
         self._iterator = enumerate(self._loader)
+
+    @override
+    def state_dict(self) -> dict[str, Any]:
+        return {"opened_with": self._opened_with, "taken": self._taken}
+
+    @override
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Open the epoch with the random numbers that it was opened with, and pass over what was taken."""
+        restore_global_streams(state["opened_with"])
+        self.begin_epoch()
+        for _ in self.take(0, state["taken"]):
+            pass
 
     @override
     def take(self, first: int, steps: int) -> Iterator[tuple[int, Any]]:
@@ -83,6 +116,7 @@ class OrdinaryStream(Stream):
             if item is None:
                 self.begin_epoch()
                 item = next(self._iterator)
+            self._taken += 1
             yield item
 
 
@@ -103,3 +137,15 @@ def open_stream(shard: Shard, *, seed: int, worker: str, alone: bool) -> Stream:
 def begin_epoch(stream: Stream) -> None:
     """Tell a worker's stream that an epoch of the Trainer begins."""
     stream.begin_epoch()
+
+
+@program(returns="metadata")
+def export_stream(stream: Stream) -> dict[str, Any]:
+    """Return where a worker's stream stands, for a checkpoint in the middle of an epoch."""
+    return stream.state_dict()
+
+
+@program(returns="metadata")
+def import_stream(stream: Stream, state: Mapping[str, Any]) -> None:
+    """Let a worker's stream go on where a checkpoint was taken."""
+    stream.load_state_dict(state)

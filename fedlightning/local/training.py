@@ -1,12 +1,16 @@
-"""The local path at a worker: several steps with the module's own optimizer, hooks and clipping."""
+"""The local path at a worker: several steps with the module's own optimizers, as a Trainer takes them."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
 
 import lightning.pytorch as pl
 import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
+from fedlightning.local.automatic import AutomaticOptimization
 from fedlightning.local.failures import named_step
 from fedlightning.local.logs import LogRecorder, recorded_logs
 from fedlightning.local.memory import WorkerMemory
@@ -20,17 +24,19 @@ from fedlightning.workers import program
 
 @program(returns="metrics")
 def train_locally(
-    module: pl.LightningModule, optimizer: Optimizer, stream: Stream, memory: WorkerMemory, visit: Visit
+    module: pl.LightningModule,
+    optimizers: Sequence[Optimizer],
+    stream: Stream,
+    memory: WorkerMemory,
+    visit: Visit,
 ) -> VisitReport:
     """Train the module on the batches of a visit, in place.
 
-    Each step calls the module's hooks in the order of Lightning's automatic optimization.
-
     Args:
         module: The module, sent to this worker.
-        optimizer: Its optimizer, sent along, with the learning rates of the round.
+        optimizers: Its optimizers, sent along, with the learning rates of the round.
         stream: The worker's batches.
-        memory: What the worker keeps between visits: the optimizer's state, as its policy says.
+        memory: What the worker keeps between visits.
         visit: Which batches.
 
     Returns:
@@ -41,18 +47,15 @@ def train_locally(
     """
     if visit.separates_metrics:
         reset_metrics(module)
-    losses: list[Tensor] = []
-    with own_randomness(visit.seed), recorded_logs(module) as logs, memory.optimizer_state_in(optimizer):
-        batches = stream.take(visit.first_step, visit.steps)
-        for step in range(visit.first_step, visit.first_step + visit.steps):
-            with named_step(step):
-                batch_idx, batch = next(batches)
-                local_step = _LocalStep(
-                    module, optimizer, logs, batch, batch_idx if visit.passes_batch_idx else None
-                )
-                optimizer.step(local_step)  # type: ignore[arg-type]  # a skipped step has no loss
-                losses += local_step.losses
-    optimizer.zero_grad()
+    precision = module.trainer.precision_plugin
+    with (
+        own_randomness(visit.seed),
+        recorded_logs(module) as logs,
+        memory.lent_to(optimizers, precision),
+    ):
+        losses = _take_steps(module, optimizers, stream, visit, logs)
+    for parameter in module.parameters():
+        parameter.grad = None
     return VisitReport(
         steps=visit.steps,
         loss=torch.stack(losses).mean() if losses else None,
@@ -61,39 +64,38 @@ def train_locally(
     )
 
 
-class _LocalStep:
-    """The closure of one optimizer step: loss, gradients and clipping, as Lightning orders them."""
-
-    def __init__(
-        self,
-        module: pl.LightningModule,
-        optimizer: Optimizer,
-        logs: LogRecorder,
-        batch: object,
-        batch_idx: int | None,
-    ) -> None:
-        self._module = module
-        self._optimizer = optimizer
-        self._logs = logs
-        self._batch = batch
-        self._batch_idx = batch_idx
-        self.losses: list[Tensor] = []
-
-    @torch.enable_grad()
-    def __call__(self) -> Tensor | None:
-        module, optimizer = self._module, self._optimizer
-        loss = training_loss(module, self._batch, self._batch_idx, self._logs)
-        module.on_before_zero_grad(optimizer)
-        module.optimizer_zero_grad(module.current_epoch, self._batch_idx or 0, optimizer)
+def _take_steps(
+    module: pl.LightningModule,
+    optimizers: Sequence[Optimizer],
+    stream: Stream,
+    visit: Visit,
+    logs: LogRecorder,
+) -> list[Tensor]:
+    """Train on each batch of the visit and return the losses of the steps that were not skipped."""
+    automatic = (
+        AutomaticOptimization(module, optimizers[0], logs, accumulate=visit.accumulate)
+        if module.automatic_optimization
+        else None
+    )
+    batches = stream.take(visit.first_step, visit.steps)
+    end = visit.first_step + visit.steps
+    losses: list[Tensor] = []
+    for step in range(visit.first_step, end):
+        with named_step(step):
+            batch_idx, batch = next(batches)
+            if automatic is None:
+                loss = _manual_step(module, batch, batch_idx, visit, logs)
+            else:
+                last = step + 1 == end or batch_idx + 1 == stream.shard.num_batches
+                loss = automatic.step(batch, batch_idx, passes_batch_idx=visit.passes_batch_idx, last=last)
         if loss is not None:
-            module.on_before_backward(loss)
-            module.backward(loss)
-            module.on_after_backward()
-            self.losses = [loss.detach().clone()]
-        module.on_before_optimizer_step(optimizer)
-        module.configure_gradient_clipping(
-            optimizer,
-            gradient_clip_val=module.trainer.gradient_clip_val,
-            gradient_clip_algorithm=module.trainer.gradient_clip_algorithm,
-        )
-        return loss
+            losses.append(loss)
+    return losses
+
+
+def _manual_step(
+    module: pl.LightningModule, batch: Any, batch_idx: int, visit: Visit, logs: LogRecorder
+) -> Tensor | None:
+    """Let the module take its own optimizer steps; return the loss, if it tells."""
+    loss = training_loss(module, batch, batch_idx if visit.passes_batch_idx else None, logs)
+    return None if loss is None else loss.detach().clone()

@@ -21,6 +21,7 @@ class Visit:
         steps: Local steps, at least 1.
         seed: Seed of the visit's own random stream (dropout, augmentation), or ``None`` to draw from the
             process's global stream, as an ordinary ``fit`` does.
+        accumulate: Batches whose gradients are accumulated into one step of the optimizer.
         passes_batch_idx: Whether ``training_step`` takes a ``batch_idx``.
         separates_metrics: Whether torchmetrics start the visit empty and are reported on their own, to be
             merged with those of other workers; otherwise they travel inside the module.
@@ -30,6 +31,7 @@ class Visit:
     first_step: int
     steps: int
     seed: int | None
+    accumulate: int = 1
     passes_batch_idx: bool = True
     separates_metrics: bool = False
 

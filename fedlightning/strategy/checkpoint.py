@@ -1,13 +1,20 @@
-"""What decides the next plan, and is therefore part of every checkpoint: seed, round, each worker's steps."""
+"""The federation's part of a checkpoint: all that decides the next round, as tensors and plain values."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import asdict
 from typing import Any
 
 import torch
 
 from fedlightning.algorithms import Plan
+from fedlightning.strategy.errors import NotFederatable
+from fedlightning.strategy.federation import Federation
+from fedlightning.strategy.history import RoundRecord
+from fedlightning.strategy.settings import FederationSettings
+
+FORMAT = 1
 
 
 class FederationState:
@@ -48,3 +55,50 @@ class FederationState:
         self.seed = state["seed"]
         self.round = state["round"]
         self.steps_done = dict(state["steps_done"])
+
+
+def identity_of(settings: FederationSettings, federation: Federation) -> dict[str, Any]:
+    """Return what a federation must have in common with a checkpoint to go on from it."""
+    return {
+        "update": settings.update,
+        "optimizer_state": settings.local_optimizer_state,
+        "samples": {name: member.samples for name, member in federation.members.items()},
+    }
+
+
+def check_identity(saved: Mapping[str, Any], expected: Mapping[str, Any]) -> None:
+    """Compare a checkpoint's federation with the one at hand.
+
+    Raises:
+        NotFederatable: They differ; names what.
+    """
+    for name, value in expected.items():
+        if saved[name] != value:
+            raise NotFederatable(
+                f"the checkpoint is of another federation: its {name} is {saved[name]!r}, and this fit "
+                f"has {value!r}. Use the same workers, data, partition and settings to go on, or "
+                "load the weights alone."
+            )
+
+
+def check_format(saved: Mapping[str, Any]) -> None:
+    """Check that this version reads a checkpoint's federation.
+
+    Raises:
+        NotFederatable: It was written by a later version.
+    """
+    if saved.get("format") != FORMAT:
+        raise NotFederatable(
+            f"the checkpoint's federation has format {saved.get('format')!r}, and this version of "
+            f"fedlightning reads format {FORMAT}. Use the version that wrote it."
+        )
+
+
+def rows_of(history: list[RoundRecord]) -> list[dict[str, Any]]:
+    """Return a history as plain values."""
+    return [asdict(record) for record in history]
+
+
+def history_of(rows: list[dict[str, Any]]) -> list[RoundRecord]:
+    """Return the history that ``rows_of`` wrote."""
+    return [RoundRecord(**{**row, "workers": tuple(row["workers"])}) for row in rows]

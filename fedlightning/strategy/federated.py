@@ -33,8 +33,17 @@ from fedlightning.algorithms import (
 )
 from fedlightning.data import FederatedDataLoader, Partitioner
 from fedlightning.local.memory import OptimizerState
+from fedlightning.local.randomness import capture_global_streams, restore_global_streams
 from fedlightning.strategy import lightning_calls
-from fedlightning.strategy.checkpoint import FederationState
+from fedlightning.strategy.checkpoint import (
+    FORMAT,
+    FederationState,
+    check_format,
+    check_identity,
+    history_of,
+    identity_of,
+    rows_of,
+)
 from fedlightning.strategy.errors import NotFederatable
 from fedlightning.strategy.federation import (
     Federation,
@@ -42,6 +51,7 @@ from fedlightning.strategy.federation import (
     shards_of_ordinary_loader,
 )
 from fedlightning.strategy.history import RoundRecord, WorkerSummary
+from fedlightning.strategy.optimization import Optimization
 from fedlightning.strategy.plan_loader import PlanLoader
 from fedlightning.strategy.refusals import (
     refuse_federated_evaluation,
@@ -129,7 +139,11 @@ class FederatedStrategy(SingleDeviceStrategy):
         self._server = ServerUpdate(server_optimizer)
         self._federation: Federation | None = None
         self._schedule: Schedule | None = None
+        self._plans: PlanLoader | None = None
         self._result: RoundResult | None = None
+        self._visiting = False
+        self._resume: Mapping[str, Any] | None = None
+        self._accumulate = 1
         self._traffic = Traffic()
 
     # What a user reads.
@@ -175,9 +189,15 @@ class FederatedStrategy(SingleDeviceStrategy):
             lightning_calls.PassPlansBy.install(self.lightning_module, Plan)
             self._state.start(self.settings.seed)
             self.history = []
+            self._take_accumulation_over()
+            if self._resume is not None:
+                self._state.load_state_dict(self._resume["state"])
+                self.history = history_of(self._resume["history"])
         super().setup(trainer)
         if fitting:
-            self._server.prepare(list(self.lightning_module.parameters()))
+            self._server.prepare(self._parameters)
+            if self._resume is not None:
+                self._server.load_state_dict(self._resume["server_optimizer"])
 
     @override
     def process_dataloader(self, dataloader: object) -> object:
@@ -193,9 +213,14 @@ class FederatedStrategy(SingleDeviceStrategy):
                 dataloader, self.settings.workers, self.settings.partition, seed
             )
         self._federation = Federation(shards, seed=seed, optimizer_state=self.settings.local_optimizer_state)
+        if self._resume is not None:
+            check_identity(self._resume["identity"], identity_of(self.settings, self._federation))
         self._schedule = self._draw_up_schedule(self._federation)
         self._traffic = Traffic(member.worker for member in self._federation.members.values())
-        return PlanLoader(dataloader, self._schedule.rounds_per_epoch, self._next_plan, self._begin_epoch)
+        self._plans = PlanLoader(
+            dataloader, self._schedule.rounds_per_epoch, self._next_plan, self._begin_epoch
+        )
+        return self._plans
 
     def _draw_up_schedule(self, federation: Federation) -> Schedule:
         cohort_size, workers = self.settings.cohort_size, len(federation.members)
@@ -211,6 +236,15 @@ class FederatedStrategy(SingleDeviceStrategy):
         )
 
     def _begin_epoch(self) -> None:
+        assert self._plans is not None
+        resume, self._resume = self._resume, None
+        self._plans.plans_of_epoch = 0 if resume is None else resume["plans_of_epoch"]
+        if resume is not None:
+            in_mid_epoch = resume["plans_of_epoch"] > 0
+            self.federation.load_state_dict(resume["workers"], streams=in_mid_epoch)
+            restore_global_streams(resume["global_streams"])
+            if in_mid_epoch:
+                return
         if self.federation.alone:
             self._state.finish_local_epoch(self.federation.batches)
         self.federation.begin_epoch()
@@ -235,27 +269,65 @@ class FederatedStrategy(SingleDeviceStrategy):
         """Leave a plan where it is; batches go to the device at their workers."""
         return batch if isinstance(batch, Plan) else super().batch_to_device(batch, device, dataloader_idx)
 
+    def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
+        """Notice where a callback has changed how many batches are accumulated."""
+        self._take_accumulation_over()
+
+    def _take_accumulation_over(self) -> None:
+        """Accumulate local batches at the workers, rather than rounds in the Trainer's loop."""
+        trainer = self._trainer
+        if not self._steps_at_controller and trainer.accumulate_grad_batches != 1:
+            self._accumulate = trainer.accumulate_grad_batches
+            trainer.accumulate_grad_batches = 1
+
     @override
     def training_step(self, *args: Any, **kwargs: Any) -> STEP_OUTPUT:
         """Carry out a round's plan, up to the cohort's average, and log what was logged at the workers."""
         plan, *batch_idx = args
-        if self._result is not None:
+        assert self.lightning_module is not None
+        if plan.round < self._state.round:
             raise NotFederatable(
                 f"{type(self.optimizers[0]).__name__} evaluates its closure several times per step, and with "
                 "local_steps=1 each would be a round of its own. Use local_steps=2 or more, or local_epochs."
             )
-        assert self.lightning_module is not None
         self._traffic.start_round()
-        self._result = self._round(bool(batch_idx)).run(plan)
+        self._visiting = True
+        try:
+            with lightning_calls.counted_as_one_step(self._lightning_optimizers):
+                self._result = self._round(bool(batch_idx)).run(plan)
+        finally:
+            self._visiting = False
         log_round(self.lightning_module, self._result)
-        return self._result.loss
+        loss = self._result.loss
+        if self._steps_at_controller:
+            self._complete_round()
+        elif not self.lightning_module.automatic_optimization:
+            self._server.set_pseudo_gradients(self._parameters, _complete(self._result.average))
+            self._take_average_over()
+        return loss
 
     def _round(self, passes_batch_idx: bool) -> Round:
-        assert self.lightning_module is not None
-        if self.settings.steps_at_controller:
-            return GradientRound(self.federation, self.lightning_module, passes_batch_idx=passes_batch_idx)
+        module = self.lightning_module
+        assert module is not None
+        if self._steps_at_controller:
+            return GradientRound(
+                self.federation,
+                module,
+                passes_batch_idx=passes_batch_idx,
+                accumulate=self._trainer.accumulate_grad_batches,
+            )
+        manual = not module.automatic_optimization
+        optimization = Optimization(
+            self.optimizers,
+            [config.scheduler for config in self.lr_scheduler_configs] if manual else [],
+            keeps_settings=manual or self.settings.local_optimizer_state == "travel",
+        )
         return LocalRound(
-            self.federation, self.lightning_module, self.optimizers[0], passes_batch_idx=passes_batch_idx
+            self.federation,
+            module,
+            optimization,
+            passes_batch_idx=passes_batch_idx,
+            accumulate=self._accumulate,
         )
 
     @override
@@ -263,17 +335,21 @@ class FederatedStrategy(SingleDeviceStrategy):
         self, closure_loss: Tensor, optimizer: Optimizer | None, *args: Any, **kwargs: Any
     ) -> Tensor:
         """Put the round's gradients, or pseudo-gradients, on the global module."""
+        if self._visiting:
+            return super().backward(closure_loss, optimizer, *args, **kwargs)
         assert self.lightning_module is not None
         assert self._result is not None
-        if not self.settings.steps_at_controller:
-            # The module's own hooks ran at each local step; callbacks see the round.
-            lightning_calls.call_callbacks(self._trainer, "on_before_backward", closure_loss)
+        if not self._steps_at_controller:
+            # Hooks ran at each local step.
             self._server.set_pseudo_gradients(self._parameters, _complete(self._result.average))
-            lightning_calls.call_callbacks(self._trainer, "on_after_backward")
             return closure_loss.detach()
         closure_loss = self.precision_plugin.pre_backward(closure_loss, self.lightning_module)
         for parameter, gradient in zip(self._parameters, self._result.average, strict=True):
-            parameter.grad = gradient
+            if parameter.grad is None:
+                parameter.grad = gradient
+            elif gradient is not None:
+                parameter.grad += gradient
+        self._result = None
         return self.precision_plugin.post_backward(closure_loss, self.lightning_module)
 
     @override
@@ -285,28 +361,29 @@ class FederatedStrategy(SingleDeviceStrategy):
         **kwargs: Any,
     ) -> Any:
         """Run the round and take it over into the global module: the user's optimizer, or the server's."""
-        try:
-            if self.settings.steps_at_controller:
-                loss = super().optimizer_step(optimizer, closure, model, **kwargs)
-            else:
-                loss = closure()
-                lightning_calls.call_callbacks(self._trainer, "on_before_optimizer_step", optimizer)
-            assert self._result is not None
-            self._take_over(self._result)
-        finally:
-            self._result = None
+        if self._visiting or self._steps_at_controller:
+            return super().optimizer_step(optimizer, closure, model, **kwargs)
+        loss = closure()
+        self._take_average_over()
         return loss
 
+    def _take_average_over(self) -> None:
+        """Make the cohort's average the global module, or step the server optimizer along it."""
+        assert self._result is not None
+        self._server.apply(self._parameters, _complete(self._result.average))
+        self._complete_round()
+        self._result = None
+
     @torch.no_grad()
-    def _take_over(self, result: RoundResult) -> None:
+    def _complete_round(self) -> None:
+        """Take the buffers over and move on to the next round."""
         assert self.lightning_module is not None
         assert self.current_plan is not None
-        if not self.settings.steps_at_controller:
-            self._server.apply(self._parameters, _complete(result.average))
-        for buffer, mean in zip(self.lightning_module.buffers(), result.buffers, strict=True):
+        assert self._result is not None
+        for buffer, mean in zip(self.lightning_module.buffers(), self._result.buffers, strict=True):
             buffer.copy_(mean)
         self._state.complete(self.current_plan)
-        self.history.append(record_of(self.current_plan, result, self._traffic))
+        self.history.append(record_of(self.current_plan, self._result, self._traffic))
 
     # Checkpoints.
 
@@ -314,30 +391,53 @@ class FederatedStrategy(SingleDeviceStrategy):
     def save_checkpoint(
         self, checkpoint: dict[str, Any], filepath: _PATH, storage_options: Any | None = None
     ) -> None:
-        """Save the federation's own state along with everything that Lightning saves."""
-        checkpoint["federation"] = {**self._state.state_dict(), "server_optimizer": self._server.state_dict()}
+        """Save the federation along with everything that Lightning saves."""
+        if self._plans is not None:
+            checkpoint["federation"] = self._federation_state(self._plans)
         super().save_checkpoint(checkpoint, filepath, storage_options)
 
+    def _federation_state(self, plans: PlanLoader) -> dict[str, Any]:
+        ended = plans.plans_of_epoch >= self._trainer.num_training_batches
+        return {
+            "format": FORMAT,
+            "identity": identity_of(self.settings, self.federation),
+            "state": self._state.state_dict(),
+            "plans_of_epoch": 0 if ended else plans.plans_of_epoch,
+            "server_optimizer": self._server.state_dict(),
+            "workers": self.federation.state_dict(),
+            "global_streams": capture_global_streams(),
+            "history": rows_of(self.history),
+        }
+
     @override
-    def load_optimizer_state_dict(self, checkpoint: Mapping[str, Any]) -> None:
-        """Load the federation's own state along with that of the optimizers."""
-        super().load_optimizer_state_dict(checkpoint)
-        federation = checkpoint.get("federation")
-        if federation is not None:
-            self._state.load_state_dict(federation)
-            self._server.load_state_dict(federation["server_optimizer"])
+    def load_model_state_dict(self, checkpoint: Mapping[str, Any], strict: bool = True) -> None:
+        """Load the module; where a fit goes on, keep the federation's part until the data is placed."""
+        super().load_model_state_dict(checkpoint, strict)
+        if self._trainer.state.fn == TrainerFn.FITTING and "federation" in checkpoint:
+            check_format(checkpoint["federation"])
+            self._resume = checkpoint["federation"]
 
     @override
     def teardown(self) -> None:
-        """Take the guards off the module, then tear down as on a single device."""
+        """Leave module and Trainer as they were, then tear down as on a single device."""
+        self._result = None
+        self._resume = None
         if self.lightning_module is not None:
             lightning_calls.PassPlansBy.remove(self.lightning_module)
+            if self._accumulate != 1:
+                self._trainer.accumulate_grad_batches, self._accumulate = self._accumulate, 1
         super().teardown()
 
     @property
     def _trainer(self) -> pl.Trainer:
         assert self.lightning_module is not None
         return self.lightning_module.trainer
+
+    @property
+    def _steps_at_controller(self) -> bool:
+        """Whether gradients come back; a module that optimizes by hand steps at the workers in any case."""
+        assert self.lightning_module is not None
+        return self.settings.steps_at_controller and self.lightning_module.automatic_optimization
 
     @property
     def _parameters(self) -> list[torch.nn.Parameter]:

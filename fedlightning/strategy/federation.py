@@ -11,8 +11,8 @@ from typing import Any
 
 from fedlightning.data import IID, FederatedDataLoader, LoaderSettings, Partitioner, Shard
 from fedlightning.local.evaluation import count_batches, count_samples
-from fedlightning.local.memory import OptimizerState, create_memory
-from fedlightning.local.streams import begin_epoch, open_stream
+from fedlightning.local.memory import OptimizerState, create_memory, export_memory, import_memory
+from fedlightning.local.streams import begin_epoch, export_stream, import_stream, open_stream
 from fedlightning.workers import VirtualWorker, Worker
 
 DEFAULT_WORKERS = 10
@@ -81,6 +81,28 @@ class Federation:
         """Tell every worker that an epoch of the Trainer begins."""
         for member in self.members.values():
             member.worker.run(begin_epoch, member.stream)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what the workers keep between visits, by name: memory, and where the stream stands."""
+        return {
+            name: {
+                "memory": member.worker.run(export_memory, member.memory),
+                "stream": member.worker.run(export_stream, member.stream),
+            }
+            for name, member in self.members.items()
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any], *, streams: bool) -> None:
+        """Give the workers what was saved.
+
+        Args:
+            state: What ``state_dict`` returned.
+            streams: Whether their streams go on, too, in the middle of an epoch.
+        """
+        for name, member in self.members.items():
+            member.worker.run(import_memory, member.memory, state[name]["memory"])
+            if streams:
+                member.worker.run(import_stream, member.stream, state[name]["stream"])
 
 
 def shards_of_ordinary_loader(

@@ -5,19 +5,36 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import lightning.pytorch as pl
 import torch
 from lightning.pytorch.core.hooks import DataHooks
-from lightning.pytorch.trainer import call
+from lightning.pytorch.core.optimizer import LightningOptimizer, do_nothing_closure
 from lightning.pytorch.utilities.model_helpers import is_overridden
 from lightning.pytorch.utilities.signature_utils import is_param_in_hook_signature
 
 
-def call_callbacks(trainer: pl.Trainer, hook: str, *args: Any) -> None:
-    """Call a hook of all callbacks, and not the module's."""
-    call._call_callback_hooks(trainer, hook, *args)
+@contextmanager
+def counted_as_one_step(optimizers: Sequence[LightningOptimizer]) -> Iterator[None]:
+    """Count all steps that a module takes by hand within the block as one, so that global_step counts rounds.
+
+    Args:
+        optimizers: The wrappers that ``self.optimizers()`` gives to the module.
+    """
+    counters = [(o._on_before_step, o._on_after_step) for o in optimizers]
+    for optimizer in optimizers:
+        optimizer._on_before_step = optimizer._on_after_step = do_nothing_closure
+    try:
+        yield
+    finally:
+        for optimizer, (before, after) in zip(optimizers, counters, strict=True):
+            optimizer._on_before_step, optimizer._on_after_step = before, after
+    for before, after in counters[:1]:
+        before()
+        after()
 
 
 def devices_of(trainer: pl.Trainer) -> list[torch.device]:

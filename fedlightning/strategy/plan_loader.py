@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from fedlightning.algorithms import Plan
@@ -18,7 +18,10 @@ class PlanLoader:
         source: The user's loader.
         rounds: Rounds in one epoch.
         next_plan: Draws up the plan of the coming round.
-        on_epoch: Called when an epoch's iterator is opened.
+        on_epoch: Called when an epoch's iterator is opened; sets ``plans_of_epoch``.
+
+    Attributes:
+        plans_of_epoch: Plans drawn up since the epoch began.
     """
 
     def __init__(
@@ -27,6 +30,7 @@ class PlanLoader:
         self.dataset = source.dataset
         self.sampler = getattr(source, "sampler", None)
         self.batch_size = getattr(source, "batch_size", None)
+        self.plans_of_epoch = 0
         self._rounds = rounds
         self._next_plan = next_plan
         self._on_epoch = on_epoch
@@ -37,4 +41,16 @@ class PlanLoader:
     def __iter__(self) -> Iterator[Plan]:
         # Not a generator: the epoch begins when the Trainer opens the iterator, not at its first batch.
         self._on_epoch()
-        return (self._next_plan() for _ in range(self._rounds))
+        return iter(self._plans())
+
+    def _plans(self) -> Iterator[Plan]:
+        for _ in range(self._rounds - self.plans_of_epoch):
+            self.plans_of_epoch += 1
+            yield self._next_plan()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return how many plans of the epoch have been drawn up. Lightning takes us for resumable by this."""
+        return {"plans_of_epoch": self.plans_of_epoch}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Do nothing: the strategy restores the cursor, since Lightning calls this in mid-epoch only."""

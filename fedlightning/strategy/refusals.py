@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 import lightning.pytorch as pl
-from lightning.pytorch.callbacks import GradientAccumulationScheduler, StochasticWeightAveraging
-from lightning.pytorch.plugins import MixedPrecision
+from lightning.pytorch.callbacks import StochasticWeightAveraging
 
 from fedlightning.data import FederatedDataLoader
 from fedlightning.strategy.errors import NotFederatable
@@ -50,16 +49,6 @@ def refuse_federated_evaluation(dataloader: object) -> None:
 def _optimization(
     trainer: pl.Trainer, module: pl.LightningModule, settings: FederationSettings
 ) -> Iterator[str]:
-    if not module.automatic_optimization:
-        yield (
-            f"{type(module).__name__} uses manual optimization (automatic_optimization=False): its steps at "
-            "a worker are not run yet. Use automatic optimization."
-        )
-    if trainer.accumulate_grad_batches != 1:
-        yield (
-            f"accumulate_grad_batches={trainer.accumulate_grad_batches} would add up the gradients of "
-            "rounds, not of local batches. Use accumulate_grad_batches=1 and a larger batch size."
-        )
     if overrides("optimizer_step", module) and not settings.steps_at_controller:
         yield (
             f"{type(module).__name__} overrides optimizer_step, which has no meaning of its own for a round "
@@ -90,12 +79,6 @@ def _trainer_features(
             f"devices={len(devices)}: the federation runs in one process on one device. Use devices=1; the "
             "number of workers is FederatedStrategy(workers=...)."
         )
-    plugin = trainer.precision_plugin
-    if isinstance(plugin, MixedPrecision) and plugin.scaler is not None:
-        yield (
-            "precision='16-mixed' scales gradients, and each worker would need a scaler of its own, which is "
-            "not there yet. Use precision='bf16-mixed' or '32-true'."
-        )
     callbacks: list[pl.Callback] = getattr(trainer, "callbacks")  # noqa: B009 - untyped, set by a connector
     for kind, why in _CALLBACKS.items():
         if any(isinstance(callback, kind) for callback in callbacks):
@@ -104,7 +87,6 @@ def _trainer_features(
 
 _CALLBACKS: dict[type[pl.Callback], str] = {
     StochasticWeightAveraging: "skips the backward passes of an epoch, and its rounds would be lost.",
-    GradientAccumulationScheduler: "would add up the gradients of rounds, not of local batches.",
 }
 
 _CHECKS: tuple[Check, ...] = (_optimization, _steps_and_logs, _trainer_features)

@@ -13,7 +13,6 @@ from dataclasses import dataclass
 import lightning.pytorch as pl
 import torch
 from torch import Tensor
-from torch.optim import Optimizer
 from typing_extensions import override
 
 from fedlightning.algorithms import Assignment, BufferMean, ParameterMean, Plan
@@ -25,6 +24,7 @@ from fedlightning.local.training import train_locally
 from fedlightning.local.visit import Visit, VisitReport
 from fedlightning.strategy.errors import RoundFailed
 from fedlightning.strategy.federation import Federation, Member
+from fedlightning.strategy.optimization import Optimization
 from fedlightning.strategy.snapshot import ModuleSnapshot
 from fedlightning.workers import RemoteError, in_round
 from fedlightning.workers.random import derive_seed
@@ -56,12 +56,16 @@ class Round(ABC):
         federation: The workers.
         module: The global module. It is always back, with the parameters that it had, when a round ends.
         passes_batch_idx: Whether ``training_step`` takes a ``batch_idx``.
+        accumulate: Batches whose gradients are accumulated into one step of an optimizer.
     """
 
-    def __init__(self, federation: Federation, module: pl.LightningModule, *, passes_batch_idx: bool) -> None:
+    def __init__(
+        self, federation: Federation, module: pl.LightningModule, *, passes_batch_idx: bool, accumulate: int
+    ) -> None:
         self._federation = federation
         self._module = module
         self._passes_batch_idx = passes_batch_idx
+        self._accumulate = accumulate
 
     @abstractmethod
     def _work(self, member: Member, visit: Visit) -> VisitReport:
@@ -121,6 +125,7 @@ class Round(ABC):
             first_step=assignment.first_step,
             steps=assignment.steps,
             seed=None if self._federation.alone else derive_seed(plan.seed, "local", plan.round, worker),
+            accumulate=self._accumulate,
             passes_batch_idx=self._passes_batch_idx,
             separates_metrics=separates_metrics,
         )
@@ -140,6 +145,16 @@ class GradientRound(Round):
     With the whole cohort this is FedSGD (McMahan et al. 2017, section 2); with one worker, it is an
     ordinary training step on that worker's batch.
     """
+
+    @override
+    def run(self, plan: Plan) -> RoundResult:
+        # What earlier rounds have accumulated stays at the controller.
+        accumulated = [(parameter, parameter.grad) for parameter in self._module.parameters()]
+        try:
+            return super().run(plan)
+        finally:
+            for parameter, gradient in accumulated:
+                parameter.grad = gradient
 
     @override
     def _work(self, member: Member, visit: Visit) -> VisitReport:
@@ -175,37 +190,46 @@ class GradientRound(Round):
 
 
 class LocalRound(Round):
-    """Every worker trains for some steps with the user's optimizer; the resulting parameters are averaged.
+    """Every worker trains for some steps with the user's optimizers; the resulting parameters are averaged.
 
     Args:
         federation: The workers.
         module: The global module.
-        optimizer: Its optimizer, which goes along to the workers.
+        optimization: Its optimizers, which go along to the workers.
         passes_batch_idx: Whether ``training_step`` takes a ``batch_idx``.
+        accumulate: Local batches whose gradients are accumulated into one step of the optimizer.
     """
 
     def __init__(
         self,
         federation: Federation,
         module: pl.LightningModule,
-        optimizer: Optimizer,
+        optimization: Optimization,
         *,
         passes_batch_idx: bool,
+        accumulate: int,
     ) -> None:
-        super().__init__(federation, module, passes_batch_idx=passes_batch_idx)
-        self._optimizer = optimizer
+        super().__init__(federation, module, passes_batch_idx=passes_batch_idx, accumulate=accumulate)
+        self._optimization = optimization
+
+    @override
+    def run(self, plan: Plan) -> RoundResult:
+        with self._optimization.one_round():
+            return super().run(plan)
 
     @override
     def _work(self, member: Member, visit: Visit) -> VisitReport:
         worker = member.worker
         module = worker.send(self._module)
-        optimizer = worker.send(self._optimizer)
+        optimizers = [worker.send(optimizer) for optimizer in self._optimization.optimizers]
         try:
-            report: VisitReport = worker.run(
-                train_locally, module, optimizer, member.stream, member.memory, visit
-            )
+            with self._optimization.one_visit(visit.steps):
+                report: VisitReport = worker.run(
+                    train_locally, module, optimizers, member.stream, member.memory, visit
+                )
         finally:
-            worker.get(optimizer)
+            for optimizer in optimizers:
+                worker.get(optimizer)
             worker.get(module)
         return report
 

@@ -49,6 +49,11 @@ class FederationSettings:
                 "visit is counted in steps or in epochs. Leave one of them out."
             )
         self._check_server_optimizer()
+        if self.update == "averaged" and self.optimizer_state == "travel" and not self.steps_at_controller:
+            raise ValueError(
+                "optimizer_state='travel' lets the optimizer's state go from worker to worker, and under "
+                "update='averaged' all workers start at once. Use 'reset' or 'keep', or update='sequential'."
+            )
 
     @property
     def work(self) -> LocalWork:

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from lightning.pytorch.plugins.precision import Precision
 from torch.nn import Parameter
 
 from fedlightning.local.memory import WorkerMemory
@@ -15,10 +16,9 @@ def visit(memory: WorkerMemory, optimizer: torch.optim.Optimizer) -> float:
     """Take one step of momentum SGD with gradient 1 and return how far it went."""
     parameter = optimizer.param_groups[0]["params"][0]
     before = parameter.item()
-    with memory.optimizer_state_in(optimizer):
+    with memory.lent_to([optimizer], Precision()):
         parameter.grad = torch.ones(1)
         optimizer.step()
-        optimizer.param_groups[0]["lr"] *= 0.5
     return before - parameter.item()
 
 
@@ -28,8 +28,8 @@ def momentum() -> torch.optim.Optimizer:
 
 @pytest.mark.parametrize(
     ("policy", "first", "second"),
-    # Every step doubles what momentum adds; bob's and alice's visits alternate.
-    [("reset", [1, 1], [1, 1]), ("keep", [1, 1], [2, 2]), ("travel", [1, 1], [0.75, 0.5])],
+    # Momentum of 1 adds up all earlier gradients of 1; bob's and alice's visits alternate.
+    [("reset", [1, 1], [1, 1]), ("keep", [1, 1], [2, 2]), ("travel", [1, 2], [3, 4])],
 )
 def test_the_state_a_visit_starts_with(policy: Any, first: list[float], second: list[float]) -> None:
     optimizer = momentum()
@@ -43,16 +43,42 @@ def test_a_failed_visit_leaves_a_clean_optimizer() -> None:
     memory = WorkerMemory("reset")
 
     def break_off() -> None:
-        with memory.optimizer_state_in(optimizer):
-            optimizer.param_groups[0]["lr"] = 7.0
+        with memory.lent_to([optimizer], Precision()):
+            optimizer.state[optimizer.param_groups[0]["params"][0]] = {"momentum_buffer": torch.ones(1)}
             raise RuntimeError("broken")
 
     with pytest.raises(RuntimeError, match="broken"):
         break_off()
-    assert optimizer.param_groups[0]["lr"] == 1.0
     assert not optimizer.state
 
 
 def test_an_unknown_policy_is_refused() -> None:
     with pytest.raises(ValueError, match="optimizer_state must be one of"):
         WorkerMemory("lose")  # type: ignore[arg-type]
+
+
+def test_what_is_kept_survives_a_checkpoint() -> None:
+    optimizer, memory = momentum(), WorkerMemory("keep")
+    visit(memory, optimizer)
+    copied = WorkerMemory("keep")
+    copied.load_state_dict(memory.state_dict())
+    assert visit(copied, optimizer) == 2
+
+
+def test_each_worker_has_a_loss_scale_of_its_own() -> None:
+    class Scaling(Precision):
+        scale = 8.0
+
+        def state_dict(self) -> dict[str, Any]:
+            return {"scale": self.scale}
+
+        def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+            self.scale = state_dict["scale"]
+
+    precision, bob, alice = Scaling(), WorkerMemory("reset"), WorkerMemory("reset")
+    with bob.lent_to([momentum()], precision):
+        precision.scale = 4.0
+    with alice.lent_to([momentum()], precision):
+        assert precision.scale == 8.0
+    with bob.lent_to([momentum()], precision):
+        assert precision.scale == 4.0

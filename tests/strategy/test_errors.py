@@ -98,6 +98,7 @@ BAD_SETTINGS: list[tuple[dict[str, Any], type[Exception], str]] = [
     ({"rounds_per_epoch": -1}, ValueError, "rounds_per_epoch must be at least 1, got -1"),
     ({"local_steps": 2, "local_epochs": 2}, ValueError, "local_steps=2 and local_epochs=2 are both given"),
     ({"update": "avg"}, ValueError, "update must be one of 'averaged', 'sequential', got 'avg'"),
+    ({"optimizer_state": "travel"}, ValueError, "go from worker to worker"),
     ({"optimizer_state": "lose"}, ValueError, "optimizer_state must be one of"),
     ({"partition": "iid"}, TypeError, "partition must be a Partitioner"),
     ({"server_optimizer": 1.0}, TypeError, "server_optimizer must build an optimizer"),
@@ -157,12 +158,6 @@ def test_samplers_of_the_users_own_are_refused() -> None:
         fit(FederatedStrategy(2), train=DataLoader(samples(), batch_size=2, sampler=sampler))
 
 
-class Manual(Classifier):
-    def __init__(self) -> None:
-        super().__init__()
-        self.automatic_optimization = False
-
-
 class OwnStep(Classifier):
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
         super().optimizer_step(*args, **kwargs)
@@ -179,21 +174,14 @@ class Iterates(Classifier):
 
 
 REFUSED: list[tuple[type[L.LightningModule], dict[str, Any], str]] = [
-    (Manual, {}, "Manual uses manual optimization"),
     (OwnStep, {}, "OwnStep overrides optimizer_step"),
     (OwnLog, {}, "OwnLog overrides log"),
     (Iterates, {}, "dataloader_iter"),
-    (Classifier, {"accumulate_grad_batches": 2}, "accumulate_grad_batches=2"),
     (Classifier, {"devices": 2}, "devices=2"),
     (
         Classifier,
         {"callbacks": [L.pytorch.callbacks.StochasticWeightAveraging(swa_lrs=0.1)]},
         "StochasticWeightAveraging",
-    ),
-    (
-        Classifier,
-        {"callbacks": [L.pytorch.callbacks.GradientAccumulationScheduler({0: 2})]},
-        "GradientAccumulationScheduler",
     ),
 ]
 

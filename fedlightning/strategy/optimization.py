@@ -1,0 +1,79 @@
+"""The user's optimizers and schedulers during a round: every worker starts with the settings of the round.
+
+Optimizer *states* (momentum) are kept by the workers' memories; this module handles learning rates and other
+settings of parameter groups, and the schedulers that a module steps itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from copy import deepcopy
+from typing import Any
+
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+
+
+class Optimization:
+    """What goes along with the module to the workers.
+
+    Args:
+        optimizers: The optimizers of ``configure_optimizers``.
+        schedulers: Those schedulers that the module steps itself, under manual optimization. Lightning steps
+            all others between rounds.
+        keeps_settings: Whether settings that a visit leaves hold on after the round, as they do when the
+            optimizer travels or the module steps its own schedulers; otherwise the round's are restored.
+    """
+
+    def __init__(
+        self,
+        optimizers: Sequence[Optimizer],
+        schedulers: Sequence[LRScheduler] = (),
+        *,
+        keeps_settings: bool,
+    ) -> None:
+        self.optimizers = optimizers
+        self._schedulers = schedulers
+        self._keeps_settings = keeps_settings
+        self._start: list[Any] = []
+        self._end: list[Any] = []
+        self._longest = 0
+
+    @contextmanager
+    def one_round(self) -> Iterator[None]:
+        """Note the settings of the round, and leave those that hold after it."""
+        self._start, self._longest = self._capture(), 0
+        try:
+            yield
+        except BaseException:
+            self._restore(self._start)
+            raise
+        self._restore(self._end if self._keeps_settings else self._start)
+
+    @contextmanager
+    def one_visit(self, steps: int) -> Iterator[None]:
+        """Start a visit with the settings of the round; the longest visit decides what holds after."""
+        self._restore(self._start)
+        yield
+        if steps > self._longest:
+            self._end, self._longest = self._capture(), steps
+
+    def _capture(self) -> list[Any]:
+        settings = [_settings_of(optimizer) for optimizer in self.optimizers]
+        return [settings, [deepcopy(scheduler.state_dict()) for scheduler in self._schedulers]]
+
+    def _restore(self, captured: list[Any]) -> None:
+        groups, states = deepcopy(captured)
+        for optimizer, settings in zip(self.optimizers, groups, strict=True):
+            for group, before in zip(optimizer.param_groups, settings, strict=True):
+                group.update(before)
+        for scheduler, state in zip(self._schedulers, states, strict=True):
+            scheduler.load_state_dict(state)
+
+
+def _settings_of(optimizer: Optimizer) -> list[dict[str, Any]]:
+    return [
+        {name: deepcopy(value) for name, value in group.items() if name != "params"}
+        for group in optimizer.param_groups
+    ]

@@ -1,0 +1,154 @@
+"""Manual optimization, several optimizers, accumulation and schedulers, against an ordinary fit."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from lightning.pytorch.callbacks import GradientAccumulationScheduler
+from torch import Tensor, nn
+
+from fedlightning.strategy import FederatedStrategy
+from tests.strategy.toys import Classifier, assert_same_module, assert_same_optimizer, fit
+
+UPDATES = ["averaged", "sequential"]
+
+
+class Manual(Classifier):
+    """Two optimizers, each with a scheduler, stepped by hand; one part toggled."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.automatic_optimization = False
+
+    def training_step(self, batch: list[Tensor], batch_idx: int) -> None:
+        first, second = self.optimizers()
+        x, y = batch
+        for optimizer in (first, second):
+            with optimizer.toggle_model():
+                loss = nn.functional.cross_entropy(self.net(x), y)
+                optimizer.zero_grad()
+                self.manual_backward(loss)
+                self.clip_gradients(optimizer, gradient_clip_val=0.5, gradient_clip_algorithm="norm")
+                optimizer.step()
+        for scheduler in self.lr_schedulers():
+            scheduler.step()
+        self.log("loss", loss)
+
+    def configure_optimizers(self) -> Any:
+        optimizers = [
+            torch.optim.Adam(self.net[:2].parameters(), lr=0.01),
+            torch.optim.SGD(self.net[2:].parameters(), lr=0.1, momentum=0.9),
+        ]
+        schedulers = [torch.optim.lr_scheduler.ExponentialLR(optimizer, 0.99) for optimizer in optimizers]
+        return optimizers, schedulers
+
+
+@pytest.mark.parametrize("update", UPDATES)
+@pytest.mark.parametrize("work", [{"local_steps": 1}, {"local_steps": 3}, {"local_epochs": 1}])
+def test_manual_optimization_at_one_worker_is_an_ordinary_fit(update: Any, work: dict[str, Any]) -> None:
+    plain, plain_run = fit(module=Manual)
+    strategy = FederatedStrategy(1, update=update, optimizer_state="keep", **work)
+    ours, run = fit(strategy, module=Manual)
+    assert_same_module(plain, ours)
+    rates = [[optimizer.param_groups[0]["lr"] for optimizer in r.optimizers] for r in (plain_run, run)]
+    assert rates[0] == rates[1]
+    assert run.global_step == len(strategy.history)
+
+
+def test_an_optimizer_that_travels_is_that_of_an_ordinary_fit() -> None:
+    plain, plain_run = fit(module=Manual)
+    ours, run = fit(FederatedStrategy(1, update="sequential", local_steps=3), module=Manual)
+    assert_same_module(plain, ours)
+    for left, right in zip(plain_run.optimizers, run.optimizers, strict=True):
+        assert_same_optimizer(left, right)
+
+
+@pytest.mark.parametrize("update", UPDATES)
+def test_schedulers_stepped_by_hand_start_each_visit_from_the_round(update: Any) -> None:
+    strategy = FederatedStrategy(3, update=update, local_steps=2, rounds_per_epoch=3)
+    _, run = fit(strategy, module=Manual, max_epochs=2)
+    # A round moves the schedule by its longest visit, however many workers took part.
+    steps = sum(record.steps // len(record.workers) for record in strategy.history)
+    assert run.lr_scheduler_configs[0].scheduler.last_epoch == steps
+    assert run.optimizers[0].param_groups[0]["lr"] == pytest.approx(0.01 * 0.99**steps)
+
+
+@pytest.mark.parametrize("update", UPDATES)
+@pytest.mark.parametrize("work", [{"local_steps": 1}, {"local_epochs": 1}])
+@pytest.mark.parametrize("accumulate", [2, 3])
+def test_accumulated_batches_are_those_of_an_ordinary_fit(
+    update: Any, work: dict[str, Any], accumulate: int
+) -> None:
+    def module() -> Classifier:
+        return Classifier(schedule=False)
+
+    plain, plain_run = fit(module=module, accumulate_grad_batches=accumulate)
+    state = {} if "local_steps" in work else {"optimizer_state": "keep"}
+    ours, run = fit(
+        FederatedStrategy(1, update=update, **work, **state),
+        module=module,
+        accumulate_grad_batches=accumulate,
+    )
+    assert_same_module(plain, ours)
+    assert run.accumulate_grad_batches == accumulate
+    assert run.global_step == (plain_run.global_step if "local_steps" in work else 2)
+
+
+def test_an_accumulation_schedule_means_local_batches() -> None:
+    def module() -> Classifier:
+        return Classifier(schedule=False)
+
+    def schedule() -> GradientAccumulationScheduler:
+        return GradientAccumulationScheduler({0: 1, 1: 2, 2: 4})
+
+    plain, _ = fit(module=module, callbacks=[schedule()], max_epochs=3)
+    ours, _ = fit(
+        FederatedStrategy(1, optimizer_state="keep"), module=module, callbacks=[schedule()], max_epochs=3
+    )
+    assert_same_module(plain, ours)
+
+
+class Plateau(Classifier):
+    def configure_optimizers(self) -> Any:
+        optimizer = torch.optim.SGD(self.parameters(), lr=0.1)
+        scheduler = torch.optim.lr_scheduler.ReduceLROnPlateau(
+            optimizer, patience=0, factor=0.5, threshold=10
+        )
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "monitor": "val/loss"}}
+
+
+class OneCycle(Classifier):
+    def configure_optimizers(self) -> Any:
+        optimizer = torch.optim.SGD(self.parameters(), lr=0.1)
+        scheduler = torch.optim.lr_scheduler.OneCycleLR(
+            optimizer, max_lr=0.1, total_steps=int(self.trainer.estimated_stepping_batches)
+        )
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+
+def test_a_plateau_lowers_the_workers_rate() -> None:
+    _, run = fit(FederatedStrategy(2), module=Plateau, max_epochs=4)
+    assert run.optimizers[0].param_groups[0]["lr"] == pytest.approx(0.1 * 0.5**4)
+
+
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_one_cycle_spans_the_rounds(accumulate: int) -> None:
+    _, run = fit(
+        FederatedStrategy(2, rounds_per_epoch=5),
+        module=OneCycle,
+        max_epochs=2,
+        accumulate_grad_batches=accumulate,
+    )
+    assert run.lr_scheduler_configs[0].scheduler.total_steps == 10
+    assert run.lr_scheduler_configs[0].scheduler.last_epoch == 10
+
+
+def test_lbfgs_works_where_a_visit_has_several_steps() -> None:
+    def module() -> Classifier:
+        return Classifier(lambda p: torch.optim.LBFGS(p, lr=0.1, max_iter=3), schedule=False, dropout=0.0)
+
+    plain, _ = fit(module=module)
+    ours, _ = fit(FederatedStrategy(1, optimizer_state="keep"), module=module)
+    assert_same_module(plain, ours)

@@ -1,0 +1,150 @@
+"""A run that is killed and goes on ends in the same bits, wherever it was killed."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from lightning.pytorch.callbacks import ModelCheckpoint
+
+from fedlightning.data import Explicit
+from fedlightning.strategy import FederatedStrategy, NotFederatable
+from tests.strategy.toys import Classifier, assert_same_module, assert_same_optimizer, fit, loader, trainer
+
+SGD = partial(torch.optim.SGD, lr=0.05, momentum=0.9)
+SERVER = partial(torch.optim.Adam, lr=0.01)
+FEDERATIONS: dict[str, dict[str, Any]] = {
+    "averaged": {"workers": 3, "update": "averaged", "local_steps": 2},
+    "averaged keep": {"workers": 3, "update": "averaged", "local_steps": 2, "optimizer_state": "keep"},
+    "averaged server": {"workers": 3, "cohort_size": 2, "server_optimizer": SERVER, "rounds_per_epoch": 3},
+    "averaged gradients": {"workers": 3, "update": "averaged", "local_steps": 1},
+    "sequential": {"workers": 3, "update": "sequential"},
+    "sequential keep": {"workers": 3, "update": "sequential", "local_steps": 3, "optimizer_state": "keep"},
+    "sequential gradients": {"workers": 2, "update": "sequential", "local_steps": 1},
+    "one worker": {"workers": 1, "local_steps": 1},
+    "one worker, steps": {"workers": 1, "local_steps": 3, "optimizer_state": "keep"},
+}
+
+
+def strategy(name: str) -> FederatedStrategy:
+    return FederatedStrategy(**FEDERATIONS[name])
+
+
+def every_round(path: Path) -> ModelCheckpoint:
+    return ModelCheckpoint(path, filename="{step}", every_n_train_steps=1, save_top_k=-1)
+
+
+def resume(name: str, checkpoint: Path | str, make: Any) -> tuple[Classifier, Any]:
+    # Another seed than the run had: all that matters must come from the checkpoint.
+    torch.manual_seed(99)
+    module = Classifier(make)
+    run = trainer(strategy(name), max_epochs=3)
+    run.fit(module, loader(), loader(12, shuffle=False), ckpt_path=str(checkpoint))
+    return module, run
+
+
+@pytest.mark.parametrize("make", [SGD, partial(torch.optim.Adam, lr=0.01)], ids=["momentum", "adam"])
+@pytest.mark.parametrize("name", FEDERATIONS)
+def test_going_on_from_any_round_ends_in_the_same_bits(name: str, make: Any, tmp_path: Path) -> None:
+    whole, whole_run = fit(
+        strategy(name),
+        module=lambda: Classifier(make),
+        max_epochs=3,
+        callbacks=[every_round(tmp_path)],
+        enable_checkpointing=True,
+    )
+    saved = sorted(tmp_path.glob("*.ckpt"), key=lambda path: path.stat().st_mtime_ns)
+    assert len(saved) == whole_run.global_step
+    # Every point of the first epoch and its end, and some of the later ones.
+    for checkpoint in {*saved[: len(saved) // 3 + 1], *saved[::4]}:
+        module, run = resume(name, checkpoint, make)
+        assert_same_module(whole, module)
+        assert_same_optimizer(whole_run.optimizers[0], run.optimizers[0])
+        assert run.global_step == whole_run.global_step
+        assert [record.loss for record in run.strategy.history] == [
+            record.loss for record in whole_run.strategy.history
+        ]
+
+
+SCRIPT = """
+import os, signal, sys
+from lightning.pytorch import Callback
+from tests.strategy.test_resume import SGD, every_round, strategy
+from tests.strategy.toys import Classifier, fit
+from pathlib import Path
+
+class Kill(Callback):
+    def on_train_batch_end(self, trainer, *args):
+        if trainer.global_step == int(sys.argv[3]):
+            os.kill(os.getpid(), signal.SIGKILL)
+
+fit(strategy(sys.argv[1]), module=lambda: Classifier(SGD), max_epochs=3,
+    callbacks=[every_round(Path(sys.argv[2])), Kill()], enable_checkpointing=True)
+"""
+
+
+def test_a_killed_process_goes_on(tmp_path: Path) -> None:
+    name = "averaged keep"
+    whole, _ = fit(strategy(name), module=lambda: Classifier(SGD), max_epochs=3)
+    done = subprocess.run(
+        [sys.executable, "-c", SCRIPT, name, str(tmp_path), "4"],
+        env={**os.environ, "PYTHONPATH": "."},
+        check=False,
+    )
+    assert done.returncode == -signal.SIGKILL
+    newest = max(tmp_path.glob("*.ckpt"), key=lambda path: path.stat().st_mtime_ns)
+    module, _ = resume(name, newest, SGD)
+    assert_same_module(whole, module)
+
+
+def saved_by(name: str, path: Path) -> str:
+    saver = ModelCheckpoint(path, save_last=True)
+    fit(strategy(name), callbacks=[saver], enable_checkpointing=True, max_epochs=1)
+    return saver.last_model_path
+
+
+@pytest.mark.parametrize(
+    ("other", "difference"),
+    [
+        ({"workers": 3}, "update is 'sequential', and this fit has 'averaged'"),
+        ({"workers": 2, "update": "sequential"}, "samples"),
+        (
+            {
+                "workers": 3,
+                "update": "sequential",
+                "partition": Explicit([range(4), range(4, 9), range(9, 30)]),
+            },
+            "samples",
+        ),
+        ({"workers": 3, "update": "sequential", "optimizer_state": "keep"}, "optimizer_state is 'travel'"),
+    ],
+)
+def test_a_checkpoint_of_another_federation_is_refused(
+    other: dict[str, Any], difference: str, tmp_path: Path
+) -> None:
+    path = saved_by("sequential", tmp_path)
+    with pytest.raises(NotFederatable, match=difference):
+        trainer(FederatedStrategy(**other), max_epochs=2).fit(Classifier(), loader(), ckpt_path=path)
+
+
+def test_a_checkpoint_of_a_later_format_is_refused(tmp_path: Path) -> None:
+    path = saved_by("sequential", tmp_path)
+    checkpoint = torch.load(path, weights_only=True)
+    checkpoint["federation"]["format"] = 2
+    torch.save(checkpoint, path)
+    with pytest.raises(NotFederatable, match="Use the version that wrote it"):
+        resume("sequential", path, None)
+
+
+def test_a_checkpoint_without_federation_starts_one(tmp_path: Path) -> None:
+    saver = ModelCheckpoint(tmp_path, save_last=True)
+    fit(callbacks=[saver], enable_checkpointing=True, max_epochs=1)
+    _, run = resume("sequential", saver.last_model_path, None)
+    assert [record.round for record in run.strategy.history] == list(range(6))

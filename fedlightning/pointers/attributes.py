@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from fedlightning.pointers.backward import run_backward
+from fedlightning.pointers.errors import UnsupportedOperationError
 from fedlightning.pointers.execution import execute
 
 Handler: TypeAlias = Callable[[Callable[..., Any], tuple[Any, ...], dict[str, Any]], Any]
@@ -66,6 +67,13 @@ class RemoteNode:
 
     location: str
     object_id: int
+
+    @property
+    def next_functions(self) -> Any:
+        """Refuse: the nodes behind this one are the worker's."""
+        raise UnsupportedOperationError(
+            f"the autograd graph is at {self.location!r} and not to be walked here"
+        )
 
 
 def _from_wrapper(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:

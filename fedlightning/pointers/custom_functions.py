@@ -9,14 +9,20 @@ from torch.autograd import Function
 from fedlightning.pointers.arguments import handle_of
 from fedlightning.pointers.errors import UnsupportedOperationError
 
+# For torch's own functions of this kind, whose names a user has not called.
+_REMEDIES = {
+    "CheckpointFunction": "Use checkpoint(..., use_reentrant=False)",
+    "BackwardHookFunction": "Remove the module's backward hooks, or train it with worker.run",
+}
 _apply = Function.__dict__["apply"].__func__
 
 
 def _apply_unless_remote(cls: type[Function], *args: Any, **kwargs: Any) -> Any:
     if any(handle_of(value) is not None for value in (*args, *kwargs.values())):
+        remedy = _REMEDIES.get(cls.__name__, "Call it inside a program, with worker.run")
         raise UnsupportedOperationError(
             f"{cls.__name__}.apply got a pointer: its backward is code of this process, which the graph "
-            f"at the worker would not run. Call it inside a program, with worker.run"
+            f"at the worker would not run. {remedy}"
         )
     return _apply(cls, *args, **kwargs)
 

@@ -6,18 +6,32 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
+from torch._C._functorch import is_functorch_wrapped_tensor
+from torch.utils._pytree import tree_leaves
 
+from fedlightning.pointers.checkpointing import reraise_stop
 from fedlightning.pointers.errors import MixedLocationsError, PointerError
 from fedlightning.pointers.ids import new_id
 from fedlightning.pointers.location import Location, controller
 from fedlightning.pointers.messages import Execute, Ref, TensorDescription
+from fedlightning.pointers.operations import OPERATIONS
 from fedlightning.pointers.rounds import current_round
 
 if TYPE_CHECKING:
     from fedlightning.pointers.tensor import PointerTensor
 
 # Local tensors may serve as positions in these, as an index on the CPU does for a tensor on another device.
-_INDEXING = frozenset({"torch.Tensor.__getitem__", "torch.Tensor.__setitem__"})
+_INDEXING = frozenset(
+    {
+        "torch.Tensor.__getitem__",
+        "torch.Tensor.__setitem__",
+        "torch.Tensor.index_put",
+        "torch.Tensor.index_put_",
+        "torch.index_put",
+        "torch.index_put_",
+        "torch.ops.aten.index",
+    }
+)
 # And their values may be sent along in these, which is how data crosses devices.
 _COPYING = frozenset({"torch.Tensor.copy_"})
 _INDEX_TYPES = frozenset({torch.bool, torch.uint8, torch.int16, torch.int32, torch.int64})
@@ -32,19 +46,19 @@ class Arguments:
         location: The worker, where it is known before any pointer is seen.
     """
 
-    __slots__ = ("_local", "location", "operation")
+    __slots__ = ("local", "location", "operation")
 
     def __init__(self, operation: str, location: Location | None = None) -> None:
         self.operation = operation
         self.location = location
-        self._local: list[Tensor] = []
+        self.local: list[Tensor] = []  # the tensors among them that are not pointers
 
     def refer(self, value: Any) -> Any:
         """Replace pointers in a value, however deep, by references."""
         if hasattr(value, "_handle") and isinstance(value, Tensor):
             return self._refer_pointer(value)
         if isinstance(value, Tensor):
-            self._local.append(value)
+            self.local.append(value)
             return value
         if isinstance(value, tuple) and hasattr(value, "_fields"):
             return type(value)(*map(self.refer, value))
@@ -62,11 +76,9 @@ class Arguments:
         Raises:
             MixedLocationsError: One is there that is neither 0-dimensional nor an index.
         """
-        if not self._local:
-            return
         writes = self.operation.endswith("_") and not self.operation.endswith("__")
-        targets = [kwargs.get("out"), args[0] if writes and args else None]
-        for tensor in self._local:
+        targets = tree_leaves([kwargs.get("out"), args[0] if writes and args else None])
+        for tensor in self.local:
             if any(tensor is target for target in targets) or not self._may_travel(tensor):
                 raise MixedLocationsError(self._mixture(tensor))
 
@@ -137,7 +149,10 @@ def execute(
         arguments = Arguments(operation, location)
         sent_args = tuple(map(arguments.refer, args))
         sent_kwargs = {key: arguments.refer(value) for key, value in kwargs.items()}
-        arguments.check_local_tensors(args, kwargs)
+        if arguments.local:
+            if any(map(is_functorch_wrapped_tensor, arguments.local)):
+                return _run_below(operation, args, kwargs)
+            arguments.check_local_tensors(args, kwargs)
         place = arguments.location
     if place is None:
         raise PointerError(f"{operation} was given no pointer")
@@ -145,10 +160,20 @@ def execute(
     message = Execute(
         operation, sent_args, sent_kwargs, (result_id,), torch.is_grad_enabled(), current_round()
     )
-    answer = place.submit(message).wait()
+    try:
+        answer = place.submit(message).wait()
+    except Exception as error:
+        reraise_stop(error)
+        raise
     if type(answer) is TensorDescription and answer.object_id == result_id:
         return cls.point(place, answer)
     return _receive(cls, place, answer, (args, kwargs))
+
+
+def _run_below(operation: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """Let `torch.func` unwrap what it has wrapped; its operations come back by way of the net."""
+    with torch._C.DisableTorchFunctionSubclass():
+        return OPERATIONS[operation](*args, **kwargs)
 
 
 def _refer_flat(cls: type[PointerTensor], operation: str, args: tuple[Any, ...]) -> tuple[Any, ...] | None:

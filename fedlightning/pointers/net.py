@@ -14,6 +14,11 @@ from fedlightning.pointers.operations import OPERATIONS
 if TYPE_CHECKING:
     from fedlightning.pointers.tensor import PointerTensor
 
+_aten = torch.ops.aten
+_RESHAPING_IN_PLACE = frozenset(
+    (_aten.squeeze_, _aten.unsqueeze_, _aten.t_, _aten.transpose_, _aten.swapaxes_, _aten.swapdims_)
+)
+
 
 def catch(cls: type[PointerTensor], func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """Run a stray operation at the worker, if no gradient can be lost by it.
@@ -29,10 +34,25 @@ def catch(cls: type[PointerTensor], func: Any, args: tuple[Any, ...], kwargs: di
     """
     if torch.is_grad_enabled() and any(_needs_grad(value) for value in (*args, *kwargs.values())):
         raise UnsupportedOperationError(
-            f"{func} reached a pointer below torch's functions, and lost its gradient: "
-            f"call the operation through torch, or under torch.no_grad()"
+            f"{func} reached a pointer below torch's functions, where its gradient would be lost: "
+            f"detach() the pointer first, call the operation through torch, or under torch.no_grad()"
         )
+    if func.overloadpacket in _RESHAPING_IN_PLACE:
+        _reshape_wrapper(func, args, kwargs)
     return run_operator(cls, func, args, kwargs)
+
+
+def _reshape_wrapper(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    """Let an operation that changes no value in place change the wrapper too.
+
+    The caller down here holds the wrapper's implementation, and would not see it exchanged for another.
+    """
+    pointer = args[0]
+    with torch._C.DisableTorchFunctionSubclass(), torch._C._DisableTorchDispatch():
+        func(*args, **kwargs)
+    pointer._description = pointer._description._replace(
+        shape=pointer.shape, stride=pointer.stride(), storage_offset=pointer.storage_offset()
+    )
 
 
 def run_operator(cls: type[PointerTensor], func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -48,7 +68,7 @@ def run_operator(cls: type[PointerTensor], func: Any, args: tuple[Any, ...], kwa
         UnsupportedOperationError: No such function is on the allow-list.
     """
     name = getattr(func, "overloadpacket", func).__name__
-    for operation in (f"torch.{name}", f"torch.Tensor.{name}", f"torch.ops.aten.{name}"):
+    for operation in (f"torch.ops.aten.{name}", f"torch.{name}", f"torch.Tensor.{name}"):
         if operation in OPERATIONS:
             return execute(cls, operation, args, kwargs)
     raise UnsupportedOperationError(f"{func} is not offered on pointers: call .get() first")

@@ -69,7 +69,9 @@ _SETTERS = ("data", "grad", "requires_grad", "real", "imag")
 # Overridable, yet missing from torch's own list: found by running its OpInfo database.
 _FUNCTIONS_UNLISTED = (
     "_chunk_cat",
+    "_log_softmax",
     "_native_batch_norm_legit",
+    "_softmax",
     "_unsafe_masked_index",
     "_unsafe_masked_index_put_accumulate",
     "_weight_norm",
@@ -95,15 +97,69 @@ _METHODS_UNLISTED = (
     "unflatten",
 )
 _FUNCTIONALS_UNLISTED = ("hardsigmoid", "hardswish")
+_INITIALIZERS = ("constant_", "kaiming_uniform_", "normal_", "uniform_")
 _SPARSE_UNLISTED = ("mm", "sampled_addmm")
+# Met below autograd, by `torch.func` and by the database of operators itself.
 _OPERATORS_UNLISTED = (
     "_batch_norm_with_update",
+    "_cdist_backward",
+    "_embedding_bag_backward",
+    "_log_softmax_backward_data",
+    "_reshape_alias",
     "_safe_softmax",
+    "_scaled_dot_product_flash_attention_for_cpu",
+    "_scaled_dot_product_flash_attention_for_cpu_backward",
     "_softmax_backward_data",
+    "_to_copy",
+    "_unsafe_view",
     "_upsample_bilinear2d_aa",
+    "avg_pool2d_backward",
+    "binary_cross_entropy_backward",
+    "convolution_backward",
+    "elu_backward",
+    "embedding_dense_backward",
+    "gelu_backward",
+    "hardsigmoid_backward",
+    "hardswish_backward",
+    "hardtanh_backward",
+    "huber_loss_backward",
+    "index",
+    "leaky_relu_backward",
+    "linear_backward",
+    "log_sigmoid_backward",
+    "log_sigmoid_forward",
+    "logit_backward",
+    "max_pool2d_with_indices",
     "max_pool2d_with_indices_backward",
+    "mish_backward",
+    "mse_loss_backward",
+    "native_batch_norm_backward",
     "native_dropout_backward",
+    "native_group_norm_backward",
+    "native_layer_norm_backward",
+    "new_zeros",
+    "nll_loss2d_backward",
+    "nll_loss2d_forward",
+    "nll_loss_backward",
+    "nll_loss_forward",
+    "select_backward",
+    "sigmoid_backward",
+    "silu_backward",
     "slice",
+    "slice_backward",
+    "smooth_l1_loss_backward",
+    "softplus_backward",
+    "soft_margin_loss_backward",
+    "tanh_backward",
+    "threshold_backward",
+    "unfold_backward",
+    "upsample_bilinear2d_backward",
+    "upsample_nearest2d_backward",
+)
+# What optimizers call on lists of tensors. They change with every version of torch, all by one pattern.
+_OVER_LISTS = (
+    *(name for name in dir(torch) if name.startswith("_foreach_")),
+    *("_fused_adagrad_", "_fused_adam_", "_fused_adamw_", "_fused_sgd_"),
 )
 
 
@@ -136,11 +192,13 @@ _EXTRA_OPERATIONS: dict[str, Operation] = {
     "torch.result_type": torch.result_type,
     "torch.autograd.grad": torch.autograd.grad,
     **_present("torch", torch, _FUNCTIONS_UNLISTED),
+    **_present("torch", torch, _OVER_LISTS),
     **_present("torch.Tensor", Tensor, _METHODS_UNLISTED),
     **_present("torch.nn.functional", torch.nn.functional, _FUNCTIONALS_UNLISTED),
     **_present("torch.sparse", torch.sparse, _SPARSE_UNLISTED),
-    # What `torch.meshgrid`, itself in Python, calls when it is given a list.
-    **_present("torch._VF", torch._VF, ("meshgrid",)),
+    # What functions of the same names, themselves in Python, call when they are given a list.
+    **_present("torch._VF", torch._VF, ("atleast_1d", "atleast_2d", "atleast_3d", "meshgrid")),
+    **_present("torch.nn.init", torch.nn.init, _INITIALIZERS),
     **_present("torch.ops.aten", torch.ops.aten, _OPERATORS_UNLISTED),
 }
 

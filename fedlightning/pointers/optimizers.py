@@ -12,6 +12,8 @@ from fedlightning.pointers.location import Location
 from fedlightning.pointers.sending import send_tensor
 from fedlightning.pointers.tensor import PointerTensor
 
+_READ_HERE = frozenset({"step", "eta", "mu", "mu_product"})
+
 
 @cache
 def follow_parameters() -> None:
@@ -23,9 +25,13 @@ def _follow(optimizer: Optimizer, args: Any, kwargs: Any) -> None:
     for parameter, state in optimizer.state.items():
         place = _place(parameter)
         for name, value in state.items():
-            # The count of steps is read here, by the optimizer; all else is computed with at the worker.
-            if isinstance(value, Tensor) and name != "step" and _place(value) is not place:
+            if isinstance(value, Tensor) and _place(value) is not place and _follows(name, value, parameter):
                 state[name] = _bring(value, place)
+
+
+def _follows(name: str, value: Tensor, parameter: Tensor) -> bool:
+    """Tell state that is computed with at the worker from counts and rates, which are read here."""
+    return name not in _READ_HERE and (value.dim() > 0 or parameter.dim() == 0)
 
 
 def _place(tensor: Tensor) -> Location | None:

@@ -52,6 +52,11 @@ _REASONS = {
         "__reduce_ex__",
         "__setstate__",
     ),
+    "its memory would hold whatever was there before; use new_zeros or new_empty": ("new",),
+    "forward-mode differentiation is for local tensors; use reverse mode, such as torch.func.jacrev": (
+        "_make_dual",
+        "_unpack_dual",
+    ),
     "it belongs to loading a module's state: load before the module is sent": ("module_load",),
 }
 _ATTRIBUTES = ("__cuda_array_interface__", "_cdata")

@@ -17,6 +17,8 @@ def exchange(first: Tensor, second: Tensor) -> None:
         first: Any tensor.
         second: Any tensor.
     """
+    # Autocast remembers the weights that it has cast by weak references, which the swap does not allow.
+    torch.clear_autocast_cache()
     torch._C._swap_tensor_impl(first, second)
     first_class = type(first)
     first.__class__ = type(second)

@@ -52,7 +52,7 @@ class PointerTensor(torch.Tensor):
     @classmethod
     def _wrapper(cls, description: TensorDescription) -> Self:
         # It never requires grad itself: the graph is the worker's, and the description answers for it.
-        return torch.Tensor._make_wrapper_subclass(
+        wrapper = torch.Tensor._make_wrapper_subclass(
             cls,
             description.shape,
             strides=description.stride,
@@ -61,6 +61,9 @@ class PointerTensor(torch.Tensor):
             layout=description.layout,
             device=description.device,
         )
+        # There is no memory behind it: C code that asks for its address, such as dlpack, must not get one.
+        torch._C._set_throw_on_mutable_data_ptr(wrapper)
+        return wrapper
 
     def refresh(self, description: TensorDescription) -> Self:
         """Take over what an operation changed in place, such as dtype, shape, or the need of a gradient.
@@ -97,7 +100,7 @@ class PointerTensor(torch.Tensor):
     def _beyond_the_list(cls, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         if isinstance(func, (torch._ops.OpOverload, torch._ops.OpOverloadPacket)):
             return net.run_operator(PointerTensor, func, args, kwargs)
-        name = torch.overrides.resolve_name(func) or repr(func)
+        name = torch.overrides.resolve_name(func) or getattr(func, "__name__", repr(func))
         raise UnsupportedOperationError(f"{name} is not offered on pointers: call .get() first")
 
     @classmethod

@@ -1,4 +1,4 @@
-"""Go through torch's database of operators, form by form, and count. What is expected is for the test to say."""
+"""Go through torch's database of operators, form by form, and count. What is expected is in the test."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Survey:
 
     Attributes:
         counts: Operators per form and verdict; an operator counts as its worst sample.
-        shortfalls: Form and operator of everything that was refused or wrong, with the reason.
+        shortfalls: Form and operator of everything that is not equal, with the reason.
         operators: The names of those that were tried.
     """
 
@@ -34,22 +34,21 @@ class Survey:
         """Enter how an operator's samples fared in one form."""
         worst = min(outcomes, key=lambda outcome: _WORST_FIRST.index(outcome.verdict))
         self.counts[form][worst.verdict] += 1
-        if worst.verdict in ("refused", "wrong"):
+        if worst.verdict in ("close", "refused", "wrong"):
             self.shortfalls[form, operator] = worst
 
     def __str__(self) -> str:
-        lines = [f"{'form':<18} {'equal':>6} {'of':>6} {'refused':>8} {'wrong':>6}"]
+        shown: tuple[Verdict, ...] = ("equal", "close", "refused", "wrong")
+        lines = [f"{'form':<18} {'of':>7} " + " ".join(f"{verdict:>7}" for verdict in shown)]
         for form, count in self.counts.items():
-            tried = count["equal"] + count["refused"] + count["wrong"]
-            lines.append(
-                f"{form:<18} {count['equal']:>6} {tried:>6} {count['refused']:>8} {count['wrong']:>6}"
-            )
+            numbers = [sum(count[verdict] for verdict in shown), *(count[verdict] for verdict in shown)]
+            lines.append(f"{form:<18} " + " ".join(f"{number:>7}" for number in numbers))
         for (form, operator), outcome in self.shortfalls.items():
             lines.append(f"{outcome.verdict}: {form} of {operator}: {outcome.reason}")
         return "\n".join(lines)
 
 
-_WORST_FIRST: tuple[Verdict, ...] = ("wrong", "refused", "equal", "not there")
+_WORST_FIRST: tuple[Verdict, ...] = ("wrong", "refused", "close", "equal", "not there")
 
 
 def survey(*, part: int = 0, parts: int = 1, samples: int | None = 1) -> Survey:

@@ -1,32 +1,47 @@
 """Workers: the places that hold objects, run programs on them, and decide what leaves."""
 
 from fedlightning.pointers.rounds import current_round, in_round
+from fedlightning.workers.approval import ApprovalQueue, Ask
+from fedlightning.workers.declassify import AtLeast, Mechanism, Through
 from fedlightning.workers.errors import RefusedByPolicy, RemoteError, WorkerError, WorkerLost
 from fedlightning.workers.hook import TorchHook
 from fedlightning.workers.known import check_unique_ids, local_worker
-from fedlightning.workers.ledger import Entry, Ledger
+from fedlightning.workers.ledger import Entry, Ledger, Traffic
 from fedlightning.workers.payload import payload_bytes
-from fedlightning.workers.policy import AllowAll, Decision, Egress, EgressKind, KeepData, Policy
+from fedlightning.workers.policy import AllowAll, Decision, Egress, EgressKind, KeepData, Policy, Source
 from fedlightning.workers.programs import Program, program
 from fedlightning.workers.reply import Reply
+from fedlightning.workers.rules import Allow, Deny, Rule, Rules, Scope
 from fedlightning.workers.virtual import VirtualWorker
 from fedlightning.workers.worker import Capabilities, Worker
 
 __all__ = [
+    "Allow",
     "AllowAll",
+    "ApprovalQueue",
+    "Ask",
+    "AtLeast",
     "Capabilities",
     "Decision",
+    "Deny",
     "Egress",
     "EgressKind",
     "Entry",
     "KeepData",
     "Ledger",
+    "Mechanism",
     "Policy",
     "Program",
     "RefusedByPolicy",
     "RemoteError",
     "Reply",
+    "Rule",
+    "Rules",
+    "Scope",
+    "Source",
+    "Through",
     "TorchHook",
+    "Traffic",
     "VirtualWorker",
     "Worker",
     "WorkerError",

@@ -23,16 +23,22 @@ class WorkerLost(WorkerError):
 class RemoteError(WorkerError):
     """Tell that something raised at a worker; the original exception is the ``__cause__``, traceback and all.
 
+    Where private data took part, the original is withheld: its text may quote values, and its traceback holds
+    them. The worker's own log has it.
+
     Args:
         worker: Name of the worker.
         action: What it was doing, such as the name of a program or an operation.
-        original: What was raised there.
+        original: What was raised there; None if it is withheld.
     """
 
-    def __init__(self, worker: str, action: str, original: Exception) -> None:
-        super().__init__(
-            worker, f"{action} raised {type(original).__name__} at worker {worker!r}: {original}"
-        )
+    def __init__(self, worker: str, action: str, original: Exception | None) -> None:
+        if original is None:
+            said = f"{action} raised at worker {worker!r}; what it says is withheld, because private data "
+            said += "took part: the worker's own log has it"
+        else:
+            said = f"{action} raised {type(original).__name__} at worker {worker!r}: {original}"
+        super().__init__(worker, said)
         self.action = action
         self.__cause__ = original
 

@@ -20,13 +20,24 @@ from fedlightning.pointers.messages import (
     Run,
     Search,
 )
+from fedlightning.workers.departures import let_out, withheld
 from fedlightning.workers.errors import RefusedByPolicy, RemoteError, WorkerError
+from fedlightning.workers.labels import LabelBook
 from fedlightning.workers.ledger import Ledger
 from fedlightning.workers.operating import run_operation
 from fedlightning.workers.payload import payload_bytes
-from fedlightning.workers.policy import Egress, EgressKind, Policy
+from fedlightning.workers.policy import (
+    CONTROLLER,
+    PUBLIC,
+    AllowAll,
+    Egress,
+    EgressKind,
+    Label,
+    Policy,
+    Source,
+)
 from fedlightning.workers.programs import Program, find_program
-from fedlightning.workers.store import DERIVED, PLAIN, Label, ObjectStore
+from fedlightning.workers.store import NAMELESS, Card, ObjectStore
 
 
 class Host:
@@ -34,7 +45,7 @@ class Host:
 
     Args:
         worker_id: The worker's name.
-        policy: What may leave.
+        policy: What may leave. It stays: what was computed before a change would have no label.
         ledger: Where traffic is entered.
     """
 
@@ -43,6 +54,7 @@ class Host:
         self.policy = policy
         self.ledger = ledger
         self.store = ObjectStore()
+        self.labels = LabelBook()
         self._handlers: dict[type, Callable[[Any], Any]] = {
             Execute: self._execute,
             Put: self._put,
@@ -62,7 +74,10 @@ class Host:
         """
         try:
             return self._handlers[type(message)](message)
-        except WorkerError:
+        except WorkerError as error:
+            if error.__cause__ is None:
+                # What is withheld would else be the context of the error that says so.
+                error.__context__ = None
             raise
         except Exception as error:
             raise RemoteError(self.worker_id, f"message {type(message).__name__}", error) from error
@@ -70,87 +85,72 @@ class Host:
     def release(self, object_id: int) -> None:
         """Let go of an object that no pointer needs any more."""
         self.store.drop(object_id)
+        self.labels.forget(object_id)
 
-    def _put(self, message: Put) -> Any:
-        label = Label(message.tags, message.description, message.private, message.owner)
-        self.store.put(message.object_id, message.value, PLAIN if label == PLAIN else label)
-        if not message.private:
-            # What a data owner registers was there before; only what the controller sends has arrived.
-            item = message.description or type(message.value).__name__
-            self.ledger.receive(item, payload_bytes(message.value), message.round)
-        return self.store.describe(message.object_id)
+    def take_in(self, object_id: int, value: Any, label: Label, card: Card = NAMELESS) -> Any:
+        """Place an object that has a label already, as one that another worker let out has.
 
-    def _execute(self, message: Execute) -> Any:
-        return run_operation(self, message)
+        Args:
+            object_id: Its identifier here.
+            value: The object.
+            label: Whose data it was computed from.
+            card: What it is called.
 
-    def _backward(self, message: Backward) -> GradientPresence:
-        resolve = self.store.resolve
-        torch.autograd.backward(
-            resolve(message.tensors),
-            resolve(message.gradients),
-            retain_graph=message.retain_graph,
-            create_graph=message.create_graph,
-            inputs=resolve(message.inputs),
-        )
-        return GradientPresence(self.store.with_gradient())
+        Returns:
+            Its description.
+        """
+        self.store.put(object_id, value, card)
+        self.labels.add(object_id, value, label)
+        return self.store.describe(object_id)
 
-    def _run(self, message: Run) -> Any:
-        program = self._program(message.program)
-        args, kwargs = self.store.resolve(message.args), self.store.resolve(message.kwargs)
-        private = self.store.any_private((message.args, message.kwargs))
-        received = payload_bytes((message.args, message.kwargs))
-        if received:
-            self.ledger.receive(program.name, received, message.round)
-        try:
-            result = program.function(*args, **kwargs)
-        except Exception as error:
-            raise RemoteError(self.worker_id, f"program {program.name!r}", error) from error
-        if message.keep:
-            self.store.put(message.result_id, result, DERIVED if private else PLAIN)
-            return self.store.describe(message.result_id)
-        self.let_out(program.returns, result, private=private, program=program.name, round=message.round)
-        return result
+    def label_of(self, object_id: int) -> Label:
+        """Return whose data an object was computed from, its gradient included."""
+        return self.labels.of(object_id, self.store.get(object_id)) if self.labels.active else PUBLIC
 
-    def _program(self, name: str) -> Program:
-        program = find_program(name)
-        if program is None:
-            remedy = "Import the module that registers it at the worker, or check the name."
-            raise RefusedByPolicy(self.worker_id, f"program {name!r}", "it is not registered here", remedy)
-        return program
+    def failure(
+        self, action: str, error: Exception, *, sources: Label = PUBLIC, round: int | None = None
+    ) -> RemoteError:
+        """Make the error that tells the controller that something raised, and of private data no more.
 
-    def _get(self, message: Get) -> Any:
-        value = self.store.get(message.object_id)
-        label = self.store.label(message.object_id)
-        self.let_out(
-            _kind(value),
-            value,
-            label=label,
-            private=label.private,
-            object_id=message.object_id,
-            round=message.round,
-        )
-        self.store.drop(message.object_id)
-        return value
+        That it raised is told nevertheless, which is why the ledger has it.
 
-    def _delete(self, message: Delete) -> None:
-        for object_id in message.object_ids:
-            self.store.drop(object_id)
-
-    def _search(self, message: Search) -> Any:
-        return tuple(map(self.store.describe, self.store.search(message.tags)))
+        Args:
+            action: What the worker was doing.
+            error: What was raised.
+            sources: Whose data took part.
+            round: Federated round.
+        """
+        if not sources:
+            return RemoteError(self.worker_id, action, error)
+        self.ledger.withhold(action, round)
+        return withheld(self.worker_id, action, error)
 
     def let_out(
         self,
         kind: EgressKind,
         value: Any,
         *,
-        private: bool,
+        sources: Label = PUBLIC,
         round: int | None,
-        label: Label = PLAIN,
+        card: Card = NAMELESS,
         object_id: int | None = None,
         program: str | None = None,
-    ) -> None:
-        """Ask the policy whether something may leave, and enter its answer in the ledger.
+        to: str = CONTROLLER,
+    ) -> Any:
+        """Let something leave, if everybody concerned allows it, and enter it in the ledger.
+
+        Args:
+            kind: As what it leaves.
+            value: The thing itself.
+            sources: Whose data it was computed from.
+            round: Federated round.
+            card: What it is called.
+            object_id: Its identifier, if it is an object.
+            program: The program or operation that it is the result of.
+            to: Where it goes.
+
+        Returns:
+            What leaves: the value, or what a mechanism made of it.
 
         Raises:
             RefusedByPolicy: It may not.
@@ -161,22 +161,115 @@ class Host:
             object_id=object_id,
             program=program,
             nbytes=payload_bytes(value),
-            description=label.description or type(value).__name__,
-            tags=label.tags,
-            private=private,
+            description=card.description or type(value).__name__,
+            tags=card.tags,
             round=round,
+            sources=sources,
+            to=to,
+            value=value,
         )
-        decision = self.policy.decide(egress)
-        self.ledger.record(egress, decision)
-        if not decision.allowed:
-            raise self._refusal(egress, decision.rule)
+        return let_out(egress, self.policy, self.ledger)
 
-    def _refusal(self, egress: Egress, rule: str) -> RefusedByPolicy:
-        what = f"object {egress.object_id}" if egress.program is None else f"the result of {egress.program!r}"
-        subject = f"to let {what} ({egress.description}, {egress.kind}) leave"
-        remedy = f"Its policy is {self.policy!r}: run a program there that returns metrics, or ask the owner."
-        return RefusedByPolicy(self.worker_id, subject, rule, remedy)
+    def let_object_out(self, object_id: int, round: int | None, to: str = CONTROLLER) -> tuple[Any, Label]:
+        """Let an object leave, if everybody concerned allows it; it is still held here.
 
+        Args:
+            object_id: Its identifier.
+            round: Federated round.
+            to: Where it goes: the controller, or the name of another worker.
 
-def _kind(value: Any) -> EgressKind:
-    return "module" if isinstance(value, (nn.Module, torch.optim.Optimizer)) else "data"
+        Returns:
+            What leaves, and the label that goes with it.
+
+        Raises:
+            RefusedByPolicy: It may not.
+        """
+        value, label, card = self.store.get(object_id), self.label_of(object_id), self.store.card(object_id)
+        kind = self._kind(value)
+        leaving = self.let_out(kind, value, sources=label, round=round, card=card, object_id=object_id, to=to)
+        return leaving, label
+
+    def _put(self, message: Put) -> Any:
+        card = Card(message.tags, message.description)
+        if not message.private:
+            # What a data owner registers was there before; only what the controller sends has arrived.
+            item = message.description or type(message.value).__name__
+            self.ledger.receive(item, payload_bytes(message.value), message.round, self.worker_id)
+        return self.take_in(message.object_id, message.value, self._label_of_new(message), card)
+
+    def _label_of_new(self, message: Put) -> Label:
+        if not message.private or isinstance(self.policy, AllowAll):
+            return PUBLIC
+        return frozenset({Source(self.worker_id, message.owner, message.tags, self.policy)})
+
+    def _execute(self, message: Execute) -> Any:
+        return run_operation(self, message)
+
+    def _backward(self, message: Backward) -> GradientPresence:
+        resolve, labels = self.store.resolve, self.labels
+        roots, gradients, inputs = map(resolve, (message.tensors, message.gradients, message.inputs))
+        label = PUBLIC
+        if labels.active:
+            label = labels.of_operands(message.tensors, roots)
+            if gradients is not None:
+                label |= labels.of_operands(message.gradients or (), gradients)
+        leaves = [*labels.leaves_of(roots), *(inputs or ())] if label else []
+        try:
+            torch.autograd.backward(
+                roots,
+                gradients,
+                retain_graph=message.retain_graph,
+                create_graph=message.create_graph,
+                inputs=inputs,
+            )
+        except Exception as error:  # noqa: BLE001  # raised again, as what the controller may know of it
+            failure = self.failure("backward", error, sources=label, round=message.round)
+            raise failure from failure.__cause__
+        finally:
+            labels.add_to_gradients(leaves, label)
+        return GradientPresence(self.store.with_gradient())
+
+    def _run(self, message: Run) -> Any:
+        program = self._program(message.program)
+        sent = (message.args, message.kwargs)
+        args, kwargs = self.store.resolve(sent)
+        label = self.labels.of_arguments(sent, (args, kwargs)) if self.labels.active else PUBLIC
+        received = payload_bytes(sent)
+        if received:
+            self.ledger.receive(program.name, received, message.round, self.worker_id)
+        try:
+            result = program.function(*args, **kwargs)
+        except Exception as error:  # noqa: BLE001  # raised again, as what the controller may know of it
+            failure = self.failure(f"program {program.name!r}", error, sources=label, round=message.round)
+            raise failure from failure.__cause__
+        finally:
+            self.labels.add_to_arguments(sent, (args, kwargs), label)
+        if message.keep:
+            self.labels.note_result(result)
+            return self.take_in(message.result_id, result, label)
+        return self.let_out(program.returns, result, sources=label, program=program.name, round=message.round)
+
+    def _program(self, name: str) -> Program:
+        program = find_program(name)
+        if program is None:
+            remedy = "Import the module that registers it at the worker, or check the name."
+            raise RefusedByPolicy(self.worker_id, f"program {name!r}", "it is not registered here", remedy)
+        return program
+
+    def _get(self, message: Get) -> Any:
+        value, _ = self.let_object_out(message.object_id, message.round)
+        self.release(message.object_id)
+        return value
+
+    def _delete(self, message: Delete) -> None:
+        for object_id in message.object_ids:
+            self.release(object_id)
+
+    def _search(self, message: Search) -> Any:
+        return tuple(map(self.store.describe, self.store.search(message.tags)))
+
+    def _kind(self, value: Any) -> EgressKind:
+        if not isinstance(value, (nn.Module, torch.optim.Optimizer)):
+            return "data"
+        # Written to by single operations, it is no product of a reviewed program, whatever its class.
+        return "data" if self.labels.written_by_operations(value) else "module"

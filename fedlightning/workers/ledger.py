@@ -1,11 +1,19 @@
-"""The record of what left a worker and what arrived. What may leave is for the policy to say."""
+"""The account of what left a worker and what arrived. What may leave is for the policy to say."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, fields
+from os import PathLike
+from typing import Any, Literal, NamedTuple, TypeAlias
 
+from fedlightning.workers import ledger_table
 from fedlightning.workers.policy import Decision, Egress
+
+Direction: TypeAlias = Literal["sent", "refused", "withheld", "received"]
+
+# The names of items come from messages: without a limit, they could fill the worker's memory.
+ITEMS_PER_ROUND = 256
+OTHERS = "(others)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -13,28 +21,68 @@ class Entry:
     """Say what passed a worker's door, summed over all that is alike.
 
     Args:
-        direction: ``sent`` (left the worker), ``refused``, or ``received``.
-        kind: The kind of egress; ``received`` for arrivals.
-        item: The program, description or type of what passed.
+        direction: ``sent`` (left the worker), ``refused``, ``withheld`` (an exception whose text stayed) or
+            ``received``.
+        kind: The kind of egress; ``received`` for arrivals, ``exception`` for what was withheld.
+        item: The program, operation, description or type of what passed.
+        to: Where it went, or would have gone: ``controller`` or the name of a worker.
         round: Federated round, or None outside of rounds.
         rule: The rule by which it passed or was refused.
     """
 
-    direction: Literal["sent", "refused", "received"]
+    direction: Direction
     kind: str
     item: str
+    to: str
     round: int | None
     rule: str
+
+
+class Traffic(NamedTuple):
+    """Count the bytes that passed a worker's door.
+
+    Args:
+        sent: Bytes that left.
+        received: Bytes that came.
+    """
+
+    sent: int = 0
+    received: int = 0
+
+    def plus(self, direction: Direction, nbytes: int) -> Traffic:
+        """Return the traffic with one entry more; what was refused or withheld counts nothing."""
+        if direction == "sent":
+            return Traffic(self.sent + nbytes, self.received)
+        if direction == "received":
+            return Traffic(self.sent, self.received + nbytes)
+        return self
 
 
 class Ledger:
     """Keep the account of a worker's traffic.
 
-    Alike entries of one round are summed, so that the account does not grow with every fetched loss.
+    Alike entries of one round are summed, and each round has at most `ITEMS_PER_ROUND` of them, so that the
+    account does not grow with every fetched loss. Totals are kept as running sums, not counted up when asked.
+
+    Example:
+        >>> from fedlightning.workers import VirtualWorker, in_round
+        >>> bob = VirtualWorker(id="bob")
+        >>> with in_round(0):
+        ...     print(bob.send([1.0, 2.0]).get())
+        [1.0, 2.0]
+        >>> print(bob.ledger)
+        direction  kind      item  to          round  times  bytes  rule
+        received   received  list  bob         0      1      16
+        sent       data      list  controller  0      1      16     everything may leave
+        >>> bob.ledger.of_round(0)
+        Traffic(sent=16, received=16)
     """
 
     def __init__(self) -> None:
         self._counts: dict[Entry, tuple[int, int]] = {}
+        self._items: dict[int | None, int] = {}
+        self._rounds: dict[int | None, Traffic] = {}
+        self._total = Traffic()
 
     def record(self, egress: Egress, decision: Decision) -> None:
         """Enter something that left, or was refused.
@@ -44,18 +92,29 @@ class Ledger:
             decision: What the policy said.
         """
         item = egress.program or egress.description
-        direction: Literal["sent", "refused"] = "sent" if decision.allowed else "refused"
-        self._add(Entry(direction, egress.kind, item, egress.round, decision.rule), egress.nbytes)
+        direction: Direction = "sent" if decision.allowed else "refused"
+        self._add(Entry(direction, egress.kind, item, egress.to, egress.round, decision.rule), egress.nbytes)
 
-    def receive(self, item: str, nbytes: int, round: int | None) -> None:
+    def receive(self, item: str, nbytes: int, round: int | None, to: str = "") -> None:
         """Enter something that arrived.
 
         Args:
             item: What it is.
             nbytes: Its size, in bytes.
             round: Federated round, or None outside of rounds.
+            to: The worker's own name.
         """
-        self._add(Entry("received", "received", item, round, ""), nbytes)
+        self._add(Entry("received", "received", item, to, round, ""), nbytes)
+
+    def withhold(self, item: str, round: int | None) -> None:
+        """Enter an exception whose text was withheld: that there was one is known to the controller.
+
+        Args:
+            item: What raised.
+            round: Federated round, or None outside of rounds.
+        """
+        rule = "the text of exceptions about private data stays"
+        self._add(Entry("withheld", "exception", item, "controller", round, rule), 0)
 
     @property
     def entries(self) -> dict[Entry, tuple[int, int]]:
@@ -65,37 +124,66 @@ class Ledger:
     @property
     def sent_bytes(self) -> int:
         """Bytes that have left the worker."""
-        return self._bytes("sent")
+        return self._total.sent
 
     @property
     def received_bytes(self) -> int:
         """Bytes that have come to the worker."""
-        return self._bytes("received")
+        return self._total.received
+
+    def of_round(self, round: int | None) -> Traffic:
+        """Return the bytes that passed in one federated round.
+
+        Args:
+            round: Its number; None for what happened outside of rounds.
+        """
+        return self._rounds.get(round, Traffic())
+
+    def rows(self) -> list[dict[str, Any]]:
+        """Return the account as plain records, one for each entry, in the order of first occurrence."""
+        return [
+            {
+                "direction": entry.direction,
+                "kind": entry.kind,
+                "item": entry.item,
+                "to": entry.to,
+                "round": entry.round,
+                "times": times,
+                "bytes": nbytes,
+                "rule": entry.rule,
+            }
+            for entry, (times, nbytes) in self._counts.items()
+        ]
+
+    def to_csv(self, path: str | PathLike[str]) -> None:
+        """Write the account to a file.
+
+        Args:
+            path: Where to; a file there is replaced.
+        """
+        ledger_table.write_csv(COLUMNS, self.rows(), path)
 
     def _add(self, entry: Entry, nbytes: int) -> None:
-        count, total = self._counts.get(entry, (0, 0))
-        self._counts[entry] = (count + 1, total + nbytes)
+        if entry not in self._counts:
+            entry = self._room_for(entry)
+        times, before = self._counts.get(entry, (0, 0))
+        self._counts[entry] = (times + 1, before + nbytes)
+        self._total = self._total.plus(entry.direction, nbytes)
+        self._rounds[entry.round] = self.of_round(entry.round).plus(entry.direction, nbytes)
 
-    def _bytes(self, direction: str) -> int:
-        return sum(total for entry, (_, total) in self._counts.items() if entry.direction == direction)
+    def _room_for(self, entry: Entry) -> Entry:
+        known = self._items.get(entry.round, 0)
+        if known >= ITEMS_PER_ROUND:
+            return Entry(entry.direction, entry.kind, OTHERS, "", entry.round, OTHERS)
+        self._items[entry.round] = known + 1
+        return entry
 
     def __str__(self) -> str:
-        header = ("direction", "kind", "item", "round", "times", "bytes", "rule")
-        rows = [
-            (
-                e.direction,
-                e.kind,
-                e.item,
-                "-" if e.round is None else str(e.round),
-                str(count),
-                str(total),
-                e.rule,
-            )
-            for e, (count, total) in self._counts.items()
-        ]
-        widths = [max(len(row[i]) for row in [header, *rows]) for i in range(len(header))]
-        lines = (
-            "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True))
-            for row in [header, *rows]
-        )
-        return "\n".join(line.rstrip() for line in lines)
+        return ledger_table.as_text(COLUMNS, self.rows())
+
+    def _repr_html_(self) -> str:
+        return ledger_table.as_html(COLUMNS, self.rows())
+
+
+COLUMNS = (*(field.name for field in fields(Entry)[:-1]), "times", "bytes", "rule")
+"""The columns of the account, in order."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -9,10 +10,12 @@ from torch import Tensor
 
 from fedlightning.pointers.ids import new_id
 from fedlightning.pointers.messages import Execute, Ref
-from fedlightning.pointers.operations import METADATA_AT_WORKER, OPERATIONS
-from fedlightning.workers.errors import RefusedByPolicy, RemoteError
-from fedlightning.workers.policy import EgressKind
-from fedlightning.workers.store import DERIVED, describe_tensor
+from fedlightning.pointers.operations import METADATA_AT_WORKER
+from fedlightning.workers.blank_memory import WORKER_OPERATIONS
+from fedlightning.workers.errors import RefusedByPolicy, WorkerError
+from fedlightning.workers.policy import PUBLIC, EgressKind, Label
+from fedlightning.workers.store import describe_tensor
+from fedlightning.workers.tracking import Tracking
 
 if TYPE_CHECKING:
     from fedlightning.workers.host import Host
@@ -32,7 +35,7 @@ def run_operation(host: Host, message: Execute) -> Any:
         RefusedByPolicy: The operation is not on the allow-list, or a value that it returns may not leave.
         RemoteError: The operation raised.
     """
-    function = OPERATIONS.get(message.operation)
+    function = WORKER_OPERATIONS.get(message.operation)
     if function is None:
         remedy = "Use a torch function that is offered, or a registered program."
         raise RefusedByPolicy(
@@ -41,39 +44,86 @@ def run_operation(host: Host, message: Execute) -> Any:
     resolve = host.store.resolve
     args = [resolve(value) for value in message.args]
     kwargs = {key: resolve(value) for key, value in message.kwargs.items()} if message.kwargs else {}
+    if host.labels.active:
+        label = host.labels.of_operands(message.args, args)
+        if kwargs:
+            label |= host.labels.of_operands(message.kwargs.values(), kwargs.values())
+        if label:
+            return _run_on_private(host, message, function, args, kwargs, label)
     try:
-        if message.grad_enabled is torch.is_grad_enabled():
-            result = function(*args, **kwargs)
-        else:
-            with torch.set_grad_enabled(message.grad_enabled):
-                result = function(*args, **kwargs)
+        result = _call(message, function, args, kwargs)
     except Exception as error:
-        raise RemoteError(host.worker_id, message.operation, error) from error
-    if type(result) is Tensor and _is_new_and_public(host, result, args, kwargs):
+        raise host.failure(message.operation, error) from error
+    if type(result) is Tensor and _is_new(result, args, kwargs):
         object_id = message.result_ids[0]
         host.store.put(object_id, result)
         return describe_tensor(result, object_id)
     return _Result(host, message).answer(result)
 
 
-def _is_new_and_public(host: Host, result: Tensor, args: list[Any], kwargs: dict[str, Any]) -> bool:
+def _call(message: Execute, function: Callable[..., Any], args: list[Any], kwargs: dict[str, Any]) -> Any:
+    if message.grad_enabled is torch.is_grad_enabled():
+        return function(*args, **kwargs)
+    with torch.set_grad_enabled(message.grad_enabled):
+        return function(*args, **kwargs)
+
+
+def _is_new(result: Tensor, args: list[Any], kwargs: dict[str, Any]) -> bool:
     """Tell whether a result needs no second look: the ordinary case, worth being quick."""
-    if kwargs or host.store.labels:
-        return False
-    return not any(value is result or type(value) is list for value in args)
+    return not kwargs and not any(value is result or type(value) in _SEQUENCES for value in args)
+
+
+_SEQUENCES = (list, tuple)
+
+
+def _run_on_private(
+    host: Host,
+    message: Execute,
+    function: Callable[..., Any],
+    args: list[Any],
+    kwargs: dict[str, Any],
+    label: Label,
+) -> Any:
+    def reveal(kernel: str) -> None:
+        host.let_out(
+            "data",
+            None,
+            sources=label,
+            program=f"{message.operation}'s shape ({kernel})",
+            round=message.round,
+        )
+
+    tracking = Tracking(host.labels, label, message.operation, (args, kwargs), reveal)
+    try:
+        result = tracking.run(lambda: _call(message, function, args, kwargs))
+    except WorkerError:
+        raise
+    except Exception as error:  # noqa: BLE001  # raised again, as what the controller may know of it
+        failure = host.failure(message.operation, error, sources=label, round=message.round)
+        raise failure from failure.__cause__
+    return _Result(host, message, label, tracking).answer(result)
 
 
 class _Result:
     """Keep the tensors of one operation's result and describe them."""
 
-    __slots__ = ("_host", "_ids", "_message", "_private", "_used")
+    __slots__ = ("_host", "_ids", "_label", "_message", "_tracking", "_used")
 
-    def __init__(self, host: Host, message: Execute) -> None:
+    def __init__(
+        self, host: Host, message: Execute, label: Label = PUBLIC, tracking: Tracking | None = None
+    ) -> None:
         self._host = host
         self._message = message
         self._ids = message.result_ids
         self._used = 0
-        self._private = bool(host.store.labels) and host.store.any_private((message.args, message.kwargs))
+        self._label = label
+        self._tracking = tracking
+        for reference in (*_references(message.args), *_references(list(message.kwargs.values()))):
+            # An operation given a list of tensors could return one of them, and so share it unseen.
+            if not isinstance(held := host.store.get(reference.object_id), Tensor):
+                subject = f"{message.operation} on object {reference.object_id}, a {type(held).__name__}"
+                remedy = "Operations are for tensors; run a program on it."
+                raise RefusedByPolicy(host.worker_id, subject, "it is no tensor", remedy)
 
     def answer(self, result: Any) -> Any:
         """Replace each tensor, however deep, by its description."""
@@ -81,8 +131,8 @@ class _Result:
             object_id = self._argument(result)
             if object_id is None:
                 object_id = self._keep(result)
-            if self._private:
-                self._host.store.labels[object_id] = DERIVED
+            if self._tracking is not None:
+                self._host.labels.add(object_id, result, self._tracking.label_of_result(result))
             return describe_tensor(result, object_id)
         if isinstance(result, tuple) and not isinstance(result, torch.Size):
             items = [self.answer(item) for item in result]
@@ -113,7 +163,7 @@ class _Result:
     def _let_out(self, result: Any) -> None:
         kind: EgressKind = "metadata" if self._message.operation in METADATA_AT_WORKER else "data"
         self._host.let_out(
-            kind, result, private=self._private, program=self._message.operation, round=self._message.round
+            kind, result, sources=self._label, program=self._message.operation, round=self._message.round
         )
 
 

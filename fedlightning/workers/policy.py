@@ -1,14 +1,41 @@
-"""What may leave a worker: the questions asked and the owner's rules. Enforcing them is the host's part."""
+"""What may leave a worker: the question, and the two policies everybody needs. Others are in `rules`."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal, Protocol, TypeAlias, get_args
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias, get_args
 
 from typing_extensions import override
 
+if TYPE_CHECKING:
+    from fedlightning.workers.declassify import Mechanism
+
 EgressKind: TypeAlias = Literal["data", "module", "metrics", "metadata"]
 EGRESS_KINDS: tuple[EgressKind, ...] = get_args(EgressKind)
+CONTROLLER = "controller"
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """Name a data owner's contribution to a value.
+
+    Args:
+        worker: Name of the worker where it was registered.
+        owner: The data owner's name, if it has one.
+        tags: The tags that it was registered with.
+        policy: The rules of that worker. They go where the data goes, and are asked there too.
+    """
+
+    worker: str
+    owner: str | None
+    tags: tuple[str, ...]
+    policy: Policy = field(repr=False)
+
+
+Label: TypeAlias = frozenset[Source]
+"""Whose data a value was computed from; empty for what the controller itself sent."""
+
+PUBLIC: Label = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,12 +46,14 @@ class Egress:
         kind: ``data`` (samples, tensors), ``module`` (and optimizer states), ``metrics`` or ``metadata``.
         worker: Name of the worker.
         object_id: Identifier of the object; None for a program's result.
-        program: Name of the program whose result it is; None for an object.
+        program: Name of the program or operation whose result it is; None for an object.
         nbytes: Its size on the wire, in bytes.
         description: For people.
-        tags: The object's tags.
-        private: Whether it is a data owner's, or was computed from what is.
+        tags: The object's own tags.
         round: Federated round, or None outside of rounds.
+        sources: Whose data it was computed from.
+        to: Name of the worker that it would go to, or ``controller``.
+        value: The thing itself, for an owner who wants to see what would leave.
     """
 
     kind: EgressKind
@@ -34,46 +63,68 @@ class Egress:
     nbytes: int
     description: str
     tags: tuple[str, ...]
-    private: bool
     round: int | None
+    sources: Label = PUBLIC
+    to: str = CONTROLLER
+    value: Any = field(default=None, repr=False, compare=False)
+
+    @property
+    def private(self) -> bool:
+        """Whether it is a data owner's, or was computed from what is."""
+        return bool(self.sources)
+
+    @property
+    def contributors(self) -> frozenset[str]:
+        """Names of the workers whose data it was computed from."""
+        return frozenset(source.worker for source in self.sources)
 
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """Say whether something may leave, and by which rule."""
+    """Say whether something may leave.
+
+    Args:
+        allowed: Whether it may.
+        rule: The rule that says so, for the ledger and for errors.
+        mechanism: What it has to pass first, such as noise; None to leave as it is.
+    """
 
     allowed: bool
     rule: str
+    mechanism: Mechanism | None = None
 
 
 class Policy(Protocol):
-    """Decide what may leave a worker."""
+    """Decide what may leave a worker. It is given to a worker when that is made, and stays."""
 
     def decide(self, egress: Egress) -> Decision:
-        """Judge one object or result that is about to leave."""
+        """Judge one object or result that is about to leave.
+
+        Args:
+            egress: What it is.
+        """
 
 
+@dataclass(frozen=True)
 class AllowAll(Policy):
-    """Let everything leave: for trying things out, and for simulations where nobody's data is at stake."""
+    """Let everything leave: for trying things out, and for simulations where nobody's data is at stake.
+
+    A worker with this policy keeps no labels of its own, which costs nothing.
+    """
 
     @override
     def decide(self, egress: Egress) -> Decision:
         return Decision(True, "everything may leave")
 
-    def __repr__(self) -> str:
-        return "AllowAll()"
 
-
+@dataclass(frozen=True)
 class KeepData(Policy):
-    """Keep private data at its worker; model updates, metrics and metadata may leave."""
+    """Keep private data at its worker; model updates, metrics and metadata of reviewed programs may leave."""
 
     @override
     def decide(self, egress: Egress) -> Decision:
         if egress.kind == "data" and egress.private:
             return Decision(False, "private data stays at its worker")
-        return Decision(
-            True, f"{egress.kind} may leave" if egress.kind != "data" else "data that is not private"
-        )
-
-    def __repr__(self) -> str:
-        return "KeepData()"
+        if egress.kind == "data":
+            return Decision(True, "data that is not private")
+        return Decision(True, f"{egress.kind} may leave")

@@ -1,4 +1,4 @@
-"""The objects that one worker holds, with their labels. Who may see them is the policy's business."""
+"""The objects that one worker holds, and what people call them. Whose data they are is in `labels`."""
 
 from __future__ import annotations
 
@@ -12,35 +12,30 @@ from fedlightning.pointers.messages import ObjectDescription, Ref, TensorDescrip
 
 
 @dataclass(frozen=True, slots=True)
-class Label:
-    """Say what is known of an object beside its value.
+class Card:
+    """Say what an object is called.
 
     Args:
         tags: Words to find it by.
         description: For people.
-        private: Whether it is a data owner's, or was computed from what is.
-        owner: The data owner's name, if it has one.
     """
 
     tags: tuple[str, ...] = ()
     description: str = ""
-    private: bool = False
-    owner: str | None = None
 
 
-PLAIN = Label()
-DERIVED = Label(description="computed from private data", private=True)
+NAMELESS = Card()
 
 
 class ObjectStore:
     """Hold a worker's objects by identifier, in the order of their arrival."""
 
     def __init__(self) -> None:
-        # Labels are kept apart: most objects are intermediate results and have none.
+        # Cards are kept apart: most objects are intermediate results and have none.
         self.objects: dict[int, Any] = {}
-        self.labels: dict[int, Label] = {}
+        self.cards: dict[int, Card] = {}
 
-    def put(self, object_id: int, value: Any, label: Label = PLAIN) -> None:
+    def put(self, object_id: int, value: Any, card: Card = NAMELESS) -> None:
         """Place an object.
 
         Raises:
@@ -48,8 +43,8 @@ class ObjectStore:
         """
         if object_id in self.objects:
             raise KeyError(f"object {object_id} exists already")
-        if label is not PLAIN:
-            self.labels[object_id] = label
+        if card != NAMELESS:
+            self.cards[object_id] = card
         self.objects[object_id] = value
 
     def get(self, object_id: int) -> Any:
@@ -65,13 +60,13 @@ class ObjectStore:
 
     def drop(self, object_id: int) -> None:
         """Let an object go; one that is gone already is passed over."""
-        if self.labels:
-            self.labels.pop(object_id, None)
+        if self.cards:
+            self.cards.pop(object_id, None)
         self.objects.pop(object_id, None)
 
-    def label(self, object_id: int) -> Label:
-        """Return an object's label."""
-        return self.labels.get(object_id, PLAIN)
+    def card(self, object_id: int) -> Card:
+        """Return what an object is called."""
+        return self.cards.get(object_id, NAMELESS)
 
     def resolve(self, value: Any) -> Any:
         """Replace each reference in nested tuples, lists and dicts by its object."""
@@ -87,32 +82,20 @@ class ObjectStore:
             return slice(self.resolve(value.start), self.resolve(value.stop), self.resolve(value.step))
         return value
 
-    def any_private(self, value: Any) -> bool:
-        """Tell whether a reference in nested tuples, lists and dicts leads to a private object."""
-        if not self.labels:
-            return False
-        if type(value) is Ref:
-            return self.label(value.object_id).private
-        if isinstance(value, (list, tuple)):
-            return any(map(self.any_private, value))
-        if type(value) is dict:
-            return any(map(self.any_private, value.values()))
-        return False
-
     def with_gradient(self) -> frozenset[int]:
         """Return the identifiers of the tensors that have a gradient."""
         return frozenset(key for key, value in list(self.objects.items()) if _has_gradient(value))
 
     def search(self, tags: tuple[str, ...]) -> list[int]:
         """Return the identifiers of the objects that carry all of the tags."""
-        return [object_id for object_id, label in list(self.labels.items()) if set(tags) <= set(label.tags)]
+        return [object_id for object_id, card in list(self.cards.items()) if set(tags) <= set(card.tags)]
 
     def describe(self, object_id: int) -> TensorDescription | ObjectDescription:
         """Tell what a pointer may know of an object."""
-        value, label = self.get(object_id), self.label(object_id)
+        value, card = self.get(object_id), self.card(object_id)
         if isinstance(value, Tensor):
             return describe_tensor(value, object_id)
-        return ObjectDescription(object_id, type(value).__name__, label.tags, label.description)
+        return ObjectDescription(object_id, type(value).__name__, card.tags, card.description)
 
 
 def _has_gradient(value: Any) -> bool:

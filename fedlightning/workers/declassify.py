@@ -1,0 +1,96 @@
+"""What lifts a label: an aggregate over enough workers, and mechanisms that are plugged in.
+
+An owner's explicit approval is in `approval`. No mechanism is made here: noise for differential privacy is
+for a library that is reviewed for it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from typing_extensions import override
+
+from fedlightning.workers.policy import Decision, Egress
+from fedlightning.workers.rules import Rule, Scope
+
+
+@dataclass(frozen=True)
+class AtLeast(Rule):
+    """Let out what the data of at least so many workers went into; keep what fewer contributed to.
+
+    Labels count who contributed, not how much: a controller that keeps to the protocol learns only
+    aggregates, one that does not can add the zeros of others to what it is after. Where that is to be feared,
+    name the ``programs`` that aggregate, and let contributions come from reviewed programs only.
+
+    Args:
+        workers: How many, at least 2.
+        programs: Names of the programs whose results count; none means that any result or object does.
+
+    Raises:
+        ValueError: Fewer than 2 workers, which would be no aggregate.
+    """
+
+    workers: int
+    programs: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.workers < 2:
+            raise ValueError(f"workers={self.workers} is no aggregate: at least 2 must contribute")
+
+    @override
+    def judge(self, egress: Egress) -> Decision | None:
+        if not egress.private:
+            return None
+        count = len(egress.contributors)
+        if count < self.workers:
+            return Decision(False, f"of {count} worker(s), and only aggregates over {self.workers} may leave")
+        if self.programs and egress.program not in self.programs:
+            return Decision(False, f"no result of {', '.join(self.programs)}, which aggregate")
+        return Decision(True, f"aggregate over {count} workers, at least {self.workers}")
+
+    def __str__(self) -> str:
+        return ", ".join([str(self.workers), *self.programs])
+
+
+class Mechanism(Protocol):
+    """Change a value so that it may leave, such as by clipping and noise within a privacy budget."""
+
+    @property
+    def name(self) -> str:
+        """What it is and with which parameters, for the ledger."""
+
+    def release(self, value: Any, egress: Egress) -> Any:
+        """Return what leaves in place of a value; the value itself must stay unchanged.
+
+        Args:
+            value: What was asked for.
+            egress: Whose data it comes from, and how it would leave.
+
+        Raises:
+            Exception: It may not leave, for instance because the budget is spent. Nothing leaves then.
+        """
+
+
+@dataclass(frozen=True)
+class Through(Scope, Rule):
+    """Let something leave by way of a mechanism, which changes it.
+
+    Args:
+        mechanism: What it passes; the first of the arguments that is not a criterion of `Scope`.
+    """
+
+    mechanism: Mechanism | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.mechanism is None:
+            raise ValueError("mechanism=None: give the mechanism that values must pass")
+
+    @override
+    def judge(self, egress: Egress) -> Decision | None:
+        if self.mechanism is None or not egress.private or not self.covers_all_of(egress):
+            return None
+        return Decision(True, f"through {self.mechanism.name}", self.mechanism)
+
+    __str__ = Scope.__str__

@@ -1,0 +1,240 @@
+"""Whose data an object was computed from. The label lies on the storage: aliases and views share it.
+
+What follows from a label is for the policy to say; how labels spread with operations is in `tracking`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from itertools import count
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import Parameter
+
+from fedlightning.pointers.messages import Ref
+from fedlightning.workers.contents import tensors_in
+from fedlightning.workers.policy import PUBLIC, Label
+
+_books = count()
+
+
+class LabelBook:
+    """Keep the labels of one worker's objects.
+
+    Dense tensors have theirs on the storage, as an attribute of torch's storage object, which lives as long
+    as the memory does; no table of addresses can then mistake new memory for old. Other objects have theirs
+    by identifier.
+
+    Attributes:
+        active: Whether there is any label; as long as there is none, nobody need look for one.
+    """
+
+    def __init__(self) -> None:
+        # A name of its own per book: workers of one process may hold views of the same memory.
+        self._attribute = f"_fedlightning_label_{next(_books)}"
+        self._by_operation = f"{self._attribute}_by_operation"
+        self._of_objects: dict[int, Label] = {}
+        self._of_backward: Label = PUBLIC
+        self._shared = False
+        self.active = False
+
+    def of_tensor(self, tensor: Tensor) -> Label:
+        """Return the label of a tensor's memory, apart from its gradient's."""
+        try:
+            label: Label = tensor.untyped_storage().__dict__.get(self._attribute, PUBLIC)
+        except (NotImplementedError, RuntimeError):
+            return PUBLIC.union(*map(self.of_tensor, _dense_parts(tensor)))
+        return label
+
+    def of(self, object_id: int, value: Any) -> Label:
+        """Return the label of an object with all that it holds, such as gradients."""
+        label = self._of_objects.get(object_id, PUBLIC)
+        return label | self.of_contents(value)
+
+    def of_contents(self, value: Any) -> Label:
+        """Return the union of the labels of the tensors that an object holds, with their gradients.
+
+        That of an object other than a tensor is looked for only if one of its tensors may also be reached
+        without it, by a single operation.
+        """
+        label = PUBLIC
+        if isinstance(value, Tensor) or (self.active and self._shared):
+            for tensor in tensors_in(value):
+                label |= self.of_tensor(tensor)
+                if not tensor.is_leaf and tensor.retains_grad:
+                    label |= self._of_backward
+        return label
+
+    def of_operands(self, sent: Iterable[Any], values: Iterable[Any]) -> Label:
+        """Return the union of the labels of an operation's operands, whose gradients do not count.
+
+        Args:
+            sent: The operands as in the message, with references.
+            values: The same, with the worker's objects in their place.
+        """
+        label = PUBLIC
+        for reference, value in zip(sent, values, strict=True):
+            kind = type(reference)
+            if kind is Ref:
+                own = self.of_tensor(value) if isinstance(value, Tensor) else PUBLIC
+                own = own or self._of_objects.get(reference.object_id, PUBLIC)
+                # The same set again, where operands come from the same data, costs no new one.
+                label = own if not label else label | own if own is not label else label
+            elif kind is list or kind is tuple:
+                label |= self.of_operands(reference, value)
+            elif kind is slice:
+                parts, resolved = (reference.start, reference.stop, reference.step), value
+                label |= self.of_operands(parts, (resolved.start, resolved.stop, resolved.step))
+            elif isinstance(reference, dict):
+                label |= self.of_operands(reference.values(), value.values())
+            elif isinstance(reference, tuple) and not isinstance(reference, torch.Size):
+                label |= self.of_operands(reference, value)
+        return label
+
+    def of_arguments(self, sent: Any, value: Any) -> Label:
+        """Return the union of the labels of a program's arguments, with all that they hold."""
+        return PUBLIC.union(*(self.of(ref.object_id, held) for ref, held in references(sent, value)))
+
+    def add(self, object_id: int, value: Any, label: Label) -> None:
+        """Add to the label of an object; what else shares its memory has it too."""
+        if not label:
+            return
+        self.active = True
+        if not (isinstance(value, Tensor) and self.add_to_tensor(value, label)):
+            self._of_objects[object_id] = self._of_objects.get(object_id, PUBLIC) | label
+
+    def add_to_tensor(self, tensor: Tensor, label: Label, *, by_operation: bool = False) -> bool:
+        """Add to the label of a tensor's memory.
+
+        Args:
+            tensor: Any tensor.
+            label: Whose data went in.
+            by_operation: Whether a single operation did it, and not a reviewed program.
+
+        Returns:
+            Whether it has memory of its own to bear one; sparse and opaque tensors have not.
+        """
+        if not is_dense(tensor):
+            return False
+        attributes = tensor.untyped_storage().__dict__
+        attributes[self._attribute] = attributes.get(self._attribute, PUBLIC) | label
+        if by_operation:
+            attributes[self._by_operation] = True
+        return True
+
+    def written_by_operations(self, value: Any) -> bool:
+        """Tell whether single operations have written private data into the tensors of an object."""
+        if not (self.active and self._shared):
+            return False
+        storages = (tensor.untyped_storage() for tensor in tensors_in(value) if is_dense(tensor))
+        return any(self._by_operation in storage.__dict__ for storage in storages)
+
+    def add_to_arguments(self, sent: Any, value: Any, label: Label) -> None:
+        """Add to the labels of all that a program got together with private data: it may have kept some.
+
+        Args:
+            sent: The arguments as in the message, with references.
+            value: The same, with the worker's objects in their place.
+            label: Whose data it got; nothing to add if it is empty.
+        """
+        if not label:
+            return
+        for reference, held in references(sent, value):
+            self.add(reference.object_id, held, label)
+            if isinstance(held, Tensor):
+                self.add_to_gradients(_leaves([held]), label)
+            elif self._shared:
+                for tensor in tensors_in(held):
+                    self.add_to_tensor(tensor, label)
+
+    def leaves_of(self, roots: Iterable[Any]) -> list[Tensor]:
+        """Return the leaves that a backward would accumulate into, to be asked before there is none left.
+
+        They are found through the graph, because one that no pointer leads to may be found again later.
+
+        Args:
+            roots: Tensors where it starts.
+        """
+        return list(_leaves(roots))
+
+    def add_to_gradients(self, leaves: Iterable[Tensor], label: Label) -> None:
+        """Add to the labels of the gradients that a backward from private values has left.
+
+        Retained gradients of intermediate tensors count as touched by each such backward.
+
+        Args:
+            leaves: What it accumulated into.
+            label: Whose data went in; nothing to add if it is empty.
+        """
+        if not label:
+            return
+        self._of_backward |= label
+        for leaf in leaves:
+            if leaf.grad is not None:
+                self.add_to_tensor(leaf.grad, label, by_operation=True)
+
+    def of_gradient(self, tensor: Tensor) -> Label:
+        """Return what the gradient of a tensor must be taken to contain, beside its own label."""
+        return PUBLIC if tensor.is_leaf else self._of_backward
+
+    def note_result(self, value: Any) -> None:
+        """Note that a program left a result here: a tensor may share memory with the objects it was given."""
+        self._shared = self._shared or isinstance(value, Tensor)
+
+    def forget(self, object_id: int) -> None:
+        """Let go of an object's own label; memory keeps its own as long as it lives."""
+        if self._of_objects:
+            self._of_objects.pop(object_id, None)
+
+
+def is_dense(tensor: Tensor) -> bool:
+    """Tell whether a tensor is an ordinary one, whose memory can bear a label."""
+    return type(tensor) in (Tensor, Parameter) and tensor.layout is torch.strided and not tensor.is_nested
+
+
+def references(sent: Any, value: Any) -> Iterator[tuple[Ref, Any]]:
+    """Find the references in nested tuples, lists and dicts, each with the object that it led to.
+
+    Args:
+        sent: As in the message.
+        value: The same, with objects in place of references.
+    """
+    if type(sent) is Ref:
+        yield sent, value
+    elif isinstance(sent, (list, tuple)):
+        for one, other in zip(sent, value, strict=True):
+            yield from references(one, other)
+    elif isinstance(sent, dict):
+        for key, one in sent.items():
+            yield from references(one, value[key])
+
+
+def _dense_parts(tensor: Tensor) -> tuple[Tensor, ...]:
+    if tensor.layout is torch.sparse_coo:
+        return tensor._indices(), tensor._values()
+    if tensor.layout in (torch.sparse_csr, torch.sparse_bsr):
+        return tensor.crow_indices(), tensor.col_indices(), tensor.values()
+    if tensor.layout in (torch.sparse_csc, torch.sparse_bsc):
+        return tensor.ccol_indices(), tensor.row_indices(), tensor.values()
+    return ()
+
+
+def _leaves(roots: Iterable[Any]) -> Iterator[Tensor]:
+    """Yield the leaves that a backward from these tensors accumulates into."""
+    waiting = []
+    for root in roots:
+        if isinstance(root, Tensor):
+            if root.grad_fn is None:
+                yield root
+            waiting.append(root.grad_fn)
+    seen = set()
+    while waiting:
+        node = waiting.pop()
+        if node is None or node in seen:
+            continue
+        seen.add(node)
+        if hasattr(node, "variable"):
+            yield node.variable
+        waiting.extend(following for following, _ in node.next_functions)

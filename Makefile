@@ -12,10 +12,10 @@ export UV_FIND_LINKS ?= $(PIP_FIND_LINKS)
 export OMP_NUM_THREADS ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lint types pytest clean
+.PHONY: help run test lint types pytest bench-pointers clean
 
 help:  ## Show these targets.
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 run: $(STAMP)  ## Train on digits that live at ten workers (ARGS="experiment=digits_sequential" for another job).
 	$(BIN)/fedlightning-train $(ARGS)
@@ -32,6 +32,9 @@ types: $(STAMP)  ## Check types (strict).
 
 pytest: $(STAMP)  ## Run the tests in two processes.
 	$(BIN)/python -m pytest -n 2 --dist loadgroup
+
+bench-pointers: $(STAMP)  ## Measure what pointers cost against doing without them (two minutes).
+	$(BIN)/python -m benchmarks.pointers
 
 clean:  ## Remove the environment and everything built.
 	rm -rf $(VENV) build dist outputs multirun lightning_logs .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -1,0 +1,154 @@
+"""Measure what pointers cost, against doing the same without them in the same run.
+
+    python -m benchmarks.pointers [--quick]
+
+Ratios are medians over interleaved repetitions on one thread; see `measuring` for how. ``--quick`` only tries
+out that everything can be measured.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import operator
+import os
+from collections.abc import Iterator
+from copy import deepcopy
+from functools import partial
+
+import psutil
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from typing_extensions import override
+
+import fedlightning as fl
+from benchmarks.measuring import FULL, QUICK, Effort, Work, ratio
+from benchmarks.models import Task, cnn, mlp, transformer
+from benchmarks.table import Row, exactly, render
+from fedlightning.pointers import send_module
+from fedlightning.pointers.messages import Message
+from fedlightning.workers import Reply, program
+
+
+class CountingWorker(fl.VirtualWorker):
+    """Count the messages that arrive."""
+
+    messages = 0
+
+    @override
+    def submit(self, message: Message) -> Reply:
+        self.messages += 1
+        return super().submit(message)
+
+
+@program(returns="metrics")
+def train_step(
+    network: nn.Module, optimizer: torch.optim.Optimizer, inputs: Tensor, labels: Tensor
+) -> Tensor:
+    """Take one step of training, with whatever kind of tensors is given."""
+    optimizer.zero_grad()
+    loss = F.cross_entropy(network(inputs), labels)
+    loss.backward()  # type: ignore[no-untyped-call]  # torch's own annotations lack it
+    optimizer.step()
+    return loss.detach()
+
+
+def local_step(task: Task) -> Work:
+    """Prepare steps of training without workers."""
+    network = deepcopy(task.network)
+    optimizer = torch.optim.SGD(network.parameters(), lr=0.01)
+    return lambda: train_step(network, optimizer, task.inputs, task.labels)
+
+
+def step_by_pointers(task: Task, worker: fl.Worker) -> Work:
+    """Prepare the same steps on pointers: each operation is a message."""
+    network = deepcopy(task.network)
+    optimizer = torch.optim.SGD(network.parameters(), lr=0.01)
+    send_module(network, worker)
+    inputs, labels = worker.send(task.inputs), worker.send(task.labels)
+    return lambda: train_step(network, optimizer, inputs, labels)
+
+
+def step_by_program(task: Task, worker: fl.Worker) -> Work:
+    """Prepare the same steps as a program: each step is a message."""
+    network = deepcopy(task.network)
+    optimizer = torch.optim.SGD(network.parameters(), lr=0.01)
+    args = [worker.send(value) for value in (network, optimizer, task.inputs, task.labels)]
+    return lambda: worker.run(train_step, *args)
+
+
+def additions(effort: Effort) -> Iterator[Row]:
+    """Measure `x + y`, where the overhead is all and where it is next to nothing."""
+    worker = fl.VirtualWorker(id="bob")
+    for name, elements, target in (("2 elements", 2, 10.0), ("1e6 elements", 1_000_000, 1.02)):
+        x, y = torch.rand(elements), torch.rand(elements)
+        x_there, y_there = worker.send(x), worker.send(y)
+        spread = ratio(partial(operator.add, x_there, y_there), partial(operator.add, x, y), effort)
+        yield Row(f"x + y, {name}", spread, "x", target)
+
+
+def training_steps(effort: Effort) -> Iterator[Row]:
+    """Measure a step of training in this process: op by op, and as one program."""
+    worker = fl.VirtualWorker(id="bob")
+    baseline = local_step(cnn())
+    yield Row("CNN step, op by op", ratio(step_by_pointers(cnn(), worker), baseline, effort), "x", 1.2)
+    yield Row("CNN step, one program", ratio(step_by_program(cnn(), worker), baseline, effort), "x", 1.03)
+    baseline = local_step(mlp())
+    yield Row("small MLP step, op by op", ratio(step_by_pointers(mlp(), worker), baseline, effort), "x")
+    yield Row("small MLP step, one program", ratio(step_by_program(mlp(), worker), baseline, effort), "x")
+
+
+def messages(effort: Effort) -> Iterator[Row]:
+    """Count the messages of one step, after a first one."""
+    cases = (
+        ("2-layer transformer step, op by op", step_by_pointers, transformer(), 170),
+        ("CNN step, one program", step_by_program, cnn(), 1),
+    )
+    for name, prepare, task, target in cases:
+        worker = CountingWorker(id="bob")
+        step = prepare(task, worker)
+        step()
+        worker.messages = 0
+        step()
+        yield Row(name, exactly(worker.messages), "messages", target)
+
+
+def memory(effort: Effort) -> Iterator[Row]:
+    """Watch what remains of many steps, once the first tenth has filled torch's and Python's own caches."""
+    worker = fl.VirtualWorker(id="bob")
+    step = step_by_pointers(mlp(), worker)
+    process = psutil.Process(os.getpid())
+
+    def holdings() -> tuple[float, int, int]:
+        gc.collect()
+        return process.memory_info().rss / 1e6, len(worker), len(gc.get_objects())
+
+    for _ in range(effort.steps // 10):
+        step()
+    before = holdings()
+    for _ in range(effort.steps):
+        step()
+    megabytes, at_worker, in_python = (
+        after - earlier for after, earlier in zip(holdings(), before, strict=True)
+    )
+    yield Row(f"resident memory gained in {effort.steps:,} steps", exactly(megabytes), "MB", 1.0)
+    yield Row("objects gained at the worker", exactly(at_worker), "objects", 0)
+    yield Row("objects gained in Python", exactly(in_python), "objects", 20)
+
+
+def main() -> None:
+    """Measure everything and print one table."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--quick", action="store_true", help="one call per measurement, to try it out")
+    effort = QUICK if parser.parse_args().quick else FULL
+    torch.set_num_threads(1)
+    fl.TorchHook(torch)
+
+    rows = [row for cases in (memory, additions, training_steps, messages) for row in cases(effort)]
+    print(f"torch {torch.__version__}, one thread, {effort.repetitions} repetitions")
+    print(render(rows))
+
+
+if __name__ == "__main__":
+    main()

@@ -28,10 +28,19 @@ def own_randomness(seed: int | None) -> Iterator[None]:
         yield
         return
     with isolate_rng():
-        torch.manual_seed(seed)
+        _seed_torch(seed)
         np.random.seed([seed & 0xFFFFFFFF, seed >> 32])
         random.seed(seed)
         yield
+
+
+def _seed_torch(seed: int) -> None:
+    # `torch.manual_seed` also queues the seed, with the text of the stack, for each kind of accelerator that
+    # is not in use: without one, that took longer than a small visit, and the queue grew with every visit.
+    if torch.accelerator.is_available():
+        torch.manual_seed(seed)
+    else:
+        torch.default_generator.manual_seed(seed)
 
 
 def capture_global_streams() -> dict[str, Any]:

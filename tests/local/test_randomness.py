@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 
 import numpy as np
+import pytest
 import torch
 
 from fedlightning.local.randomness import own_randomness
@@ -34,6 +35,22 @@ def test_global_streams_are_untouched() -> None:
     with own_randomness(1):
         draw()
     assert draw() == expected
+
+
+def test_a_visit_draws_what_a_seeded_process_would() -> None:
+    with own_randomness(7):
+        drawn = torch.rand(3)
+    torch.manual_seed(7)
+    assert torch.equal(torch.rand(3), drawn)
+
+
+@pytest.mark.skipif(torch.accelerator.is_available(), reason="an accelerator in use takes its seed at once")
+def test_visits_leave_nothing_queued_for_accelerators_that_are_not_there() -> None:
+    before = len(torch.cuda._queued_calls)
+    for seed in range(3):
+        with own_randomness(seed):
+            draw()
+    assert len(torch.cuda._queued_calls) == before
 
 
 def test_without_a_seed_the_global_streams_are_drawn_from() -> None:

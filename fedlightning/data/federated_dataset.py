@@ -31,8 +31,7 @@ class FederatedDataset:
     Raises:
         TypeError: If something else than pointers is given.
         ValueError: If there are no parts, two at the same worker, pointers of one part to different workers
-            or
-            with different numbers of samples, or a part that is not at the worker named for it.
+            or with different numbers of samples, or a part that is not at the worker named for it.
 
     Example:
         >>> from fedlightning.workers import VirtualWorker
@@ -135,9 +134,8 @@ def _place(worker: Worker | None, pointers: Any) -> tuple[Worker, tuple[DataPoin
     if len(places) > 1:
         names = sorted(place.id for place in places)
         raise ValueError(
-            f"One part has pointers to several workers ({', '.join(names)}). Give each worker its own part, "
-            "with all "
-            "of its pointers at that worker."
+            f"One part has pointers to several workers ({', '.join(names)}). Give each worker its own "
+            "part, with all of its pointers at that worker."
         )
     return places.pop(), part
 
@@ -153,7 +151,6 @@ def _count_samples(worker: Worker, pointers: tuple[DataPointer, ...]) -> int:
     if len(counts) > 1:
         raise ValueError(
             f"The tensors at {worker.id!r} have different numbers of samples ({sorted(counts)}). Give "
-            "tensors "
-            "with the same first dimension."
+            "tensors with the same first dimension."
         )
     return counts.pop()

@@ -107,8 +107,7 @@ class FederatedDataLoader:
         tensors = tuple(pointer for pointer in pointers if isinstance(pointer, PointerTensor))
         if len(tensors) != len(pointers):
             raise TypeError(
-                f"The data at {worker_id!r} is a dataset object, which has no batches of pointers. Train on "
-                "it with "
-                "FederatedStrategy or a program, or send tensors (a TensorDataset) instead."
+                f"The data at {worker_id!r} is a dataset object, which has no batches of pointers. Train "
+                "on it with FederatedStrategy or a program, or send tensors (a TensorDataset) instead."
             )
         return tensors

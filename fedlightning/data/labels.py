@@ -48,10 +48,8 @@ def find_labels(dataset: MapStyle, labels: Column | None = None) -> Values:
     if values is None:
         raise ValueError(
             f"labels=None, and no labels were found on dataset={type(dataset).__name__}: it is no "
-            "TensorDataset "
-            f"and has none of {', '.join(LABEL_NAMES)}. Give the partitioner labels=: an array with one "
-            "label "
-            "per sample, or a function that makes one from the dataset."
+            f"TensorDataset and has none of {', '.join(LABEL_NAMES)}. Give the partitioner labels=: an "
+            "array with one label per sample, or a function that makes one from the dataset."
         )
     return _check_classes(values)
 
@@ -87,10 +85,9 @@ def find_column(dataset: MapStyle, column: Column) -> Values:
         values = _stored(dataset, column)
         if values is None:
             raise ValueError(
-                f"column={column!r} was not found on dataset={type(dataset).__name__}. Give the name of one "
-                "of "
-                "its attributes, the position of a tensor in a TensorDataset, or the values themselves: an "
-                "array with one value per sample."
+                f"column={column!r} was not found on dataset={type(dataset).__name__}. Give the name of "
+                "one of its attributes, the position of a tensor in a TensorDataset, or the values "
+                "themselves: an array with one value per sample."
             )
     else:
         values = _as_array(column(dataset) if callable(column) else column)
@@ -148,13 +145,11 @@ def _check_classes(labels: Values) -> Values:
     if labels.ndim != 1:
         raise ValueError(
             f"labels must be one class per sample, shape (N,); got shape {labels.shape}. For one-hot or "
-            "several "
-            "labels per sample give labels= with one class each, such as `one_hot.argmax(1)`."
+            "several labels per sample give labels= with one class each, such as `one_hot.argmax(1)`."
         )
     if labels.dtype.kind not in _CLASS_KINDS:
         raise ValueError(
             f"labels must be classes (integers, booleans or strings), got {labels.dtype}. For regression "
-            "give "
-            "labels= with bins, such as `numpy.digitize(y, numpy.quantile(y, [0.25, 0.5, 0.75]))`."
+            "give labels= with bins, such as `numpy.digitize(y, numpy.quantile(y, [0.25, 0.5, 0.75]))`."
         )
     return labels

@@ -65,15 +65,14 @@ class LoaderSettings:
 
         Raises:
             TypeError: If it is no DataLoader, or one whose batches cannot be divided over workers: an
-                iterable
-                dataset, an iteration of its own, or a sampler of the user's.
+                iterable dataset, an iteration of its own, or a sampler of the user's.
             ValueError: If it makes no batches (``batch_size=None``), or draws with replacement.
         """
         if not isinstance(loader, DataLoader):
             raise TypeError(
                 f"train_dataloader={type(loader).__name__} is no DataLoader. Give a "
-                "torch.utils.data.DataLoader "
-                "to be divided over workers, or a FederatedDataLoader for data that lies at workers already."
+                "torch.utils.data.DataLoader to be divided over workers, or a FederatedDataLoader for "
+                "data that lies at workers already."
             )
         check_map_style(loader.dataset)
         _check_iteration(loader)
@@ -135,8 +134,8 @@ class LoaderSettings:
 def _check_iteration(loader: DataLoader[Any]) -> None:
     if type(loader).__iter__ is not DataLoader.__iter__:
         raise TypeError(
-            f"train_dataloader={type(loader).__name__} iterates in its own way, which would be lost when its "
-            "dataset is divided over workers. Give an ordinary DataLoader with the same dataset and "
+            f"train_dataloader={type(loader).__name__} iterates in its own way, which would be lost when "
+            "its dataset is divided over workers. Give an ordinary DataLoader with the same dataset and "
             "collate_fn."
         )
     if loader.batch_size is None and loader.batch_sampler is None:
@@ -156,18 +155,15 @@ def _check_samplers(loader: DataLoader[Any]) -> None:
         raise TypeError(_own_sampler("sampler", loader.sampler))
     if loader.sampler.replacement or loader.sampler.num_samples != len(loader.sampler.data_source):
         raise ValueError(
-            "sampler=RandomSampler with replacement, or with a num_samples of its own, draws from the whole "
-            "dataset, which no worker has. Use shuffle=True; the strategy's local_steps says how many "
-            "batches "
-            "a worker takes per round."
+            "sampler=RandomSampler with replacement, or with a num_samples of its own, draws from the "
+            "whole dataset, which no worker has. Use shuffle=True; the strategy's local_steps says how "
+            "many batches a worker takes per round."
         )
 
 
 def _own_sampler(argument: str, sampler: object) -> str:
     return (
-        f"{argument}={type(sampler).__name__} chooses among all samples of the dataset, but each worker has "
-        "only "
-        "its own. Use shuffle=True or shuffle=False; who has which samples is for the strategy's partition= "
-        "to "
-        "say, such as Explicit(indices)."
+        f"{argument}={type(sampler).__name__} chooses among all samples of the dataset, but each worker "
+        "has only its own. Use shuffle=True or shuffle=False; who has which samples is for the strategy's "
+        "partition= to say, such as Explicit(indices)."
     )

@@ -32,9 +32,8 @@ def check_map_style(dataset: object) -> int:
     if isinstance(dataset, IterableDataset):
         raise TypeError(
             f"dataset={kind} is an IterableDataset: its samples have no numbers, so they cannot be divided "
-            "over "
-            "workers. Give a map-style dataset, with __len__ and __getitem__; `list(dataset)` makes one of a "
-            "stream that fits into memory."
+            "over workers. Give a map-style dataset, with __len__ and __getitem__; `list(dataset)` makes "
+            "one of a stream that fits into memory."
         )
     if not isinstance(dataset, Sized) or not hasattr(dataset, "__getitem__"):
         raise TypeError(

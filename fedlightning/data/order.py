@@ -78,8 +78,7 @@ class BatchOrder:
         if self.num_batches == 0:
             raise ValueError(
                 f"drop_last=True leaves no batch of batch_size={self.batch_size} in {self.num_samples} "
-                "samples. Use "
-                "drop_last=False, a smaller batch_size, or fewer workers."
+                "samples. Use drop_last=False, a smaller batch_size, or fewer workers."
             )
 
 

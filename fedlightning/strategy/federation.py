@@ -68,8 +68,8 @@ class Federation:
         if empty:
             raise ValueError(
                 f"workers {empty} have no full batch to train on: their shards are smaller than the batch "
-                "size, and drop_last=True drops the rest. Use drop_last=False, a smaller batch_size or fewer "
-                "workers."
+                "size, and drop_last=True drops the rest. Use drop_last=False, a smaller batch_size or "
+                "fewer workers."
             )
 
     @property

@@ -28,9 +28,8 @@ def make_synthetic(
 
     For worker k: ``u_k ~ N(0, alpha)``; ``W_k, b_k ~ N(u_k, 1)``; ``B_k ~ N(0, beta)``;
     ``v_k ~ N(B_k, 1)``; ``x ~ N(v_k, Sigma)`` with ``Sigma_jj = j ** -1.2``; ``y = argmax(W_k x + b_k)``.
-    Alpha
-    says how much the workers' models differ, beta how much their inputs do. As in the authors' program, which
-    made the published sets (0, 0), (0.5, 0.5) and (1, 1), both are standard deviations; sizes are
+    Alpha says how much the workers' models differ, beta how much their inputs do. As in the authors' program,
+    which made the published sets (0, 0), (0.5, 0.5) and (1, 1), both are standard deviations; sizes are
     ``floor(LogNormal(4, 2)) + 50``.
 
     Source: Li et al. 2020, "Federated Optimization in Heterogeneous Networks", section 5.1 and appendix C.1.
@@ -41,8 +40,7 @@ def make_synthetic(
         beta: Spread of the inputs, non-negative.
         num_workers: Number of workers, 30 in the paper.
         iid: Whether all workers share one model and inputs of mean 0 ("Synthetic IID"); alpha and beta then
-            have
-            no effect.
+            have no effect.
         max_samples: Most samples of a worker; None keeps the long tail (thousands).
         seed: Seed of all draws.
 

@@ -52,8 +52,7 @@ class Partition:
         if self.worker_names is not None and sorted(worker_ids) != sorted(self.worker_names):
             raise ValueError(
                 f"workers={list(worker_ids)}, but the partition names {list(self.worker_names)}. Give "
-                "workers "
-                "with these ids, or let the strategy make them."
+                "workers with these ids, or let the strategy make them."
             )
         if len(worker_ids) != len(self):
             raise ValueError(
@@ -123,8 +122,8 @@ class Partitioner(ABC):
         if num_workers > num_samples:
             raise ValueError(
                 f"num_workers={num_workers} is more than the {num_samples} samples of "
-                f"dataset={type(dataset).__name__}: some workers would have none. Use at most {num_samples} "
-                "workers, or more data."
+                f"dataset={type(dataset).__name__}: some workers would have none. Use at most "
+                f"{num_samples} workers, or more data."
             )
         rng = np.random.default_rng(derive_seed(seed if self.seed is None else self.seed, "partition"))
         parts = self.partition(dataset, num_workers, rng)
@@ -143,8 +142,7 @@ class Partitioner(ABC):
         if num_workers not in (None, len(names)):
             raise ValueError(
                 f"num_workers={num_workers}, but {type(self).__name__} finds {len(names)} workers in the "
-                "data. Give "
-                f"{len(names)} workers or none, or merge groups in the column."
+                f"data. Give {len(names)} workers or none, or merge groups in the column."
             )
         return len(names)
 
@@ -171,20 +169,17 @@ def check_partition(parts: Sequence[Indices], num_samples: int) -> list[Indices]
     if every.min() < 0 or every.max() >= num_samples:
         raise ValueError(
             f"Sample numbers must lie in [0, {num_samples}), got {every.min()} to {every.max()}: these "
-            "indices "
-            "belong to another dataset."
+            "indices belong to another dataset."
         )
     copies = np.bincount(every, minlength=num_samples)
     if copies.max() > 1:
         raise ValueError(
             f"Sample {copies.argmax()} occurs {copies.max()} times; each must lie at exactly one worker. "
-            "Remove the "
-            "repetitions."
+            "Remove the repetitions."
         )
     if copies.min() == 0:
         raise ValueError(
             f"{(copies == 0).sum()} of {num_samples} samples (the first is {copies.argmin()}) lie at no "
-            "worker. "
-            "Assign them, or give a `torch.utils.data.Subset` without them."
+            "worker. Assign them, or give a `torch.utils.data.Subset` without them."
         )
     return sorted_parts

@@ -93,8 +93,7 @@ class ClassesPerWorker(Partitioner):
             if size < number:
                 raise ValueError(
                     f"k={self.k} with {num_workers} workers makes {number} holders of class {label}, which "
-                    "has "
-                    f"{size} samples. Use a smaller k or fewer workers."
+                    f"has {size} samples. Use a smaller k or fewer workers."
                 )
         return divide_among_holders(labels, held, rng)
 
@@ -106,6 +105,6 @@ class ClassesPerWorker(Partitioner):
         if self.k * num_workers < num_classes:
             raise ValueError(
                 f"k={self.k} classes at each of {num_workers} workers cannot hold {num_classes} classes: "
-                "samples "
-                f"would be left over. Use k of at least {-(-num_classes // num_workers)}, or more workers."
+                f"samples would be left over. Use k of at least {-(-num_classes // num_workers)}, or more "
+                "workers."
             )

@@ -73,7 +73,7 @@ def check_minimum(minimum: int, num_samples: int, num_workers: int) -> None:
     """
     if minimum * num_workers > num_samples:
         raise ValueError(
-            f"min_samples={minimum} for each of {num_workers} workers needs {minimum * num_workers} samples, "
-            "got "
-            f"{num_samples}. Use min_samples of at most {num_samples // num_workers}, or fewer workers."
+            f"min_samples={minimum} for each of {num_workers} workers needs {minimum * num_workers} "
+            f"samples, got {num_samples}. Use min_samples of at most {num_samples // num_workers}, or "
+            "fewer workers."
         )

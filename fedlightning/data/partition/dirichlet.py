@@ -45,9 +45,8 @@ def draw_equal_sizes(
     """Fill workers of equal size, one after another, each by its own Dirichlet draw over the classes.
 
     Worker j draws ``q_j ~ Dir(alpha * p)``, p being the share of each class in the data, then its samples
-    one by
-    one without replacement, class by ``q_j``, renormalised over the classes that are left (Hsu, Qi and Brown
-    2019, section 3). Late workers get what early ones left.
+    one by one without replacement, class by ``q_j``, renormalised over the classes that are left (Hsu, Qi and
+    Brown 2019, section 3). Late workers get what early ones left.
 
     Args:
         labels: One class per sample, shape ``(N,)``.

@@ -50,9 +50,8 @@ class Explicit(Partitioner):
         lists = list(self.indices.values()) if isinstance(self.indices, Mapping) else list(self.indices)
         if len(lists) != num_workers:
             raise ValueError(
-                f"num_workers={num_workers}, but indices lists the samples of {len(lists)} workers; give one "
-                "list "
-                "per worker."
+                f"num_workers={num_workers}, but indices lists the samples of {len(lists)} workers; give "
+                "one list per worker."
             )
         return [_as_numbers(samples) for samples in lists]
 

@@ -20,8 +20,7 @@ class Natural(Partitioner):
 
     Args:
         column: The group of each sample: an array of shape ``(N,)``, the name of an attribute or column of
-            the
-            dataset, the position of a tensor in a `TensorDataset`, or a function from the dataset to an
+            the dataset, the position of a tensor in a `TensorDataset`, or a function from the dataset to an
             array.
 
     Example:

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from fedlightning.callbacks.federation import WorkerReport
-
-_BARS = "▁▂▃▄▅▆▇█"
-_UNITS = ("B", "kB", "MB", "GB", "TB")
+from fedlightning.strategy.wording import bars, human_bytes
 
 
 @dataclass(frozen=True)
@@ -47,31 +45,6 @@ def make_report(workers: Sequence[WorkerReport], global_metrics: Mapping[str, fl
             human_bytes(sum(worker.received_bytes for worker in workers)),
         ),
     )
-
-
-def bars(counts: Iterable[int]) -> str:
-    """Draw one bar per count, its height the share of the largest; none at all is a dot.
-
-    Example:
-        >>> bars([8, 0, 4, 1])
-        '█·▄▁'
-    """
-    counts = list(counts)
-    top = max(counts, default=0)
-    return "".join(_BARS[-(-count * len(_BARS) // top) - 1] if count else "·" for count in counts)
-
-
-def human_bytes(count: int) -> str:
-    """Write a number of bytes with three significant digits.
-
-    Example:
-        >>> human_bytes(999), human_bytes(19_256), human_bytes(1_500_000)
-        ('999 B', '19.3 kB', '1.5 MB')
-    """
-    value, unit = float(count), 0
-    while value >= 999.5 and unit < len(_UNITS) - 1:
-        value, unit = value / 1000, unit + 1
-    return f"{value:.3g} {_UNITS[unit]}"
 
 
 def _row(worker: WorkerReport, labels: Sequence[int], metrics: Sequence[str]) -> tuple[str, ...]:

@@ -2,6 +2,17 @@
 
 from fedlightning.strategy.errors import NotFederatable, RoundFailed
 from fedlightning.strategy.federated import FederatedStrategy
-from fedlightning.strategy.history import RoundRecord, WorkerSummary
+from fedlightning.strategy.history import Evaluation, History
+from fedlightning.strategy.records import RoundRecord, VisitRecord, VisitStart, WorkerSummary
 
-__all__ = ["FederatedStrategy", "NotFederatable", "RoundFailed", "RoundRecord", "WorkerSummary"]
+__all__ = [
+    "Evaluation",
+    "FederatedStrategy",
+    "History",
+    "NotFederatable",
+    "RoundFailed",
+    "RoundRecord",
+    "VisitRecord",
+    "VisitStart",
+    "WorkerSummary",
+]

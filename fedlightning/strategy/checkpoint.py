@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict
 from typing import Any
 
 import torch
@@ -11,7 +10,6 @@ import torch
 from fedlightning.algorithms import Plan
 from fedlightning.strategy.errors import NotFederatable
 from fedlightning.strategy.federation import Federation
-from fedlightning.strategy.history import RoundRecord
 from fedlightning.strategy.settings import FederationSettings
 
 FORMAT = 1
@@ -92,13 +90,3 @@ def check_format(saved: Mapping[str, Any]) -> None:
             f"the checkpoint's federation has format {saved.get('format')!r}, and this version of "
             f"fedlightning reads format {FORMAT}. Use the version that wrote it."
         )
-
-
-def rows_of(history: list[RoundRecord]) -> list[dict[str, Any]]:
-    """Return a history as plain values."""
-    return [asdict(record) for record in history]
-
-
-def history_of(rows: list[dict[str, Any]]) -> list[RoundRecord]:
-    """Return the history that ``rows_of`` wrote."""
-    return [RoundRecord(**{**row, "workers": tuple(row["workers"])}) for row in rows]

@@ -40,19 +40,19 @@ from fedlightning.strategy.checkpoint import (
     FederationState,
     check_format,
     check_identity,
-    history_of,
     identity_of,
-    rows_of,
 )
 from fedlightning.strategy.errors import NotFederatable
+from fedlightning.strategy.events import Audience
 from fedlightning.strategy.federation import (
     Federation,
     shards_of_federated_loader,
     shards_of_ordinary_loader,
 )
-from fedlightning.strategy.history import RoundRecord, WorkerSummary
+from fedlightning.strategy.history import History
 from fedlightning.strategy.optimization import Optimization
 from fedlightning.strategy.plan_loader import PlanLoader
+from fedlightning.strategy.records import RoundRecord, WorkerSummary
 from fedlightning.strategy.refusals import (
     refuse_federated_evaluation,
     refuse_unsupported,
@@ -134,7 +134,7 @@ class FederatedStrategy(SingleDeviceStrategy):
             seed=seed,
         )
         self.current_plan: Plan | None = None
-        self.history: list[RoundRecord] = []
+        self.history = History()
         self._state = FederationState()
         self._server = ServerUpdate(server_optimizer)
         self._federation: Federation | None = None
@@ -145,6 +145,8 @@ class FederatedStrategy(SingleDeviceStrategy):
         self._resume: Mapping[str, Any] | None = None
         self._accumulate = 1
         self._traffic = Traffic()
+        self._audience = Audience()
+        self._ended: RoundRecord | None = None
 
     # What a user reads.
 
@@ -188,11 +190,11 @@ class FederatedStrategy(SingleDeviceStrategy):
             refuse_unsupported(trainer, self.lightning_module, self.settings)
             lightning_calls.PassPlansBy.install(self.lightning_module, Plan)
             self._state.start(self.settings.seed)
-            self.history = []
+            self.history = History()
             self._take_accumulation_over()
             if self._resume is not None:
                 self._state.load_state_dict(self._resume["state"])
-                self.history = history_of(self._resume["history"])
+                self.history = History.from_state(self._resume["history"])
         super().setup(trainer)
         if fitting:
             self._server.prepare(self._parameters)
@@ -291,6 +293,8 @@ class FederatedStrategy(SingleDeviceStrategy):
                 "local_steps=1 each would be a round of its own. Use local_steps=2 or more, or local_epochs."
             )
         self._traffic.start_round()
+        self._audience = Audience(self._trainer)
+        self._audience.tell("on_round_start", plan)
         self._visiting = True
         try:
             with lightning_calls.counted_as_one_step(self._lightning_optimizers):
@@ -301,6 +305,8 @@ class FederatedStrategy(SingleDeviceStrategy):
         loss = self._result.loss
         if self._steps_at_controller:
             self._complete_round()
+            if lightning_calls.only_accumulates(self._trainer):
+                self._announce_end()
         elif not self.lightning_module.automatic_optimization:
             self._server.set_pseudo_gradients(self._parameters, _complete(self._result.average))
             self._take_average_over()
@@ -315,6 +321,7 @@ class FederatedStrategy(SingleDeviceStrategy):
                 module,
                 passes_batch_idx=passes_batch_idx,
                 accumulate=self._trainer.accumulate_grad_batches,
+                audience=self._audience,
             )
         manual = not module.automatic_optimization
         optimization = Optimization(
@@ -328,6 +335,7 @@ class FederatedStrategy(SingleDeviceStrategy):
             optimization,
             passes_batch_idx=passes_batch_idx,
             accumulate=self._accumulate,
+            audience=self._audience,
         )
 
     @override
@@ -361,8 +369,12 @@ class FederatedStrategy(SingleDeviceStrategy):
         **kwargs: Any,
     ) -> Any:
         """Run the round and take it over into the global module: the user's optimizer, or the server's."""
-        if self._visiting or self._steps_at_controller:
+        if self._visiting:
             return super().optimizer_step(optimizer, closure, model, **kwargs)
+        if self._steps_at_controller:
+            output = super().optimizer_step(optimizer, closure, model, **kwargs)
+            self._announce_end()
+            return output
         loss = closure()
         self._take_average_over()
         return loss
@@ -372,6 +384,7 @@ class FederatedStrategy(SingleDeviceStrategy):
         assert self._result is not None
         self._server.apply(self._parameters, _complete(self._result.average))
         self._complete_round()
+        self._announce_end()
         self._result = None
 
     @torch.no_grad()
@@ -383,7 +396,22 @@ class FederatedStrategy(SingleDeviceStrategy):
         for buffer, mean in zip(self.lightning_module.buffers(), self._result.buffers, strict=True):
             buffer.copy_(mean)
         self._state.complete(self.current_plan)
-        self.history.append(record_of(self.current_plan, self._result, self._traffic))
+        self._ended = record_of(self.current_plan, self._result, self._traffic)
+        self.history.add_round(self._ended, self._result.visits)
+
+    def _announce_end(self) -> None:
+        """Tell of a round's end, once the global module holds its result."""
+        ended, self._ended = self._ended, None
+        if ended is not None:
+            self._audience.tell("on_round_end", ended)
+
+    def on_validation_end(self) -> None:
+        """Enter the validation in the history."""
+        self._enter_evaluation()
+
+    def _enter_evaluation(self) -> None:
+        if self._trainer.state.fn == TrainerFn.FITTING and not self._trainer.sanity_checking:
+            self.history.add_evaluation(self._state.round, lightning_calls.evaluated_metrics(self._trainer))
 
     # Checkpoints.
 
@@ -392,6 +420,8 @@ class FederatedStrategy(SingleDeviceStrategy):
         self, checkpoint: dict[str, Any], filepath: _PATH, storage_options: Any | None = None
     ) -> None:
         """Save the federation along with everything that Lightning saves."""
+        if self._trainer.validating:  # a checkpoint of a validation's end comes before our own hook
+            self._enter_evaluation()
         if self._plans is not None:
             checkpoint["federation"] = self._federation_state(self._plans)
         super().save_checkpoint(checkpoint, filepath, storage_options)
@@ -406,7 +436,7 @@ class FederatedStrategy(SingleDeviceStrategy):
             "server_optimizer": self._server.state_dict(),
             "workers": self.federation.state_dict(),
             "global_streams": capture_global_streams(),
-            "history": rows_of(self.history),
+            "history": self.history.state_dict(),
         }
 
     @override

@@ -1,50 +1,188 @@
-"""What happened, for people: one record per round, one summary per worker. Data only."""
+"""The history of a run, to read, to save and to go on with. What is in a record is for `records`."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+import csv
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
+from os import PathLike
+from typing import Any, Literal, overload
+
+from typing_extensions import override
+
+from fedlightning.strategy.records import RoundRecord, VisitRecord
+from fedlightning.strategy.wording import counted, human_bytes
+
+MAX_NAMED_WORKERS = 20
+"""Cohorts up to this size are recorded worker by worker; of larger ones, the spread is."""
+
+Table = Literal["rounds", "visits", "evaluations"]
 
 
 @dataclass(frozen=True)
-class RoundRecord:
-    """One completed round.
+class Evaluation:
+    """One validation of the global module.
 
     Args:
-        round: Its number, from 0.
-        workers: Names of the cohort.
-        steps: Local steps, over the whole cohort.
-        loss: Mean training loss; ``None`` where every step was skipped.
-        metrics: Values given to ``self.log`` during the round, combined over the cohort.
-        bytes_up: Bytes that left the workers.
-        bytes_down: Bytes that were sent to the workers.
+        rounds: Rounds trained before it.
+        metrics: What ``validation_step`` logged, by name.
     """
 
-    round: int
-    workers: tuple[str, ...]
-    steps: int
-    loss: float | None
+    rounds: int
     metrics: Mapping[str, float]
-    bytes_up: int
-    bytes_down: int
 
 
-@dataclass(frozen=True)
-class WorkerSummary:
-    """One worker at the end of a run.
+class History(Sequence[RoundRecord]):
+    """Keep what happened in a run: a sequence of its rounds, and beside them visits and evaluations.
 
-    Args:
-        worker: Its name.
-        samples: Number of its samples.
-        label_counts: Samples of each label; empty where its data has no labels.
-        metrics: What the global module's ``validation_step`` logs on the worker's own data.
-        sent_bytes: Bytes that left the worker.
-        received_bytes: Bytes that were sent to it.
+    Visits are kept for cohorts up to `MAX_NAMED_WORKERS`, so that the history of a large federation does not
+    outgrow its module. The history is part of every checkpoint.
+
+    Example:
+        >>> history = History()
+        >>> history.add_round(RoundRecord(0, ("bob",), 5, 0.7, {"train/acc": 0.5}, 1000, 2000), [])
+        >>> history
+        History(1 round, 1 worker, loss 0.7, 1 kB up, 2 kB down)
+        >>> history[-1].loss
+        0.7
     """
 
-    worker: str
-    samples: int
-    label_counts: Mapping[int, int]
-    metrics: Mapping[str, float]
-    sent_bytes: int
-    received_bytes: int
+    def __init__(self) -> None:
+        self._rounds: list[RoundRecord] = []
+        self._visits: list[VisitRecord] = []
+        self._evaluations: list[Evaluation] = []
+
+    @overload
+    def __getitem__(self, index: int) -> RoundRecord: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[RoundRecord]: ...
+    @override
+    def __getitem__(self, index: int | slice) -> RoundRecord | list[RoundRecord]:
+        return self._rounds[index]
+
+    @override
+    def __len__(self) -> int:
+        return len(self._rounds)
+
+    @override
+    def __iter__(self) -> Iterator[RoundRecord]:
+        return iter(self._rounds)
+
+    @property
+    def visits(self) -> tuple[VisitRecord, ...]:
+        """The visits of all rounds whose cohort was small enough."""
+        return tuple(self._visits)
+
+    @property
+    def evaluations(self) -> tuple[Evaluation, ...]:
+        """The validations of the global module."""
+        return tuple(self._evaluations)
+
+    def add_round(self, record: RoundRecord, visits: Sequence[VisitRecord]) -> None:
+        """Enter a completed round.
+
+        Args:
+            record: The round.
+            visits: Its visits, of which those of a large cohort are not kept.
+        """
+        self._rounds.append(record)
+        if len(visits) <= MAX_NAMED_WORKERS:
+            self._visits.extend(visits)
+
+    def add_evaluation(self, rounds: int, metrics: Mapping[str, float]) -> None:
+        """Enter a validation; another one after the same number of rounds takes its place.
+
+        Args:
+            rounds: Rounds trained before it.
+            metrics: What was logged.
+        """
+        if self._evaluations and self._evaluations[-1].rounds == rounds:
+            self._evaluations.pop()
+        self._evaluations.append(Evaluation(rounds, dict(metrics)))
+
+    def rows(self, of: Table = "rounds") -> list[dict[str, Any]]:
+        """Return one flat record per round, visit or evaluation, e.g. for ``pandas.DataFrame(...)``.
+
+        Args:
+            of: Which of them. Metrics become columns of their own; a row without one leaves it out.
+        """
+        return [_flat(record) for record in self._table(of)]
+
+    def to_csv(self, path: str | PathLike[str], of: Table = "rounds") -> None:
+        """Write the history to a file of comma-separated values, in UTF-8.
+
+        Args:
+            path: Where to; a file there is replaced.
+            of: What a row is: a round, a visit to a worker, or an evaluation.
+        """
+        rows = self.rows(of)
+        with open(path, "w", newline="", encoding="utf-8") as file:
+            writer = csv.DictWriter(file, list(dict.fromkeys(name for row in rows for name in row)))
+            writer.writeheader()
+            writer.writerows(rows)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the history as plain values, visits in columns since there are many of them."""
+        columns = [field.name for field in fields(VisitRecord)]
+        return {
+            "rounds": [asdict(record) for record in self._rounds],
+            "visits": {name: [getattr(visit, name) for visit in self._visits] for name in columns},
+            "evaluations": [asdict(evaluation) for evaluation in self._evaluations],
+        }
+
+    @classmethod
+    def from_state(cls, state: Mapping[str, Any] | Sequence[Mapping[str, Any]]) -> History:
+        """Return the history that was saved.
+
+        Args:
+            state: What ``state_dict`` returned; or the rounds alone, as the first checkpoints had them.
+        """
+        if not isinstance(state, Mapping):
+            state = {"rounds": state}
+        history = cls()
+        history._rounds = [
+            RoundRecord(**{**row, "workers": tuple(row["workers"])}) for row in state["rounds"]
+        ]
+        visits = state.get("visits", {})
+        history._visits = [
+            VisitRecord(**dict(zip(visits, values, strict=True)))
+            for values in zip(*visits.values(), strict=True)
+        ]
+        history._evaluations = [Evaluation(**row) for row in state.get("evaluations", [])]
+        return history
+
+    def _table(self, of: Table) -> Sequence[RoundRecord | VisitRecord | Evaluation]:
+        tables: dict[str, Sequence[RoundRecord | VisitRecord | Evaluation]] = {
+            "rounds": self._rounds,
+            "visits": self._visits,
+            "evaluations": self._evaluations,
+        }
+        if of not in tables:
+            raise ValueError(f"of={of!r} is no table of a history. Use one of {', '.join(tables)}.")
+        return tables[of]
+
+    @override
+    def __repr__(self) -> str:
+        if not self._rounds:
+            return "History(no round yet)"
+        workers = {name for record in self._rounds for name in record.workers}
+        loss = self._rounds[-1].loss
+        parts = [
+            counted(len(self), "round"),
+            counted(len(workers), "worker"),
+            *([f"loss {loss:.4g}"] if loss is not None else []),
+            f"{human_bytes(sum(record.bytes_up for record in self))} up",
+            f"{human_bytes(sum(record.bytes_down for record in self))} down",
+        ]
+        return f"History({', '.join(parts)})"
+
+
+def _flat(record: RoundRecord | VisitRecord | Evaluation) -> dict[str, Any]:
+    """Turn a record into a row: names joined, metrics and spread as columns."""
+    row: dict[str, Any] = {}
+    for name, value in asdict(record).items():
+        if isinstance(value, dict):
+            row |= {f"spread/{key}" if name == "spread" else key: number for key, number in value.items()}
+        else:
+            row[name] = " ".join(value) if name == "workers" else value
+    return row

@@ -6,13 +6,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 import lightning.pytorch as pl
 import torch
 from lightning.pytorch.core.hooks import DataHooks
 from lightning.pytorch.core.optimizer import LightningOptimizer, do_nothing_closure
+from lightning.pytorch.profilers import Profiler
 from lightning.pytorch.utilities.model_helpers import is_overridden
 from lightning.pytorch.utilities.signature_utils import is_param_in_hook_signature
 
@@ -41,6 +42,25 @@ def devices_of(trainer: pl.Trainer) -> list[torch.device]:
     """Return the devices that ``Trainer(accelerator=..., devices=...)`` chose."""
     devices = trainer._accelerator_connector._parallel_devices
     return [torch.device("cpu") if isinstance(device, (int, str)) else device for device in devices]
+
+
+def profiled(trainer: pl.Trainer, action: str) -> AbstractContextManager[None]:
+    """Time a block with the Trainer's profiler."""
+    profiler: Profiler = getattr(trainer, "profiler")  # noqa: B009 - untyped, set by a connector
+    return profiler.profile(action)
+
+
+def only_accumulates(trainer: pl.Trainer) -> bool:
+    """Tell whether the current batch's gradients are accumulated without a step of the optimizer."""
+    return trainer.fit_loop._should_accumulate()
+
+
+def evaluated_metrics(trainer: pl.Trainer) -> dict[str, float]:
+    """Return what the validation that is ending has logged, without what training has."""
+    results = trainer._results
+    if results is None:
+        return {}
+    return {name: float(value) for name, value in results.metrics(on_step=False)["callback"].items()}
 
 
 def takes_dataloader_iter(module: pl.LightningModule) -> bool:

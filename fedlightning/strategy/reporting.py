@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 
 import lightning.pytorch as pl
+import numpy as np
 
 from fedlightning.algorithms import Plan
 from fedlightning.local.evaluation import count_labels, evaluate_locally
 from fedlightning.local.metrics import merge_states, metric_at, put_states, take_states
 from fedlightning.strategy.federation import Member
-from fedlightning.strategy.history import RoundRecord, WorkerSummary
+from fedlightning.strategy.records import RoundRecord, VisitRecord, WorkerSummary
 from fedlightning.strategy.rounds import RoundResult
 from fedlightning.workers import Worker
 
@@ -88,7 +89,42 @@ def record_of(plan: Plan, result: RoundResult, traffic: Traffic) -> RoundRecord:
         metrics={logged.name: float(logged.value) for logged in result.logs if logged.value is not None},
         bytes_up=up,
         bytes_down=down,
+        spread=spread_of(result.visits),
     )
+
+
+def spread_of(visits: Sequence[VisitRecord]) -> dict[str, float]:
+    """Return how each metric differs over the visits of a round: minimum, 10th percentile, deviation.
+
+    Args:
+        visits: The visits; every worker counts alike, since the question is how the worst fare.
+
+    Returns:
+        ``<metric>_min``, ``<metric>_p10`` and ``<metric>_std`` (of the population) for each metric, or for
+        the loss where nothing was logged. Empty for fewer than two visits.
+    """
+    if len(visits) < 2:
+        return {}
+    values: dict[str, list[float]] = {}
+    for visit in visits:
+        for name, value in metrics_or_loss(visit).items():
+            values.setdefault(name, []).append(value)
+    return {
+        f"{name}_{kind}": float(number)
+        for name, column in values.items()
+        for kind, number in (
+            ("min", np.min(column)),
+            ("p10", np.percentile(column, 10)),
+            ("std", np.std(column)),
+        )
+    }
+
+
+def metrics_or_loss(visit: VisitRecord) -> Mapping[str, float]:
+    """Return what a visit logged, or its loss where that is nothing."""
+    if visit.metrics or visit.loss is None:
+        return visit.metrics
+    return {"loss": visit.loss}
 
 
 def summarize(member: Member, module: pl.LightningModule) -> WorkerSummary:

@@ -23,9 +23,12 @@ from fedlightning.local.metrics import MetricState, put_states, take_states
 from fedlightning.local.training import train_locally
 from fedlightning.local.visit import Visit, VisitReport
 from fedlightning.strategy.errors import RoundFailed
+from fedlightning.strategy.events import Audience
 from fedlightning.strategy.federation import Federation, Member
 from fedlightning.strategy.optimization import Optimization
+from fedlightning.strategy.records import VisitRecord
 from fedlightning.strategy.snapshot import ModuleSnapshot
+from fedlightning.strategy.visits import VisitBook
 from fedlightning.workers import RemoteError, in_round
 from fedlightning.workers.random import derive_seed
 
@@ -40,6 +43,7 @@ class RoundResult:
         loss: Mean training loss, weighted like the average; ``None`` where every step was skipped.
         logs: What ``self.log`` was given, combined over steps and workers.
         metrics: States of torchmetrics, one group per worker; empty where they travelled in the module.
+        visits: What is known of each visit, in order.
     """
 
     average: Sequence[Tensor | None]
@@ -47,6 +51,7 @@ class RoundResult:
     loss: Tensor | None
     logs: tuple[LoggedValue, ...]
     metrics: tuple[tuple[MetricState, ...], ...]
+    visits: tuple[VisitRecord, ...]
 
 
 class Round(ABC):
@@ -57,15 +62,23 @@ class Round(ABC):
         module: The global module. It is always back, with the parameters that it had, when a round ends.
         passes_batch_idx: Whether ``training_step`` takes a ``batch_idx``.
         accumulate: Batches whose gradients are accumulated into one step of an optimizer.
+        audience: Who is told of each visit; nobody, unless given.
     """
 
     def __init__(
-        self, federation: Federation, module: pl.LightningModule, *, passes_batch_idx: bool, accumulate: int
+        self,
+        federation: Federation,
+        module: pl.LightningModule,
+        *,
+        passes_batch_idx: bool,
+        accumulate: int,
+        audience: Audience | None = None,
     ) -> None:
         self._federation = federation
         self._module = module
         self._passes_batch_idx = passes_batch_idx
         self._accumulate = accumulate
+        self._audience = audience or Audience()
 
     @abstractmethod
     def _work(self, member: Member, visit: Visit) -> VisitReport:
@@ -94,14 +107,17 @@ class Round(ABC):
         metrics = take_states(self._module)
         updates, buffers = ParameterMean(), BufferMean()
         reports: list[tuple[VisitReport, int]] = []
+        visits = VisitBook(self._module, self._audience, plan.round)
         try:
             for assignment in plan.assignments:
                 member = self._federation.members[assignment.worker]
+                visits.begin(member, assignment)
                 report = self._visit(member, assignment, plan, separates_metrics=several)
                 updates.add(self._came_back(), member.samples)
                 buffers.add(list(self._module.buffers()), member.samples)
                 reports.append((report, member.samples))
                 start.restore()
+                visits.end(member, report)
         except BaseException:
             start.restore()
             put_states(self._module, metrics)
@@ -114,6 +130,7 @@ class Round(ABC):
             loss=_mean_loss(reports),
             logs=combine_logs(report.logs for report, _ in reports),
             metrics=tuple(report.metrics for report, _ in reports) if several else (),
+            visits=tuple(visits.records),
         )
 
     def _visit(
@@ -198,6 +215,7 @@ class LocalRound(Round):
         optimization: Its optimizers, which go along to the workers.
         passes_batch_idx: Whether ``training_step`` takes a ``batch_idx``.
         accumulate: Local batches whose gradients are accumulated into one step of the optimizer.
+        audience: Who is told of each visit; nobody, unless given.
     """
 
     def __init__(
@@ -208,8 +226,15 @@ class LocalRound(Round):
         *,
         passes_batch_idx: bool,
         accumulate: int,
+        audience: Audience | None = None,
     ) -> None:
-        super().__init__(federation, module, passes_batch_idx=passes_batch_idx, accumulate=accumulate)
+        super().__init__(
+            federation,
+            module,
+            passes_batch_idx=passes_batch_idx,
+            accumulate=accumulate,
+            audience=audience,
+        )
         self._optimization = optimization
 
     @override

@@ -1,0 +1,99 @@
+"""What happened, for people: records of visits, rounds and workers. Data only; `history` keeps them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True)
+class VisitStart:
+    """One visit to a worker, before its work begins.
+
+    Args:
+        round: Number of the round, from 0.
+        worker: Name of the worker.
+        samples: Number of its samples.
+        first_step: Number of the first batch in the worker's stream of batches.
+        steps: Local steps to do.
+    """
+
+    round: int
+    worker: str
+    samples: int
+    first_step: int
+    steps: int
+
+
+@dataclass(frozen=True)
+class VisitRecord:
+    """One completed visit: what left the worker through its policy, and nothing else.
+
+    Args:
+        round: Number of the round, from 0.
+        worker: Name of the worker.
+        samples: Number of its samples.
+        steps: Local steps done.
+        loss: Mean training loss over the steps; ``None`` where every step was skipped.
+        metrics: Values given to ``self.log`` during the visit. Torchmetrics are among them where a round has
+            several visits; with one, their state travels inside the module and has no value of the visit's.
+        bytes_up: Bytes that left the worker.
+        bytes_down: Bytes that were sent to it.
+    """
+
+    round: int
+    worker: str
+    samples: int
+    steps: int
+    loss: float | None
+    metrics: Mapping[str, float]
+    bytes_up: int
+    bytes_down: int
+
+
+@dataclass(frozen=True)
+class RoundRecord:
+    """One completed round.
+
+    Args:
+        round: Its number, from 0.
+        workers: Names of the cohort.
+        steps: Local steps, over the whole cohort.
+        loss: Mean training loss; ``None`` where every step was skipped.
+        metrics: Values given to ``self.log`` during the round, combined over the cohort.
+        bytes_up: Bytes that left the workers.
+        bytes_down: Bytes that were sent to the workers.
+        spread: How the metrics (the loss, where nothing was logged) differ over the cohort: minimum, 10th
+            percentile and standard deviation as ``<metric>_min``, ``_p10`` and ``_std``. Empty for a cohort
+            of one.
+    """
+
+    round: int
+    workers: tuple[str, ...]
+    steps: int
+    loss: float | None
+    metrics: Mapping[str, float]
+    bytes_up: int
+    bytes_down: int
+    spread: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class WorkerSummary:
+    """One worker at the end of a run.
+
+    Args:
+        worker: Its name.
+        samples: Number of its samples.
+        label_counts: Samples of each label; empty where its data has no labels.
+        metrics: What the global module's ``validation_step`` logs on the worker's own data.
+        sent_bytes: Bytes that left the worker.
+        received_bytes: Bytes that were sent to it.
+    """
+
+    worker: str
+    samples: int
+    label_counts: Mapping[int, int]
+    metrics: Mapping[str, float]
+    sent_bytes: int
+    received_bytes: int

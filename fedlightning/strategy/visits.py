@@ -1,0 +1,79 @@
+"""Record the visits of one round as they happen, and tell who listens. Carrying them out is for `rounds`."""
+
+from __future__ import annotations
+
+import lightning.pytorch as pl
+
+from fedlightning.algorithms import Assignment
+from fedlightning.local.metrics import metric_at, put_states
+from fedlightning.local.visit import VisitReport
+from fedlightning.strategy.events import Audience
+from fedlightning.strategy.federation import Member
+from fedlightning.strategy.records import VisitRecord, VisitStart
+
+
+class VisitBook:
+    """Keep one record per visit, in the order of the visits.
+
+    Args:
+        module: The global module, whose torchmetrics compute a visit's values out of the reported states.
+        audience: Who is told of each visit.
+        round: Number of the round.
+    """
+
+    def __init__(self, module: pl.LightningModule, audience: Audience, round: int) -> None:
+        self._module = module
+        self._audience = audience
+        self._round = round
+        self._bytes = (0, 0)
+        self.records: list[VisitRecord] = []
+
+    def begin(self, member: Member, assignment: Assignment) -> None:
+        """Announce a visit."""
+        self._bytes = _traffic(member)
+        self._audience.tell(
+            "on_worker_start",
+            VisitStart(
+                self._round, assignment.worker, member.samples, assignment.first_step, assignment.steps
+            ),
+        )
+
+    def end(self, member: Member, report: VisitReport) -> None:
+        """Record the visit that was announced last, and announce its end.
+
+        Args:
+            member: The worker that was visited.
+            report: What it has reported.
+        """
+        sent, received = _traffic(member)
+        record = VisitRecord(
+            round=self._round,
+            worker=member.worker.id,
+            samples=member.samples,
+            steps=report.steps,
+            loss=None if report.loss is None else float(report.loss),
+            metrics=self._metrics_of(report),
+            bytes_up=sent - self._bytes[0],
+            bytes_down=received - self._bytes[1],
+        )
+        self.records.append(record)
+        self._audience.tell("on_worker_end", record)
+
+    def _metrics_of(self, report: VisitReport) -> dict[str, float]:
+        values = {logged.name: float(logged.value) for logged in report.logs if logged.value is not None}
+        reported = {state.path for state in report.metrics}
+        paths = {logged.name: logged.metric for logged in report.logs if logged.metric in reported}
+        if paths:
+            # The round's own states are put back when its visits are over.
+            put_states(self._module, report.metrics)
+        for name, path in paths.items():
+            assert path is not None
+            value = metric_at(self._module, path).compute()
+            if value.numel() == 1:
+                values[name] = float(value)
+        return values
+
+
+def _traffic(member: Member) -> tuple[int, int]:
+    ledger = member.worker.ledger
+    return ledger.sent_bytes, ledger.received_bytes

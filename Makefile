@@ -36,6 +36,9 @@ pytest: $(STAMP)  ## Run the tests in two processes.
 bench-pointers: $(STAMP)  ## Measure what pointers cost against doing without them (two minutes).
 	$(BIN)/python -m benchmarks.pointers
 
+bench-simulation: $(STAMP)  ## Measure what a simulated federation costs beside a loop by hand (minutes).
+	$(BIN)/python -m benchmarks.simulation
+
 clean:  ## Remove the environment and everything built.
 	rm -rf $(VENV) build dist outputs multirun lightning_logs .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 

@@ -1,0 +1,229 @@
+"""The simulated workloads of `benchmarks.simulation`, and the loop that a researcher writes by hand for them.
+
+The loop is the baseline: one resident model, no Lightning, no workers, no metrics, samples in the same order.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
+
+import lightning.pytorch as pl
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.optim import Optimizer
+from torch.utils.data import DataLoader, TensorDataset
+from torchmetrics.classification import MulticlassAccuracy
+from typing_extensions import override
+
+from fedlightning.algorithms import uniform_cohort
+from fedlightning.data import IID
+from fedlightning.data.order import BatchOrder
+from fedlightning.strategy import FederatedStrategy
+from fedlightning.strategy.federation import numbered_names
+
+SEED = 7
+CLASSES = 10
+
+
+@dataclass(frozen=True)
+class Workload:
+    """One federated training of one local epoch per visit.
+
+    Args:
+        name: As in the table.
+        make_net: Builds the untrained network.
+        shape: Shape of one sample.
+        workers: How many workers there are.
+        samples: Samples at each worker.
+        rounds: Rounds.
+        cohort: Workers per round.
+        batch_size: Samples per local step.
+        target_sgd: The most that ours may take with plain SGD, as a multiple of the loop by hand.
+        target_other: Likewise with any other optimizer.
+    """
+
+    name: str
+    make_net: Callable[[], nn.Module]
+    shape: tuple[int, ...]
+    workers: int
+    samples: int
+    rounds: int
+    cohort: int
+    batch_size: int
+    target_sgd: float
+    target_other: float
+
+    def shortened(self, rounds: int) -> Workload:
+        """Return the same with fewer rounds."""
+        return replace(self, rounds=min(rounds, self.rounds))
+
+    def dataset(self) -> TensorDataset:
+        """Draw the samples of all workers, and labels that a linear map of them can tell."""
+        generator = torch.Generator().manual_seed(SEED)
+        x = torch.randn(self.workers * self.samples, *self.shape, generator=generator)
+        teacher = torch.randn(x[0].numel(), CLASSES, generator=generator)
+        return TensorDataset(x, (x.flatten(1) @ teacher).argmax(1))
+
+    def net(self) -> nn.Module:
+        """Build the network, with the same weights each time."""
+        torch.manual_seed(SEED)
+        return self.make_net()
+
+
+def two_layers() -> nn.Module:
+    """Build the 2NN of McMahan et al. 2017 (199,210 parameters)."""
+    return nn.Sequential(
+        nn.Linear(784, 200), nn.ReLU(), nn.Linear(200, 200), nn.ReLU(), nn.Linear(200, CLASSES)
+    )
+
+
+def convolutions() -> nn.Module:
+    """Build the CNN of McMahan et al. 2017 (1,663,370 parameters)."""
+    return nn.Sequential(
+        *(nn.Conv2d(1, 32, 5, padding=2), nn.ReLU(), nn.MaxPool2d(2)),
+        *(nn.Conv2d(32, 64, 5, padding=2), nn.ReLU(), nn.MaxPool2d(2)),
+        *(nn.Flatten(), nn.Linear(3136, 512), nn.ReLU(), nn.Linear(512, CLASSES)),
+    )
+
+
+def logistic_regression() -> nn.Module:
+    """Build a linear classifier (610 parameters)."""
+    return nn.Linear(60, CLASSES)
+
+
+WORKLOADS = {
+    "W1": Workload("W1", two_layers, (784,), 1000, 60, 30, 50, 10, 0.85, 1.05),
+    "W2": Workload("W2", convolutions, (1, 28, 28), 200, 100, 5, 10, 20, 1.00, 1.03),
+    "W3": Workload("W3", two_layers, (784,), 10, 2000, 5, 10, 32, 0.92, 1.05),
+    "W4": Workload("W4", logistic_regression, (60,), 5000, 30, 20, 500, 10, 0.75, 1.25),
+}
+
+MakeOptimizer = Callable[..., Optimizer]
+OPTIMIZERS: dict[str, MakeOptimizer] = {
+    "sgd": partial(torch.optim.SGD, lr=0.05),
+    "momentum": partial(torch.optim.SGD, lr=0.05, momentum=0.9),
+    "adam": partial(torch.optim.Adam, lr=0.001),
+}
+
+
+class Orders:
+    """Say which samples each visit of a workload sees, in which order, by the library's public functions.
+
+    Drawn beforehand: the loop by hand pays for no shuffling.
+
+    Args:
+        work: The workload.
+        dataset: Its samples.
+    """
+
+    def __init__(self, work: Workload, dataset: TensorDataset) -> None:
+        names = numbered_names(work.workers)
+        parts = dict(zip(names, IID().split(dataset, work.workers, SEED).indices, strict=True))
+        visits = dict.fromkeys(names, 0)
+        order = BatchOrder(work.samples, work.batch_size, shuffle=True, drop_last=False)
+        self.rounds: list[list[Tensor]] = []
+        for number in range(work.rounds):
+            self.rounds.append([])
+            for name in uniform_cohort(names, work.cohort, seed=SEED, round=number):
+                positions = order.epoch(visits[name], seed=SEED, worker=name)
+                self.rounds[-1].append(torch.from_numpy(parts[name])[positions])
+                visits[name] += 1
+
+
+def by_hand(
+    work: Workload, net: nn.Module, make: MakeOptimizer, dataset: TensorDataset, orders: Orders
+) -> None:
+    """Train as a researcher would by hand, in place."""
+    x, y = dataset.tensors
+    parameters: list[Tensor] = list(net.parameters())
+    optimizer = make(parameters)
+    for visits in orders.rounds:
+        start = [parameter.detach().clone() for parameter in parameters]
+        total = [torch.zeros_like(parameter) for parameter in parameters]
+        for order in visits:
+            with torch.no_grad():
+                torch._foreach_copy_(parameters, start)
+            optimizer.state.clear()
+            shard = torch.split(x[order], work.batch_size), torch.split(y[order], work.batch_size)
+            for a, b in zip(*shard, strict=True):
+                optimizer.zero_grad()
+                torch.autograd.backward(F.cross_entropy(net(a), b))
+                optimizer.step()
+            with torch.no_grad():
+                torch._foreach_add_(total, parameters, alpha=1 / len(visits))
+        with torch.no_grad():
+            torch._foreach_copy_(parameters, total)
+
+
+class Module(pl.LightningModule):
+    """Be an ordinary module, with a logged loss and a torchmetric that counts in validation.
+
+    Counted in each training step, the metric's own 60 to 220 us would hide what is measured.
+
+    Args:
+        net: The network.
+        make: Builds the optimizer.
+    """
+
+    def __init__(self, net: nn.Module, make: MakeOptimizer) -> None:
+        super().__init__()
+        self.net = net
+        self.accuracy = MulticlassAccuracy(CLASSES)
+        self._make = make
+
+    @override
+    def training_step(self, batch: list[Tensor], batch_idx: int) -> Tensor:
+        x, y = batch
+        loss = F.cross_entropy(self.net(x), y)
+        self.log("train/loss", loss)
+        return loss
+
+    @override
+    def validation_step(self, batch: list[Tensor], batch_idx: int) -> None:
+        x, y = batch
+        self.accuracy(self.net(x), y)
+        self.log("val/accuracy", self.accuracy)
+
+    @override
+    def configure_optimizers(self) -> Optimizer:
+        return self._make(self.parameters())
+
+
+def by_strategy(work: Workload, module: Module, dataset: TensorDataset) -> None:
+    """Train through `Trainer.fit`, in place: start-up, logging and one validation included."""
+    trainer = pl.Trainer(
+        accelerator="cpu",
+        max_epochs=1,
+        strategy=FederatedStrategy(
+            workers=work.workers,
+            cohort_size=work.cohort,
+            rounds_per_epoch=work.rounds,
+            local_epochs=1,
+            seed=SEED,
+        ),
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        num_sanity_val_steps=0,
+    )
+    held_out = TensorDataset(*(tensor[:100] for tensor in dataset.tensors))
+    trainer.fit(
+        module,
+        DataLoader(dataset, batch_size=work.batch_size, shuffle=True),
+        DataLoader(held_out, batch_size=100),
+    )
+
+
+@torch.no_grad()
+def final_loss(net: nn.Module, dataset: TensorDataset) -> float:
+    """Return the mean loss over (at most 10,000 of) the samples, in float64."""
+    x, y = (tensor[:10_000] for tensor in dataset.tensors)
+    losses = [
+        F.cross_entropy(net(a), b, reduction="sum")
+        for a, b in zip(torch.split(x, 500), torch.split(y, 500), strict=True)
+    ]
+    return float(torch.stack(losses).double().sum() / len(x))

@@ -1,0 +1,49 @@
+"""The simulation benchmark compares like with like: the loop by hand ends where the strategy does."""
+
+from __future__ import annotations
+
+import sys
+
+import pytest
+import torch
+
+from benchmarks import simulation
+from benchmarks.workloads import (
+    OPTIMIZERS,
+    Module,
+    Orders,
+    Workload,
+    by_hand,
+    by_strategy,
+    logistic_regression,
+)
+
+TINY = Workload("tiny", logistic_regression, (60,), 6, 5, 3, 3, 2, 1.0, 1.0)
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+def test_the_loop_by_hand_trains_on_the_same_samples_in_the_same_order(optimizer: str) -> None:
+    dataset, make = TINY.dataset(), OPTIMIZERS[optimizer]
+    net, module = TINY.net(), Module(TINY.net(), make)
+    by_hand(TINY, net, make, dataset, Orders(TINY, dataset))
+    by_strategy(TINY, module, dataset)
+    for expected, ours, start in zip(
+        net.parameters(), module.net.parameters(), TINY.net().parameters(), strict=True
+    ):
+        torch.testing.assert_close(ours, expected, rtol=1e-5, atol=1e-6)
+        assert not torch.allclose(ours, start, atol=1e-4)
+
+
+def test_every_row_is_measured(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    threads = torch.get_num_threads()
+    monkeypatch.setattr(simulation, "WORKLOADS", {"W1": TINY})
+    monkeypatch.setattr(sys, "argv", ["simulation", "W1", "--quick", "--optimizers", "sgd", "adam"])
+    try:
+        simulation.main()
+    finally:
+        torch.set_num_threads(threads)
+    table = capsys.readouterr().out
+    for optimizer in ("sgd", "adam"):
+        assert f"tiny, {optimizer}: beside the loop by hand" in table
+        (agreement,) = (line for line in table.splitlines() if f"tiny, {optimizer}: final losses" in line)
+        assert agreement.endswith("met")

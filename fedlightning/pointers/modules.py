@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from fedlightning.pointers.errors import PointerError
 from fedlightning.pointers.factories import watch_forward
 from fedlightning.pointers.location import Location
+from fedlightning.pointers.lost_gradients import refuse_gradient
 from fedlightning.pointers.objects import fetch
 from fedlightning.pointers.optimizers import follow_parameters
 from fedlightning.pointers.sending import send_tensor
@@ -40,8 +41,10 @@ def send_module(module: M, location: Location) -> M:
     for tensor in tensors:
         _check_local(tensor)
     follow_parameters()
-    for tensor in tensors:
-        _send_in_place(tensor, location)
+    # All of them are sent before any is exchanged: if one cannot be, the module is as it was.
+    pointers = [send_tensor(tensor, location) for tensor in tensors]
+    for tensor, pointer in zip(tensors, pointers, strict=True):
+        _become(tensor, pointer)
     module.__dict__[_WATCH] = watch_forward(module, location)
     return module
 
@@ -57,16 +60,33 @@ def get_module(module: M) -> M:
 
     Raises:
         PointerError: It is here already.
-        RefusedByPolicy: A part of it may not leave; what came before it is here.
+        RefusedByPolicy: A part of it may not leave; then all of it stays.
     """
     pointers = [tensor for tensor in _tensors(module) if isinstance(tensor, PointerTensor)]
     if not pointers and _WATCH not in module.__dict__:
         raise PointerError(f"this {type(module).__name__} is here already: send it with .send(worker) first")
-    for pointer in pointers:
-        _get_in_place(pointer)
+    for pointer, tensor in zip(pointers, _fetch_all(pointers), strict=True):
+        _become_local(pointer, tensor)
     for handle in module.__dict__.pop(_WATCH, ()):
         handle.remove()
     return module
+
+
+def move_module(module: M, location: Location) -> M:
+    """Bring a sent module to another worker, by way of the controller; it keeps its parameters and gradients.
+
+    Args:
+        module: A module that was sent.
+        location: The worker to bring it to.
+
+    Returns:
+        The same module.
+
+    Raises:
+        PointerError: It is here; `send_module` is for that.
+        RefusedByPolicy: A part of it may not leave its worker; then all of it stays.
+    """
+    return send_module(get_module(module), location)
 
 
 def _tensors(module: nn.Module) -> list[Tensor]:
@@ -83,19 +103,43 @@ def _check_local(tensor: Tensor) -> None:
         raise PointerError("the module is lazy and has no parameters yet: call it once before it is sent")
 
 
-def _send_in_place(tensor: Tensor, location: Location) -> None:
-    pointer = send_tensor(tensor, location)
+def _become(tensor: Tensor, pointer: PointerTensor) -> None:
+    """Make a local tensor, which keeps its identity, the pointer."""
     attributes: dict[str, Any] = {**pointer.__dict__, "_local_class": type(tensor)}
     if isinstance(tensor, nn.Parameter):
         attributes["_is_param"] = True
+    refuse_gradient(tensor, f"was sent to {pointer.location.id!r}")
     exchange(tensor, pointer)
     tensor.__dict__.update(attributes)
 
 
-def _get_in_place(pointer: PointerTensor) -> None:
-    tensor = fetch(pointer._handle)
+def _become_local(pointer: PointerTensor, tensor: Tensor) -> None:
+    """Make a pointer, which keeps its identity, the local tensor."""
     local_class = pointer.__dict__.pop("_local_class", Tensor)
     for name in ("_handle", "_description", "_grad_pointer", "_is_param"):
         pointer.__dict__.pop(name, None)
     exchange(pointer, tensor)
     pointer.__class__ = local_class
+
+
+def _fetch_all(pointers: list[PointerTensor]) -> list[Tensor]:
+    """Fetch the tensors of all pointers, or of none."""
+    fetched: dict[PointerTensor, Tensor] = {}
+    try:
+        for pointer in pointers:
+            fetched[pointer] = fetch(pointer._handle)
+    except RuntimeError:
+        for spent, tensor in fetched.items():
+            _put_back(spent, tensor)
+        raise
+    return list(fetched.values())
+
+
+def _put_back(pointer: PointerTensor, tensor: Tensor) -> None:
+    try:
+        again = send_tensor(tensor, pointer.location)
+    except RuntimeError:
+        # The worker is lost, and what had come is all that there is.
+        _become_local(pointer, tensor)
+    else:
+        pointer._handle, pointer._description = again._handle, again._description

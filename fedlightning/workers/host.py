@@ -6,8 +6,9 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
+from fedlightning.pointers.lost_gradients import refuse_gradient
 from fedlightning.pointers.messages import (
     Backward,
     Delete,
@@ -257,7 +258,10 @@ class Host:
         return program
 
     def _get(self, message: Get) -> Any:
+        held = self.store.get(message.object_id)
         value, _ = self.let_object_out(message.object_id, message.round)
+        if isinstance(held, Tensor):
+            refuse_gradient(held, f"was fetched from {self.worker_id!r}")
         self.release(message.object_id)
         return value
 

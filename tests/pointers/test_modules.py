@@ -11,8 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from fedlightning.pointers import PointerError, PointerTensor, get_module, send_module
+from fedlightning.pointers.modules import move_module
 from fedlightning.pointers.swap import exchange
-from fedlightning.workers import VirtualWorker
+from fedlightning.workers import Decision, Egress, Policy, RefusedByPolicy, VirtualWorker
 
 
 class Recurrent(nn.Module):
@@ -167,6 +168,57 @@ def test_sending_twice_and_getting_twice_are_errors(bob: VirtualWorker, alice: V
     get_module(module)
     with pytest.raises(PointerError, match="here already"):
         get_module(module)
+
+
+class Refusing(Policy):
+    """Let the first few objects leave, and nothing after them."""
+
+    def __init__(self, first: int) -> None:
+        self.left = first
+
+    def decide(self, egress: Egress) -> Decision:
+        self.left -= 1
+        return Decision(self.left >= 0, "enough has left")
+
+
+def test_a_module_comes_back_whole_or_not_at_all() -> None:
+    worker = VirtualWorker(id="bob", policy=Refusing(first=1))
+    module = nn.Linear(2, 1)
+    local = copy.deepcopy(module)
+    send_module(module, worker)
+    module(worker.send(torch.ones(1, 2))).sum().backward()
+    with pytest.raises(RefusedByPolicy):
+        get_module(module)
+    assert all(isinstance(parameter, PointerTensor) for parameter in module.parameters())
+    assert module.weight.grad is not None
+    worker.policy.left = 6
+    assert torch.equal(module(worker.send(torch.ones(1, 2))).get(), local(torch.ones(1, 2)))
+    assert _same(get_module(module), local)
+    assert torch.equal(module.weight.grad, torch.ones(1, 2))
+    assert len(worker) == 0
+
+
+def test_a_module_that_cannot_be_sent_whole_stays_here(bob: VirtualWorker) -> None:
+    class Odd(Tensor):
+        @classmethod
+        def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            raise NotImplementedError
+
+    module = nn.Linear(2, 1)
+    module.odd = torch.ones(1).as_subclass(Odd)
+    module.register_buffer("buffer", module.odd)
+    with pytest.raises(PointerError, match="Odd cannot be sent"):
+        send_module(module, bob)
+    assert type(module.weight) is nn.Parameter
+    assert len(bob) == 0
+
+
+def test_a_module_moves_with_its_gradients(bob: VirtualWorker, alice: VirtualWorker) -> None:
+    module = send_module(nn.Linear(2, 1), bob)
+    module(bob.send(torch.ones(1, 2))).sum().backward()
+    assert move_module(module, alice).weight.location is alice
+    assert len(bob) == 0
+    assert torch.equal(get_module(module).weight.grad, torch.ones(1, 2))
 
 
 def test_a_lazy_module_is_refused(bob: VirtualWorker) -> None:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from fedlightning import workers as workers
     from fedlightning.pointers import PointerTensor as PointerTensor
     from fedlightning.strategy import FederatedStrategy as FederatedStrategy
+    from fedlightning.workers import ProcessWorker as ProcessWorker
     from fedlightning.workers import TorchHook as TorchHook
     from fedlightning.workers import VirtualWorker as VirtualWorker
     from fedlightning.workers import Worker as Worker
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 _NAMES = {
     "FederatedStrategy": "fedlightning.strategy",
     "PointerTensor": "fedlightning.pointers",
+    "ProcessWorker": "fedlightning.workers",
     "TorchHook": "fedlightning.workers",
     "VirtualWorker": "fedlightning.workers",
     "Worker": "fedlightning.workers",

@@ -23,7 +23,7 @@ COMMANDS = [shlex.split(line, comments=True) for block in blocks("bash") for lin
 TRAINING = [command[1:] for command in COMMANDS if command[0] == "fedlightning-train"]
 
 
-@pytest.mark.parametrize("block", blocks("python"), ids=["trainer", "pointers"])
+@pytest.mark.parametrize("block", blocks("python"), ids=["trainer", "pointers", "process"])
 def test_a_python_block_runs(
     block: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -10,6 +10,7 @@ from fedlightning.workers.ledger import Entry, Ledger, Traffic
 from fedlightning.workers.payload import payload_bytes
 from fedlightning.workers.policy import AllowAll, Decision, Egress, EgressKind, KeepData, Policy, Source
 from fedlightning.workers.programs import Program, program
+from fedlightning.workers.remote import HostProcess, ProcessWorker, UnsendableError
 from fedlightning.workers.reply import Reply
 from fedlightning.workers.rules import Allow, Deny, Rule, Rules, Scope
 from fedlightning.workers.virtual import VirtualWorker
@@ -27,10 +28,12 @@ __all__ = [
     "Egress",
     "EgressKind",
     "Entry",
+    "HostProcess",
     "KeepData",
     "Ledger",
     "Mechanism",
     "Policy",
+    "ProcessWorker",
     "Program",
     "RefusedByPolicy",
     "RemoteError",
@@ -42,6 +45,7 @@ __all__ = [
     "Through",
     "TorchHook",
     "Traffic",
+    "UnsendableError",
     "VirtualWorker",
     "Worker",
     "WorkerError",

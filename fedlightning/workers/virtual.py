@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -19,8 +18,6 @@ from fedlightning.workers.worker import Capabilities, Worker
 
 if TYPE_CHECKING:
     from fedlightning.workers.hook import TorchHook
-
-_started: Counter[str] = Counter()
 
 
 class VirtualWorker(Worker):
@@ -44,13 +41,10 @@ class VirtualWorker(Worker):
     def __init__(self, hook: TorchHook | None = None, id: str = "", policy: Policy | None = None) -> None:
         super().__init__(
             id,
-            generation=_started[id],
             capabilities=Capabilities(fine_grained=True, ships_code=True),
             policy=policy or AllowAll(),
-            ledger=Ledger(),
         )
-        _started[id] += 1
-        self._host = Host(id, self.policy, self.ledger)
+        self._host = Host(id, self.policy, Ledger())
         if hook is not None:
             hook.add_worker(self)
 
@@ -78,12 +72,14 @@ class VirtualWorker(Worker):
     def _objects(self) -> dict[int, Any]:
         return dict(self._host.store.objects)
 
+    @property
+    @override
+    def ledger(self) -> Ledger:
+        return self._host.ledger
+
+    @override
     def __len__(self) -> int:
         return len(self._host.store.objects)
-
-    def __bool__(self) -> bool:
-        # A worker that holds nothing is a worker nevertheless.
-        return True
 
     def __repr__(self) -> str:
         return f"<VirtualWorker id:{self.id} #objects:{len(self)}>"

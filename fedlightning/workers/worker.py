@@ -6,7 +6,7 @@ How a message travels, and what is done with it, is for the implementations.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -24,6 +24,8 @@ from fedlightning.workers.ledger import Ledger
 from fedlightning.workers.policy import Policy
 from fedlightning.workers.programs import program_name
 from fedlightning.workers.reply import Reply
+
+_started: Counter[str] = Counter()
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,27 +46,35 @@ class Worker(ABC):
 
     Args:
         id: Name of the worker, unique among those that work together.
-        generation: How many workers of this name there were before.
         capabilities: What it can do.
         policy: What may leave it.
-        ledger: Where its traffic is entered.
+
+    Attributes:
+        generation: How many workers of this name there were before.
 
     Raises:
         ValueError: The name is empty.
     """
 
-    def __init__(
-        self, id: str, *, generation: int, capabilities: Capabilities, policy: Policy, ledger: Ledger
-    ) -> None:
+    def __init__(self, id: str, *, capabilities: Capabilities, policy: Policy) -> None:
         if not id or not isinstance(id, str):
             raise ValueError(f"id={id!r} is no name for a worker: give a non-empty string, such as id='bob'")
         self.id = id
-        self.generation = generation
+        self.generation = _started[id]
+        _started[id] += 1
         self.capabilities = capabilities
         self.policy = policy
-        self.ledger = ledger
         self.leaves_with_grad: frozenset[int] | None = frozenset()
         self._released: deque[int] = deque()
+
+    @property
+    @abstractmethod
+    def ledger(self) -> Ledger:
+        """The account of the worker's traffic."""
+
+    @abstractmethod
+    def __len__(self) -> int:
+        """Count the objects that the worker holds."""
 
     @abstractmethod
     def submit(self, message: Message) -> Reply:
@@ -184,13 +194,17 @@ class Worker(ABC):
         found = self.submit(Search(tags, current_round())).wait()
         return [point_at(self, description, owned=False) for description in found]
 
+    def take_released(self) -> tuple[int, ...]:
+        """Return the objects that no pointer needs, for an implementation to tell the worker of, once."""
+        gone = []
+        while self._released:
+            gone.append(self._released.popleft())
+        return tuple(gone)
+
     def drain_released(self) -> None:
         """Tell the worker which objects no pointer needs; implementations do so before each message."""
         if self._released:
-            gone = []
-            while self._released:
-                gone.append(self._released.popleft())
-            self.submit(Delete(tuple(gone), current_round()))
+            self.submit(Delete(self.take_released(), current_round()))
 
     def _call(
         self, program: Callable[..., Any] | str, args: tuple[Any, ...], kwargs: dict[str, Any], *, keep: bool
@@ -206,6 +220,10 @@ class Worker(ABC):
             raise ValueError(f"{pointer!r} is no pointer")
         if handle.location is not self:
             raise ValueError(f"{pointer!r} is no pointer to {self.id!r}, but to {handle.location.id!r}")
+
+    def __bool__(self) -> bool:
+        # A worker that holds nothing is a worker nevertheless.
+        return True
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Worker:
         # A worker is a place: a copied pointer still points there.

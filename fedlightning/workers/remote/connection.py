@@ -1,0 +1,148 @@
+"""The controller's end of a connection: requests go out, answers come back in the same order."""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from typing_extensions import override
+
+from fedlightning.workers.errors import WorkerLost
+from fedlightning.workers.remote.channel import Channel
+from fedlightning.workers.remote.codecs.packing import Surroundings
+from fedlightning.workers.remote.errors import BrokenChannelError, MalformedMessageError
+from fedlightning.workers.remote.frames import encode
+from fedlightning.workers.remote.protocol import Answered, Failed
+from fedlightning.workers.reply import Reply
+
+
+class Pending(Reply):
+    """Be the outcome of a request that is under way.
+
+    Args:
+        connection: Where the answer will come from.
+    """
+
+    __slots__ = ("_connection", "_outcome")
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self._outcome: Answered | Failed | None = None
+
+    def settle(self, outcome: Answered | Failed) -> None:
+        """Take the answer that has come."""
+        self._outcome = outcome
+
+    @override
+    def wait(self) -> Any:
+        if self._outcome is None:
+            self._connection.receive_until(self)
+        assert self._outcome is not None
+        if isinstance(self._outcome, Failed):
+            raise self._outcome.error
+        return self._outcome.value
+
+    @property
+    def done(self) -> bool:
+        """Whether the answer is here."""
+        return self._outcome is not None
+
+
+class Connection:
+    """Send requests and match the answers to them.
+
+    Threads may share it: each request goes out whole, and whoever waits reads the answers of all.
+
+    Args:
+        channel: The channel.
+        surroundings: What this side knows and allows.
+        worker: Name of the worker at the other end, for errors.
+        explain: Says why the other side is gone, given what was noticed.
+    """
+
+    def __init__(
+        self,
+        channel: Channel,
+        surroundings: Surroundings,
+        worker: str,
+        explain: Callable[[BrokenChannelError], str],
+    ) -> None:
+        self._channel = channel
+        self._surroundings = surroundings
+        self._worker = worker
+        self._explain = explain
+        self._lock = threading.RLock()
+        self._pending: deque[Pending] = deque()
+        self._loss = ""
+
+    def request(self, value: Any) -> Pending:
+        """Send a request.
+
+        Args:
+            value: The request.
+
+        Returns:
+            The stand-in of its answer; its ``wait`` raises if the other side is gone.
+
+        Raises:
+            UnsendableError: Something in it cannot be sent; nothing was.
+        """
+        pending = Pending(self)
+        # Not at a worker, whatever mode the calling code is in: these are our own tensors.
+        with self._lock, torch._C.DisableTorchFunction():
+            if not self._loss:
+                self._send(value)
+            if self._loss:
+                pending.settle(self._failure())
+            else:
+                self._pending.append(pending)
+        return pending
+
+    def _send(self, value: Any) -> None:
+        parts = encode(value, self._surroundings, self._channel.limit)
+        try:
+            self._channel.send(parts, self._receive)
+        except BrokenChannelError as error:
+            self._lose(error)
+        except KeyboardInterrupt:
+            self._channel.shut_down()
+            self._lose(BrokenChannelError("a message was interrupted while it was sent"))
+            raise
+
+    def close(self) -> None:
+        """End the connection; what it led to is lost."""
+        self._channel.shut_down()
+
+    def receive_until(self, pending: Pending) -> None:
+        """Receive answers until a request has its own."""
+        with self._lock, torch._C.DisableTorchFunction():
+            while not pending.done:
+                self._receive()
+
+    def _receive(self) -> None:
+        try:
+            outcome = self._channel.receive().decode(self._surroundings)
+        except BrokenChannelError as error:
+            self._lose(error)
+            return
+        except MalformedMessageError as error:
+            outcome = Failed(error)
+        if self._pending:
+            self._pending.popleft().settle(outcome)
+
+    def _lose(self, error: BrokenChannelError) -> None:
+        self._loss = self._loss or self._explain(error)
+        while self._pending:
+            self._pending.popleft().settle(self._failure())
+
+    def _failure(self) -> Failed:
+        # An error of its own for each: raising one adds to its traceback.
+        return Failed(WorkerLost(self._worker, self._loss))
+
+    @property
+    def lost(self) -> bool:
+        """Whether the other side is known to be gone."""
+        return bool(self._loss)

@@ -1,0 +1,104 @@
+"""What the two sides of a connection say to each other: the pointers' messages, in an envelope of ours."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, TypeVar, get_args
+
+from fedlightning.pointers.messages import (
+    GradientPresence,
+    Message,
+    ObjectDescription,
+    Ref,
+    TensorDescription,
+)
+from fedlightning.workers.remote.codecs.records import record
+
+C = TypeVar("C", bound=type)
+
+
+def _part(kind: C) -> C:
+    """Let a part of the protocol cross the wire under its short name: every message has some."""
+    return record(kind, tag=kind.__name__)
+
+
+@_part
+@dataclass(frozen=True, slots=True)
+class Request:
+    """Ask a worker to do something.
+
+    Args:
+        message: What to do.
+        released: Objects that no pointer needs any more, dropped before.
+    """
+
+    message: Any
+    released: tuple[int, ...] = ()
+
+
+@_part
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """Bring the answer to a request."""
+
+    value: Any
+
+
+@_part
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """Bring what went wrong with a request."""
+
+    error: Any
+
+
+@_part
+@dataclass(frozen=True, slots=True)
+class CountObjects:
+    """Ask how many objects a worker holds."""
+
+
+@_part
+@dataclass(frozen=True, slots=True)
+class ShowLedger:
+    """Ask for a worker's ledger."""
+
+
+@_part
+@dataclass(frozen=True, slots=True)
+class OpenWorker:
+    """Ask a process to hold one worker more, reached by the connection that comes along.
+
+    Args:
+        worker: Its name.
+        policy: What may leave it.
+        modules: Python modules whose classes and functions messages may name.
+    """
+
+    worker: str
+    policy: Any
+    modules: tuple[str, ...]
+
+
+@_part
+@dataclass(frozen=True, slots=True)
+class StartUp:
+    """Tell a new process what it is to be.
+
+    Args:
+        programs: Python modules to import, which register their programs.
+        threads: Threads that an operation may use.
+        seed: Of its random numbers.
+        default_dtype: As the controller's.
+        max_message_bytes: Longer messages are refused.
+    """
+
+    programs: tuple[str, ...]
+    threads: int
+    seed: int
+    default_dtype: Any
+    max_message_bytes: int
+
+
+for _kind in (*get_args(Message), Ref, TensorDescription, ObjectDescription, GradientPresence):
+    _part(_kind)

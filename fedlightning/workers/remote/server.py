@@ -1,0 +1,117 @@
+"""The inside of a worker process: it serves its workers one message at a time.
+
+It ends with its starter, however that ends.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import selectors
+import signal
+import socket
+import sys
+import threading
+
+import torch
+
+from fedlightning.workers.errors import RemoteError
+from fedlightning.workers.host import Host
+from fedlightning.workers.ledger import Ledger
+from fedlightning.workers.remote.channel import Channel
+from fedlightning.workers.remote.codecs.names import AllowedNames, AnyNames
+from fedlightning.workers.remote.codecs.packing import Surroundings
+from fedlightning.workers.remote.codecs.travellers import Guests
+from fedlightning.workers.remote.errors import BrokenChannelError
+from fedlightning.workers.remote.frames import MAX_MESSAGE_BYTES, Incoming, encode
+from fedlightning.workers.remote.offers import offer
+from fedlightning.workers.remote.protocol import Answered, Failed, OpenWorker, StartUp
+from fedlightning.workers.remote.session import Session
+
+# The rest of a message that has begun comes at once, or its sender is stuck and holds up the other workers.
+_STALL_SECONDS = 30
+
+
+class Server:
+    """Hold the workers of this process.
+
+    Args:
+        control: The connection to the process's starter, who says which workers there are.
+    """
+
+    def __init__(self, control: socket.socket) -> None:
+        self._control = Channel(control, MAX_MESSAGE_BYTES)
+        self._limit = MAX_MESSAGE_BYTES
+        self._selector = selectors.DefaultSelector()
+        self._selector.register(control, selectors.EVENT_READ, self._serve_control)
+
+    def run(self) -> None:
+        """Serve until the starter has gone."""
+        try:
+            while True:
+                for key, _ in self._selector.select():
+                    key.data()
+        except BrokenChannelError:
+            return
+
+    def _serve_control(self) -> None:
+        incoming = self._control.receive()
+        _, descriptors, _, _ = socket.recv_fds(self._control.connection, 1, 1)
+        self._control.send(encode(self._do(incoming, descriptors), Surroundings()))
+
+    def _do(self, incoming: Incoming, descriptors: list[int]) -> Answered | Failed:
+        try:
+            # From the starter, who might as well have started another program: it names what it likes.
+            request = incoming.decode(Surroundings(AnyNames()))
+            if isinstance(request, StartUp):
+                self._start_up(request)
+            else:
+                self._open(request, *descriptors)
+            return Answered(None)
+        except Exception as error:  # noqa: BLE001  # whatever it is, the starter waits for it
+            return Failed(RemoteError("process", "starting a worker", error))
+
+    def _start_up(self, request: StartUp) -> None:
+        torch.set_num_threads(request.threads)
+        torch.set_default_dtype(request.default_dtype)
+        torch.manual_seed(request.seed)
+        self._limit = request.max_message_bytes
+        offer(request.programs)
+
+    def _open(self, request: OpenWorker, descriptor: int) -> None:
+        connection = socket.socket(fileno=descriptor)
+        for name in request.modules:
+            importlib.import_module(name)
+        host = Host(request.worker, request.policy, Ledger())
+        surroundings = Surroundings(
+            names=AllowedNames(request.modules), travellers=Guests(), find=host.store.get
+        )
+        session = Session(Channel(connection, self._limit, _STALL_SECONDS), host, surroundings)
+
+        def serve() -> None:
+            if not session.serve_one():
+                self._selector.unregister(connection)
+                session.channel.close()
+
+        self._selector.register(connection, selectors.EVENT_READ, serve)
+
+
+def main(descriptor: int) -> None:
+    """Be a worker process.
+
+    Args:
+        descriptor: The socket that leads to its starter.
+    """
+    # An interrupt is for the controller, which then decides what becomes of its workers.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_with_starter, daemon=True).start()
+    Server(socket.socket(fileno=descriptor)).run()
+    # There is nothing to tidy up, and torch takes a second for it.
+    os._exit(0)
+
+
+def _end_with_starter() -> None:
+    """End the process when its starter closes standard input, or dies, even amid a program."""
+    while os.read(sys.stdin.fileno(), 4096):
+        pass
+    os._exit(0)

@@ -1,0 +1,106 @@
+"""One worker of a process, at the end of its connection: whatever arrives, an answer goes back."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any, get_args
+
+from fedlightning.pointers.messages import Get, Message, Run
+from fedlightning.workers.errors import RemoteError, WorkerError
+from fedlightning.workers.host import Host
+from fedlightning.workers.policy import Label
+from fedlightning.workers.remote.channel import Channel
+from fedlightning.workers.remote.codecs.packing import Surroundings
+from fedlightning.workers.remote.errors import BrokenChannelError, MalformedMessageError, UnsendableError
+from fedlightning.workers.remote.frames import Incoming, encode
+from fedlightning.workers.remote.offers import import_offered
+from fedlightning.workers.remote.protocol import Answered, CountObjects, Failed, Request, ShowLedger
+from fedlightning.workers.store import Card
+
+log = logging.getLogger(__name__)
+_MESSAGES = frozenset(get_args(Message))
+
+
+class Session:
+    """Serve the requests of one worker's controller.
+
+    Args:
+        channel: The connection.
+        host: The worker.
+        surroundings: What its messages may name.
+    """
+
+    def __init__(self, channel: Channel, host: Host, surroundings: Surroundings) -> None:
+        self.channel = channel
+        self._host = host
+        self._surroundings = surroundings
+
+    def serve_one(self) -> bool:
+        """Receive one request and answer it.
+
+        Returns:
+            Whether another may follow.
+        """
+        try:
+            self.channel.send(self._response())
+        except BrokenChannelError as error:
+            log.info("worker %r: %s", self._host.worker_id, error)
+            return False
+        return True
+
+    def _response(self) -> list[Any]:
+        try:
+            return self._answer(self._take_in(self.channel.receive()))
+        except BrokenChannelError:
+            raise
+        except WorkerError as error:
+            failure = error
+        except MalformedMessageError as error:
+            failure = RemoteError(self._host.worker_id, "reading a message", error)
+        except (Exception, SystemExit) as error:  # noqa: BLE001  # whatever it is, the controller waits for it
+            failure = RemoteError(self._host.worker_id, "a request", _ordinary(error))
+        return self._encode(Failed(failure))
+
+    def _take_in(self, incoming: Incoming) -> Any:
+        request = incoming.decode(self._surroundings)
+        if type(request) is not Request:
+            raise MalformedMessageError(f"a {type(request).__name__} is no request")
+        for object_id in request.released:
+            self._host.release(object_id)
+        return request.message
+
+    def _answer(self, message: Any) -> list[Any]:
+        leaving = self._about_to_leave(message)
+        value = self._handle(message)
+        try:
+            return self._encode(Answered(value))
+        except UnsendableError as error:
+            if leaving is not None:
+                self._host.take_in(*leaving)
+            raise RemoteError(self._host.worker_id, "sending the answer", error) from error
+
+    def _about_to_leave(self, message: Any) -> tuple[int, Any, Label, Card] | None:
+        """Return the object that a message would take away, to be put back if it cannot be sent."""
+        store = self._host.store
+        if type(message) is not Get or message.object_id not in store.objects:
+            return None
+        object_id = message.object_id
+        return object_id, store.get(object_id), self._host.label_of(object_id), store.card(object_id)
+
+    def _handle(self, message: Any) -> Any:
+        if type(message) is CountObjects:
+            return len(self._host.store.objects)
+        if type(message) is ShowLedger:
+            return self._host.ledger
+        if type(message) not in _MESSAGES:
+            raise MalformedMessageError(f"a {type(message).__name__} is no message")
+        if type(message) is Run:
+            import_offered(message.program)
+        return self._host.handle(message)
+
+    def _encode(self, outcome: Answered | Failed) -> list[Any]:
+        return encode(outcome, self._surroundings, self.channel.limit)
+
+
+def _ordinary(error: BaseException) -> Exception:
+    return error if isinstance(error, Exception) else RuntimeError(f"{type(error).__name__}: {error}")

@@ -1,0 +1,155 @@
+"""A worker in a process of its own on this machine: the same interface, over messages that are only data."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Sequence
+
+from torch import Tensor, nn
+from typing_extensions import override
+
+from fedlightning.pointers.messages import Delete, Get, Message, Put
+from fedlightning.workers.ledger import Ledger
+from fedlightning.workers.policy import AllowAll, Policy
+from fedlightning.workers.remote.codecs.names import AllowedNames
+from fedlightning.workers.remote.codecs.optimizers import parameters_of
+from fedlightning.workers.remote.codecs.packing import Surroundings
+from fedlightning.workers.remote.codecs.travellers import OwnObjects
+from fedlightning.workers.remote.connection import Pending
+from fedlightning.workers.remote.process import HostProcess
+from fedlightning.workers.remote.protocol import CountObjects, Request, ShowLedger
+from fedlightning.workers.reply import Reply
+from fedlightning.workers.worker import Capabilities, Worker
+
+
+class ProcessWorker(Worker):
+    """Be a worker in another process of this machine.
+
+    What is sent is copied there. A module or an optimizer that comes back by `.get()` is the object that was
+    sent, with its new state; parameters keep their identity. Modules travel by class and constructor
+    arguments: torch's own layers, and classes from ``modules`` that call ``save_hyperparameters``.
+
+    The worker ends with `close`, with the end of a ``with`` block, when nothing refers to it any more, and
+    with this process. When it has ended or died, every use of it, and of every pointer to it, raises
+    `WorkerLost`; a new worker of the same name is another one, with the next generation.
+
+    Args:
+        id: Name of the worker.
+        policy: What may leave it; everything, if none is given. A dataclass, made anew in the process.
+        modules: Python modules or packages whose classes and functions messages may name.
+        programs: Python modules to import there, which register their programs; fedlightning's own are
+            offered without.
+        process: A running process to live in, with others; a process of its own, if none is given.
+        threads: Threads that a torch operation may use there; as many as here, if None.
+
+    Raises:
+        ValueError: The name is empty, or an argument is out of range.
+        UnsendableError: The policy cannot be told to another process.
+
+    Example:
+        >>> import torch
+        >>> from fedlightning.workers.remote import ProcessWorker
+        >>> with ProcessWorker(id="bob") as bob:
+        ...     x = bob.send(torch.tensor([1.0, 2.0]))
+        ...     (x + x).get()
+        tensor([2., 4.])
+    """
+
+    def __init__(
+        self,
+        id: str,
+        policy: Policy | None = None,
+        *,
+        modules: Sequence[str] = (),
+        programs: Sequence[str] = (),
+        process: HostProcess | None = None,
+        threads: int | None = None,
+    ) -> None:
+        super().__init__(
+            id,
+            capabilities=Capabilities(fine_grained=True, ships_code=False),
+            policy=policy or AllowAll(),
+        )
+        if process is not None and (programs or threads):
+            raise ValueError("programs and threads belong to the process: give them to HostProcess(...)")
+        self._modules_there: dict[int, weakref.ref[nn.Module]] = {}
+        surroundings = Surroundings(
+            names=AllowedNames(modules), travellers=OwnObjects(), place_of=self._place_of
+        )
+        self._own_process = process is None
+        self.process = process or HostProcess(programs, threads=threads)
+        self._connection = self.process.open(id, self.policy, modules, surroundings)
+        self._ready = False
+
+    @override
+    def submit(self, message: Message) -> Reply:
+        reply = self._request(message)
+        self._note_modules(message)
+        return reply
+
+    def _request(self, message: Message | CountObjects | ShowLedger) -> Pending:
+        """Send a request, and with it what no pointer needs: that costs no message of its own."""
+        released = self.take_released()
+        try:
+            reply = self._connection.request(Request(message, released))
+        except BaseException:
+            self._released.extend(released)
+            raise
+        for object_id in released:
+            self._modules_there.pop(object_id, None)
+        if not self._ready:
+            self.process.wait_until_ready()
+            self._ready = True
+        return reply
+
+    def _note_modules(self, message: Message) -> None:
+        """Keep in mind which modules are there, for optimizers that refer to their parameters."""
+        if type(message) is Put and isinstance(message.value, nn.Module):
+            self._modules_there[message.object_id] = weakref.ref(message.value)
+        elif type(message) is Get:
+            self._modules_there.pop(message.object_id, None)
+        elif type(message) is Delete:
+            for object_id in message.object_ids:
+                self._modules_there.pop(object_id, None)
+
+    def _place_of(self, parameter: Tensor) -> tuple[int, int] | None:
+        for object_id, reference in self._modules_there.items():
+            module = reference()
+            for position, own in enumerate(() if module is None else parameters_of(module)):
+                if own is parameter:
+                    return object_id, position
+        return None
+
+    @property
+    @override
+    def ledger(self) -> Ledger:
+        """A copy of the worker's account as it is now, fetched with each use."""
+        ledger: Ledger = self._request(ShowLedger()).wait()
+        return ledger
+
+    @property
+    def alive(self) -> bool:
+        """Whether the worker is there, as far as is known."""
+        return self.process.alive and not self._connection.lost
+
+    def close(self) -> None:
+        """End the worker, and its process if it has one of its own; again has no effect."""
+        if self._own_process:
+            self.process.close()
+        else:
+            self._connection.close()
+
+    def __enter__(self) -> ProcessWorker:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    @override
+    def __len__(self) -> int:
+        return int(self._request(CountObjects()).wait())
+
+    def __repr__(self) -> str:
+        if not self.alive:
+            return f"<ProcessWorker id:{self.id} (lost)>"
+        return f"<ProcessWorker id:{self.id} #objects:{len(self)}>"

@@ -22,7 +22,7 @@ from fedlightning.algorithms import uniform_cohort
 from fedlightning.data import IID
 from fedlightning.data.order import BatchOrder
 from fedlightning.strategy import FederatedStrategy
-from fedlightning.strategy.federation import numbered_names
+from fedlightning.strategy.roster import numbered_names
 
 SEED = 7
 CLASSES = 10

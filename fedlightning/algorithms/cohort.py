@@ -27,7 +27,18 @@ def uniform_cohort(workers: Sequence[str], size: int, *, seed: int, round: int) 
         >>> uniform_cohort(["alice", "bob", "carol"], 3, seed=0, round=7)
         ('alice', 'bob', 'carol')
     """
-    names = sorted(workers)
+    return cohort_of_sorted(sorted(workers), size, seed=seed, round=round)
+
+
+def cohort_of_sorted(names: Sequence[str], size: int, *, seed: int, round: int) -> tuple[str, ...]:
+    """Draw the cohort of ``uniform_cohort`` from names that are sorted, at a price that depends on its size.
+
+    Args:
+        names: Names of all workers, sorted.
+        size: As for ``uniform_cohort``, like the rest.
+        seed: Seed of the run.
+        round: Number of the round.
+    """
     if size >= len(names):
         return tuple(names)
     generator = np.random.default_rng(derive_seed(seed, "cohort", round))

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
-from fedlightning.algorithms.cohort import uniform_cohort
+from fedlightning.algorithms.cohort import cohort_of_sorted
 from fedlightning.algorithms.plan import Assignment, Plan
 
 
@@ -60,6 +60,7 @@ class Schedule(ABC):
         self.work = work
         self.cohort_size = min(cohort_size or len(self.batches), len(self.batches))
         self.seed = seed
+        self._names = sorted(self.batches)
         self.rounds_per_epoch = rounds_per_epoch or self._rounds_to_see_the_data()
 
     @abstractmethod
@@ -74,6 +75,9 @@ class Schedule(ABC):
             round: Number of the round, from 0.
             steps_done: Local steps that each worker has done in all earlier rounds; absent names count 0.
         """
+
+    def _cohort(self, number: int) -> tuple[str, ...]:
+        return cohort_of_sorted(self._names, self.cohort_size, seed=self.seed, round=number)
 
     def _left_in_local_epoch(self, worker: str, steps_done: Mapping[str, int]) -> int:
         batches = self.batches[worker]
@@ -99,7 +103,7 @@ class AveragedSchedule(Schedule):
 
     def plan(self, round: int, steps_done: Mapping[str, int]) -> Plan:
         """Return the plan of round ``round`` for the whole cohort, sorted by name."""
-        cohort = uniform_cohort(list(self.batches), self.cohort_size, seed=self.seed, round=round)
+        cohort = self._cohort(round)
         alone = len(self.batches) == 1
         assignments = tuple(
             Assignment(
@@ -139,8 +143,11 @@ class SequentialSchedule(Schedule):
         return visits[round % len(visits)]
 
     def _pass(self, number: int) -> tuple[str, ...]:
-        cohort = set(uniform_cohort(list(self.batches), self.cohort_size, seed=self.seed, round=number))
-        return tuple(worker for worker in self.batches if worker in cohort)
+        return tuple(sorted(self._cohort(number), key=self._positions.__getitem__))
+
+    @cached_property
+    def _positions(self) -> dict[str, int]:
+        return {worker: position for position, worker in enumerate(self.batches)}
 
     @cached_property
     def _visits_of_an_epoch(self) -> tuple[str, ...]:

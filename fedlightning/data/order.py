@@ -32,9 +32,7 @@ class BatchOrder:
     @property
     def num_batches(self) -> int:
         """Batches of an epoch; 0 if the only one is too small and left out."""
-        if self.drop_last:
-            return self.num_samples // self.batch_size
-        return -(-self.num_samples // self.batch_size)
+        return count_batches(self.num_samples, self.batch_size, self.drop_last)
 
     def batches(self, first: int, count: int, *, seed: int, worker: str) -> Iterator[torch.Tensor]:
         """Yield the sample positions of some batches.
@@ -80,6 +78,11 @@ class BatchOrder:
                 f"drop_last=True leaves no batch of batch_size={self.batch_size} in {self.num_samples} "
                 "samples. Use drop_last=False, a smaller batch_size, or fewer workers."
             )
+
+
+def count_batches(num_samples: int, batch_size: int, drop_last: bool) -> int:
+    """Return the number of batches in an epoch; 0 if the only one is too small and left out."""
+    return num_samples // batch_size if drop_last else -(-num_samples // batch_size)
 
 
 def shuffled(size: int, seed: int) -> torch.Tensor:

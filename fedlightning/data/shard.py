@@ -59,7 +59,7 @@ class Shard:
         """
         # Plain integers, because a user's dataset need not take NumPy's.
         numbers: list[int] = np.asarray(indices).tolist()
-        if numbers == list(range(len(dataset))):
+        if len(numbers) == len(dataset) and numbers == list(range(len(dataset))):
             return cls(dataset, settings)
         return cls(Subset(cast("Dataset[Any]", dataset), numbers), settings)
 

@@ -53,18 +53,6 @@ def _final_values(module: pl.LightningModule, logs: LogRecorder) -> dict[str, fl
 
 
 @program(returns="metadata")
-def count_samples(shard: Shard) -> int:
-    """Return the number of samples at a worker."""
-    return shard.num_samples
-
-
-@program(returns="metadata")
-def count_batches(shard: Shard) -> int:
-    """Return the number of batches in a local epoch at a worker."""
-    return shard.num_batches
-
-
-@program(returns="metadata")
 def count_labels(shard: Shard) -> Counter[int] | None:
     """Return how many samples of each label a worker has, or ``None`` where its data has no labels."""
     return shard.label_counts()

@@ -60,7 +60,7 @@ def identity_of(settings: FederationSettings, federation: Federation) -> dict[st
     return {
         "update": settings.update,
         "optimizer_state": settings.local_optimizer_state,
-        "samples": {name: member.samples for name, member in federation.members.items()},
+        "samples": dict(federation.samples),
     }
 
 

@@ -44,11 +44,7 @@ from fedlightning.strategy.checkpoint import (
 )
 from fedlightning.strategy.errors import NotFederatable
 from fedlightning.strategy.events import Audience
-from fedlightning.strategy.federation import (
-    Federation,
-    shards_of_federated_loader,
-    shards_of_ordinary_loader,
-)
+from fedlightning.strategy.federation import Federation
 from fedlightning.strategy.history import History
 from fedlightning.strategy.optimization import Optimization
 from fedlightning.strategy.plan_loader import PlanLoader
@@ -57,7 +53,8 @@ from fedlightning.strategy.refusals import (
     refuse_federated_evaluation,
     refuse_unsupported,
 )
-from fedlightning.strategy.reporting import Traffic, log_round, record_of, summarize
+from fedlightning.strategy.reporting import log_round, record_of, summarize
+from fedlightning.strategy.roster import roster_of_federated_loader, roster_of_ordinary_loader
 from fedlightning.strategy.rounds import GradientRound, LocalRound, Round, RoundResult
 from fedlightning.strategy.settings import FederationSettings, Update, cohort_too_large
 from fedlightning.workers import Worker
@@ -144,7 +141,6 @@ class FederatedStrategy(SingleDeviceStrategy):
         self._visiting = False
         self._resume: Mapping[str, Any] | None = None
         self._accumulate = 1
-        self._traffic = Traffic()
         self._audience = Audience()
         self._ended: RoundRecord | None = None
 
@@ -209,16 +205,15 @@ class FederatedStrategy(SingleDeviceStrategy):
             return super().process_dataloader(dataloader)
         seed = self._state.seed
         if isinstance(dataloader, FederatedDataLoader):
-            shards = shards_of_federated_loader(dataloader, self.settings.workers)
+            roster = roster_of_federated_loader(dataloader, self.settings.workers)
         else:
-            shards = shards_of_ordinary_loader(
+            roster = roster_of_ordinary_loader(
                 dataloader, self.settings.workers, self.settings.partition, seed
             )
-        self._federation = Federation(shards, seed=seed, optimizer_state=self.settings.local_optimizer_state)
+        self._federation = Federation(roster, seed=seed, optimizer_state=self.settings.local_optimizer_state)
         if self._resume is not None:
             check_identity(self._resume["identity"], identity_of(self.settings, self._federation))
         self._schedule = self._draw_up_schedule(self._federation)
-        self._traffic = Traffic(member.worker for member in self._federation.members.values())
         self._plans = PlanLoader(
             dataloader, self._schedule.rounds_per_epoch, self._next_plan, self._begin_epoch
         )
@@ -292,7 +287,6 @@ class FederatedStrategy(SingleDeviceStrategy):
                 f"{type(self.optimizers[0]).__name__} evaluates its closure several times per step, and with "
                 "local_steps=1 each would be a round of its own. Use local_steps=2 or more, or local_epochs."
             )
-        self._traffic.start_round()
         self._audience = Audience(self._trainer)
         self._audience.tell("on_round_start", plan)
         self._visiting = True
@@ -396,7 +390,7 @@ class FederatedStrategy(SingleDeviceStrategy):
         for buffer, mean in zip(self.lightning_module.buffers(), self._result.buffers, strict=True):
             buffer.copy_(mean)
         self._state.complete(self.current_plan)
-        self._ended = record_of(self.current_plan, self._result, self._traffic)
+        self._ended = record_of(self.current_plan, self._result)
         self.history.add_round(self._ended, self._result.visits)
 
     def _announce_end(self) -> None:

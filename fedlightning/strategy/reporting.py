@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import lightning.pytorch as pl
 import numpy as np
@@ -13,32 +13,6 @@ from fedlightning.local.metrics import merge_states, metric_at, put_states, take
 from fedlightning.strategy.federation import Member
 from fedlightning.strategy.records import RoundRecord, VisitRecord, WorkerSummary
 from fedlightning.strategy.rounds import RoundResult
-from fedlightning.workers import Worker
-
-
-class Traffic:
-    """Bytes that passed the workers' doors, by round.
-
-    Args:
-        workers: Whose ledgers are read.
-    """
-
-    def __init__(self, workers: Iterable[Worker] = ()) -> None:
-        self._workers = list(workers)
-        self._before = (0, 0)
-
-    def start_round(self) -> None:
-        """Count from here."""
-        self._before = self._totals()
-
-    def of_round(self) -> tuple[int, int]:
-        """Return the bytes that left the workers and that came to them, since the round started."""
-        up, down = self._totals()
-        return up - self._before[0], down - self._before[1]
-
-    def _totals(self) -> tuple[int, int]:
-        ledgers = [worker.ledger for worker in self._workers]
-        return sum(ledger.sent_bytes for ledger in ledgers), sum(ledger.received_bytes for ledger in ledgers)
 
 
 def log_round(module: pl.LightningModule, result: RoundResult) -> None:
@@ -78,17 +52,16 @@ def _merge_metrics(module: pl.LightningModule, result: RoundResult) -> None:
         metric_at(module, path)._forward_cache = value
 
 
-def record_of(plan: Plan, result: RoundResult, traffic: Traffic) -> RoundRecord:
+def record_of(plan: Plan, result: RoundResult) -> RoundRecord:
     """Return the record of a completed round."""
-    up, down = traffic.of_round()
     return RoundRecord(
         round=plan.round,
         workers=plan.workers,
         steps=sum(assignment.steps for assignment in plan.assignments),
         loss=None if result.loss is None else float(result.loss),
         metrics={logged.name: float(logged.value) for logged in result.logs if logged.value is not None},
-        bytes_up=up,
-        bytes_down=down,
+        bytes_up=sum(visit.bytes_up for visit in result.visits),
+        bytes_down=sum(visit.bytes_down for visit in result.visits),
         spread=spread_of(result.visits),
     )
 

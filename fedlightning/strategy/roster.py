@@ -1,0 +1,116 @@
+"""Who takes part in a run and with how much data, known before anything is placed at anybody.
+
+What lies at a worker is for ``federation`` to say.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from fedlightning.data import IID, FederatedDataLoader, LoaderSettings, Partitioner, Shard
+from fedlightning.data.order import count_batches
+from fedlightning.workers import VirtualWorker, Worker
+
+DEFAULT_WORKERS = 10
+
+
+@dataclass(frozen=True)
+class Roster:
+    """List the workers of a run.
+
+    Args:
+        samples: Number of samples, by worker name; in the order in which workers are visited.
+        batches: Number of batches in a local epoch, by worker name.
+        place: Returns the worker of a name with a pointer to its shard; called once for each at the most.
+        at_once: Whether the workers exist, and get their data before the first round. Virtual ones are made
+            when they are first visited.
+    """
+
+    samples: Mapping[str, int]
+    batches: Mapping[str, int]
+    place: Callable[[str], tuple[Worker, Any]]
+    at_once: bool
+
+
+def roster_of_ordinary_loader(
+    loader: Any, workers: int | Sequence[Worker] | None, partition: Partitioner | None, seed: int
+) -> Roster:
+    """Cut the dataset of an ordinary loader into shards, to be registered one at each worker.
+
+    Args:
+        loader: The user's ``DataLoader``: its batch size, shuffling, ``collate_fn`` and ``drop_last`` stay.
+        workers: Workers that exist, or a number of virtual ones; ``None`` for as many as the partition finds
+            in the data, or ten.
+        partition: How samples are divided; ``None`` for IID.
+        seed: Seed of the run.
+
+    Raises:
+        TypeError: The loader or its dataset cannot be divided; says what is possible instead.
+        ValueError: There are more workers than samples, or a worker name is given twice.
+    """
+    settings = LoaderSettings.from_loader(loader)
+    partition = partition if partition is not None else IID()
+    named_by_data = partition.worker_names(loader.dataset) is not None
+    count = len(workers) if isinstance(workers, Sequence) else workers
+    if count is None and not named_by_data:
+        count = DEFAULT_WORKERS
+    parts = partition.split(loader.dataset, count, seed)
+    existing = {worker.id: worker for worker in workers} if isinstance(workers, Sequence) else {}
+    names = tuple(existing) or parts.worker_names or numbered_names(len(parts))
+    indices = dict(zip(names, parts.for_workers(names), strict=True))
+    samples = {name: len(part) for name, part in indices.items()}
+
+    def place(name: str) -> tuple[Worker, Any]:
+        worker = existing.get(name) or VirtualWorker(id=name)
+        return worker, worker.register(Shard.of(loader.dataset, indices[name], settings), tags=("shard",))
+
+    return Roster(samples, _batches(samples, settings), place, at_once=bool(existing))
+
+
+def roster_of_federated_loader(loader: FederatedDataLoader, workers: int | Sequence[Worker] | None) -> Roster:
+    """Make a shard at each worker of a federated loader, out of the data that lies there already.
+
+    Args:
+        loader: Says where the data lies.
+        workers: What the user asked for, which must be those of the data; ``None`` takes them.
+
+    Raises:
+        ValueError: The data lies at other workers than asked for.
+    """
+    _check_workers_of_data([worker.id for worker in loader.dataset.workers], workers)
+    placements = {placement.worker.id: placement for placement in loader.placements()}
+    samples = {name: placement.num_samples for name, placement in placements.items()}
+
+    def place(name: str) -> tuple[Worker, Any]:
+        return placements[name].worker, placements[name].as_shard()
+
+    return Roster(samples, _batches(samples, loader.settings), place, at_once=True)
+
+
+def _batches(samples: Mapping[str, int], settings: LoaderSettings) -> dict[str, int]:
+    size, drop_last = settings.batch_size, settings.drop_last
+    return {name: count_batches(count, size, drop_last) for name, count in samples.items()}
+
+
+def _check_workers_of_data(found: list[str], asked: int | Sequence[Worker] | None) -> None:
+    if asked is None:
+        return
+    names = [worker.id for worker in asked] if isinstance(asked, Sequence) else None
+    if (len(found) != asked) if names is None else (sorted(found) != sorted(names)):
+        raise ValueError(
+            f"workers={asked if names is None else names}, but the data of the FederatedDataLoader lies at "
+            f"{found}. Leave workers out to train where the data is."
+        )
+
+
+def numbered_names(count: int) -> tuple[str, ...]:
+    """Return names for ``count`` workers, which sort as they count.
+
+    Example:
+        >>> numbered_names(11)[-2:]
+        ('worker-09', 'worker-10')
+    """
+    width = len(str(count - 1))
+    return tuple(f"worker-{number:0{width}d}" for number in range(count))

@@ -85,8 +85,12 @@ class FederatedDataLoader:
 
     def __iter__(self) -> Iterator[tuple[PointerTensor, ...]]:
         epoch, self._epoch = self._epoch, self._epoch + 1
-        parts = [(worker_id, self._tensors(worker_id)) for worker_id in self.dataset.samples]
-        return (batch for worker_id, tensors in parts for batch in self._batches(worker_id, tensors, epoch))
+        return self._batches_of_epoch(epoch)
+
+    def _batches_of_epoch(self, epoch: int) -> Iterator[tuple[PointerTensor, ...]]:
+        # A generator, because Lightning opens an iterator of every loader, just to see whether it can.
+        for worker_id in self.dataset.samples:
+            yield from self._batches(worker_id, self._tensors(worker_id), epoch)
 
     def _batches(
         self, worker_id: str, tensors: tuple[PointerTensor, ...], epoch: int

@@ -12,15 +12,15 @@ from lightning.pytorch.trainer import call
 from torch.optim import Optimizer
 
 
-def transfer_batch(module: pl.LightningModule, batch: Any) -> Any:
+def transfer_batch(module: pl.LightningModule, batch: Any, dataloader_idx: int = 0) -> Any:
     """Bring a batch to the module's device the way the Trainer does, with all the hooks around it.
 
     Runs the precision plugin's input conversion and the module's (or DataModule's)
     ``on_before_batch_transfer``, ``transfer_batch_to_device`` and ``on_after_batch_transfer``.
     """
     batch = module.trainer.precision_plugin.convert_input(batch)
-    batch = module._on_before_batch_transfer(batch, dataloader_idx=0)
-    return module._apply_batch_transfer_handler(batch, device=module.device, dataloader_idx=0)
+    batch = module._on_before_batch_transfer(batch, dataloader_idx=dataloader_idx)
+    return module._apply_batch_transfer_handler(batch, device=module.device, dataloader_idx=dataloader_idx)
 
 
 def zero_gradients(module: pl.LightningModule, optimizer: Optimizer, batch_idx: int) -> None:

@@ -29,3 +29,22 @@ class RoundFailed(RuntimeError):
         self.worker = worker
         self.round = round
         self.step = step
+
+
+class EvaluationFailed(RuntimeError):
+    """The user's code raised while a worker's data was evaluated. The global module is as it was.
+
+    Args:
+        worker: Name of the worker.
+        step: ``validation_step``, ``test_step`` or ``predict_step``.
+        batch: Number of the batch at the worker.
+        reason: The original exception.
+    """
+
+    def __init__(self, worker: str, step: str, batch: int, reason: BaseException) -> None:
+        super().__init__(
+            f"worker {worker!r}, {step} of batch {batch}: {type(reason).__name__}: {reason}\n"
+            "The global module is as it was before."
+        )
+        self.worker = worker
+        self.batch = batch

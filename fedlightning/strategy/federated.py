@@ -16,7 +16,6 @@ from lightning.fabric.plugins import CheckpointIO
 from lightning.fabric.utilities.types import _PATH
 from lightning.pytorch.accelerators import Accelerator
 from lightning.pytorch.plugins.precision import Precision
-from lightning.pytorch.strategies import SingleDeviceStrategy
 from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities.types import STEP_OUTPUT
 from torch import Tensor
@@ -43,16 +42,15 @@ from fedlightning.strategy.checkpoint import (
     identity_of,
 )
 from fedlightning.strategy.errors import NotFederatable
+from fedlightning.strategy.evaluation import Ticket
+from fedlightning.strategy.evaluation_hooks import EvaluatingStrategy
 from fedlightning.strategy.events import Audience
 from fedlightning.strategy.federation import Federation
 from fedlightning.strategy.history import History
 from fedlightning.strategy.optimization import Optimization
 from fedlightning.strategy.plan_loader import PlanLoader
 from fedlightning.strategy.records import RoundRecord, WorkerSummary
-from fedlightning.strategy.refusals import (
-    refuse_federated_evaluation,
-    refuse_unsupported,
-)
+from fedlightning.strategy.refusals import refuse_unsupported
 from fedlightning.strategy.reporting import log_round, record_of, summarize
 from fedlightning.strategy.roster import roster_of_federated_loader, roster_of_ordinary_loader
 from fedlightning.strategy.rounds import GradientRound, LocalRound, Round, RoundResult
@@ -60,7 +58,7 @@ from fedlightning.strategy.settings import FederationSettings, Update, cohort_to
 from fedlightning.workers import Worker
 
 
-class FederatedStrategy(SingleDeviceStrategy):
+class FederatedStrategy(EvaluatingStrategy):
     """Train where the data is: ``Trainer(strategy=FederatedStrategy(...))``, and nothing else changed.
 
     The module travels to the workers, trains on what lies there and comes back: one worker after the other
@@ -182,15 +180,16 @@ class FederatedStrategy(SingleDeviceStrategy):
         """Refuse what cannot be federated, then set up as on a single device."""
         assert self.lightning_module is not None
         fitting = trainer.state.fn == TrainerFn.FITTING
+        lightning_calls.PassPlansBy.install(self.lightning_module, (Plan, Ticket))
         if fitting:
             refuse_unsupported(trainer, self.lightning_module, self.settings)
-            lightning_calls.PassPlansBy.install(self.lightning_module, Plan)
             self._state.start(self.settings.seed)
             self.history = History()
             self._take_accumulation_over()
             if self._resume is not None:
                 self._state.load_state_dict(self._resume["state"])
                 self.history = History.from_state(self._resume["history"])
+        self._start_evaluation(self._state.seed if fitting else self._seed_without_fit())
         super().setup(trainer)
         if fitting:
             self._server.prepare(self._parameters)
@@ -201,7 +200,6 @@ class FederatedStrategy(SingleDeviceStrategy):
     def process_dataloader(self, dataloader: object) -> object:
         """Place the training data at the workers and hand the Trainer a loader of plans instead."""
         if not self._trainer.training:
-            refuse_federated_evaluation(dataloader)
             return super().process_dataloader(dataloader)
         seed = self._state.seed
         if isinstance(dataloader, FederatedDataLoader):
@@ -264,7 +262,11 @@ class FederatedStrategy(SingleDeviceStrategy):
     @override
     def batch_to_device(self, batch: Any, device: torch.device | None = None, dataloader_idx: int = 0) -> Any:
         """Leave a plan where it is; batches go to the device at their workers."""
-        return batch if isinstance(batch, Plan) else super().batch_to_device(batch, device, dataloader_idx)
+        return (
+            batch
+            if isinstance(batch, (Plan, Ticket))
+            else super().batch_to_device(batch, device, dataloader_idx)
+        )
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
         """Notice where a callback has changed how many batches are accumulated."""
@@ -456,6 +458,9 @@ class FederatedStrategy(SingleDeviceStrategy):
     def _trainer(self) -> pl.Trainer:
         assert self.lightning_module is not None
         return self.lightning_module.trainer
+
+    def _seed_without_fit(self) -> int:
+        return self.settings.seed if self.settings.seed is not None else torch.initial_seed()
 
     @property
     def _steps_at_controller(self) -> bool:

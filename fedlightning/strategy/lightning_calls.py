@@ -83,7 +83,7 @@ class PassPlansBy:
         plan_type: Batches of this type are passed by.
     """
 
-    def __init__(self, module: pl.LightningModule, plan_type: type) -> None:
+    def __init__(self, module: pl.LightningModule, plan_type: type | tuple[type, ...]) -> None:
         self._module = module
         self._plan_type = plan_type
 
@@ -94,7 +94,7 @@ class PassPlansBy:
         return type(self._module)._on_before_batch_transfer(self._module, batch, dataloader_idx)
 
     @classmethod
-    def install(cls, module: pl.LightningModule, plan_type: type) -> None:
+    def install(cls, module: pl.LightningModule, plan_type: type | tuple[type, ...]) -> None:
         """Set up the guard on one module, if its hook, or its DataModule's, is the user's own."""
         datamodule = getattr(module.trainer, "datamodule", None)
         hook = "on_before_batch_transfer"

@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterator
 import lightning.pytorch as pl
 from lightning.pytorch.callbacks import StochasticWeightAveraging
 
-from fedlightning.data import FederatedDataLoader
 from fedlightning.strategy.errors import NotFederatable
 from fedlightning.strategy.lightning_calls import devices_of, overrides, takes_dataloader_iter
 from fedlightning.strategy.settings import FederationSettings
@@ -30,19 +29,6 @@ def refuse_unsupported(trainer: pl.Trainer, module: pl.LightningModule, settings
     if reasons:
         raise NotFederatable(
             "FederatedStrategy cannot run this fit:\n" + "\n".join(f"- {r}" for r in reasons)
-        )
-
-
-def refuse_federated_evaluation(dataloader: object) -> None:
-    """Check a loader for validation, test or prediction.
-
-    Raises:
-        NotFederatable: Its data lies at workers.
-    """
-    if isinstance(dataloader, FederatedDataLoader):
-        raise NotFederatable(
-            "a FederatedDataLoader was given for validation, test or prediction, which run on the global "
-            "module at the controller for now. Give an ordinary DataLoader there."
         )
 
 

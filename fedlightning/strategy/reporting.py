@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import lightning.pytorch as pl
 import numpy as np
 
 from fedlightning.algorithms import Plan
 from fedlightning.local.evaluation import count_labels, evaluate_locally
+from fedlightning.local.logs import LoggedValue
 from fedlightning.local.metrics import merge_states, metric_at, put_states, take_states
 from fedlightning.strategy.federation import Member
 from fedlightning.strategy.records import RoundRecord, VisitRecord, WorkerSummary
@@ -24,7 +25,12 @@ def log_round(module: pl.LightningModule, result: RoundResult) -> None:
     """
     if result.metrics:
         _merge_metrics(module, result)
-    for logged in result.logs:
+    log_reported(module, result.logs)
+
+
+def log_reported(module: pl.LightningModule, logs: Iterable[LoggedValue]) -> None:
+    """Log in the Trainer what was logged at workers; states of torchmetrics are merged by then."""
+    for logged in logs:
         if logged.metric is not None:
             module.log(logged.name, metric_at(module, logged.metric), **logged.settings)
         elif logged.value is not None:

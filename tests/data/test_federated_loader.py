@@ -121,7 +121,7 @@ def test_says_that_an_object_has_no_batches_of_pointers() -> None:
     bob = VirtualWorker(id="bob")
     loader = FederatedDataLoader(FederatedDataset.from_dataset(["a", "b"], [bob]))
     with pytest.raises(TypeError, match=r"data at 'bob' is a dataset object.*send tensors"):
-        iter(loader)
+        next(iter(loader))
 
 
 def test_refuses_an_ordinary_dataset_and_a_batch_size_of_zero() -> None:

@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader
 
 from fedlightning.algorithms import Plan
 from fedlightning.data import Explicit, FederatedDataLoader, FederatedDataset, Natural
-from fedlightning.strategy import FederatedStrategy, NotFederatable
+from fedlightning.strategy import FederatedStrategy
 from fedlightning.workers import VirtualWorker
 from tests.strategy.toys import Classifier, Memo, assert_same_module, fit, loader, samples, trainer
 
@@ -296,12 +296,6 @@ def test_federated_data_at_other_workers_than_asked_for() -> None:
     train = federated([VirtualWorker(id="bob")])
     with pytest.raises(ValueError, match=r"lies at \['bob'\]"):
         fit(FederatedStrategy([VirtualWorker(id="alice")]), train=train)
-
-
-def test_federated_validation_data_is_refused() -> None:
-    run = trainer(FederatedStrategy(2))
-    with pytest.raises(NotFederatable, match="Give an ordinary DataLoader there"):
-        run.fit(Classifier(), loader(), federated([VirtualWorker(id="bob")]))
 
 
 def test_workers_are_named_by_the_data() -> None:

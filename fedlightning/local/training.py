@@ -33,7 +33,7 @@ def train_locally(
     """Train the module on the batches of a visit, in place.
 
     Args:
-        module: The module, sent to this worker.
+        module: The module, sent to this worker; gradients that it brings along are dropped.
         optimizers: Its optimizers, sent along, with the learning rates of the round.
         stream: The worker's batches.
         memory: What the worker keeps between visits.
@@ -45,6 +45,8 @@ def train_locally(
     Raises:
         LocalStepFailed: The user's code raised; names the step.
     """
+    # The pseudo-gradient of the last round, which a module that steps by hand would add its own to.
+    _drop_gradients(module)
     if visit.separates_metrics:
         reset_metrics(module)
     precision = module.trainer.precision_plugin
@@ -54,14 +56,18 @@ def train_locally(
         memory.lent_to(optimizers, precision),
     ):
         losses = _take_steps(module, optimizers, stream, visit, logs)
-    for parameter in module.parameters():
-        parameter.grad = None
+    _drop_gradients(module)
     return VisitReport(
         steps=visit.steps,
         loss=torch.stack(losses).mean() if losses else None,
         logs=logs.values,
         metrics=take_states(module) if visit.separates_metrics else (),
     )
+
+
+def _drop_gradients(module: pl.LightningModule) -> None:
+    for parameter in module.parameters():
+        parameter.grad = None
 
 
 def _take_steps(

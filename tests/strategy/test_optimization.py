@@ -65,6 +65,29 @@ def test_an_optimizer_that_travels_is_that_of_an_ordinary_fit() -> None:
         assert_same_optimizer(left, right)
 
 
+class ZeroesAfterStep(Classifier):
+    """Steps by hand, and empties the gradients after a step rather than before the next."""
+
+    def __init__(self) -> None:
+        super().__init__(schedule=False)
+        self.automatic_optimization = False
+
+    def training_step(self, batch: list[Tensor], batch_idx: int) -> None:
+        x, y = batch
+        self.manual_backward(nn.functional.cross_entropy(self.net(x), y))
+        self.optimizers().step()
+        self.optimizers().zero_grad()
+
+
+@pytest.mark.parametrize("local_steps", [1, 3])
+def test_a_pseudo_gradient_does_not_reach_steps_by_hand(local_steps: int) -> None:
+    plain, _ = fit(module=ZeroesAfterStep)
+    ours, _ = fit(
+        FederatedStrategy(1, local_steps=local_steps, optimizer_state="keep"), module=ZeroesAfterStep
+    )
+    assert_same_module(plain, ours)
+
+
 @pytest.mark.parametrize("update", UPDATES)
 def test_schedulers_stepped_by_hand_start_each_visit_from_the_round(update: Any) -> None:
     strategy = FederatedStrategy(3, update=update, local_steps=2, rounds_per_epoch=3)

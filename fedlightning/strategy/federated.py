@@ -275,9 +275,9 @@ class FederatedStrategy(EvaluatingStrategy):
     def _take_accumulation_over(self) -> None:
         """Accumulate local batches at the workers, rather than rounds in the Trainer's loop."""
         trainer = self._trainer
-        if not self._steps_at_controller and trainer.accumulate_grad_batches != 1:
+        if not self._steps_at_controller and not isinstance(trainer.accumulate_grad_batches, _TakenOver):
             self._accumulate = trainer.accumulate_grad_batches
-            trainer.accumulate_grad_batches = 1
+            trainer.accumulate_grad_batches = _TakenOver(1)
 
     @override
     def training_step(self, *args: Any, **kwargs: Any) -> STEP_OUTPUT:
@@ -450,7 +450,7 @@ class FederatedStrategy(EvaluatingStrategy):
         self._resume = None
         if self.lightning_module is not None:
             lightning_calls.PassPlansBy.remove(self.lightning_module)
-            if self._accumulate != 1:
+            if isinstance(self._trainer.accumulate_grad_batches, _TakenOver):
                 self._trainer.accumulate_grad_batches, self._accumulate = self._accumulate, 1
         super().teardown()
 
@@ -472,6 +472,10 @@ class FederatedStrategy(EvaluatingStrategy):
     def _parameters(self) -> list[torch.nn.Parameter]:
         assert self.lightning_module is not None
         return list(self.lightning_module.parameters())
+
+
+class _TakenOver(int):
+    """Be the Trainer's ``accumulate_grad_batches`` while workers accumulate; not a callback's own 1."""
 
 
 def _complete(average: Sequence[Tensor | None]) -> list[Tensor]:

@@ -119,12 +119,13 @@ def test_accumulated_batches_are_those_of_an_ordinary_fit(
     assert run.global_step == (plain_run.global_step if "local_steps" in work else 2)
 
 
-def test_an_accumulation_schedule_means_local_batches() -> None:
+@pytest.mark.parametrize("factors", [{0: 1, 1: 2, 2: 4}, {0: 4, 1: 1, 2: 2}], ids=["up", "down"])
+def test_an_accumulation_schedule_means_local_batches(factors: dict[int, int]) -> None:
     def module() -> Classifier:
         return Classifier(schedule=False)
 
     def schedule() -> GradientAccumulationScheduler:
-        return GradientAccumulationScheduler({0: 1, 1: 2, 2: 4})
+        return GradientAccumulationScheduler(factors)
 
     plain, _ = fit(module=module, callbacks=[schedule()], max_epochs=3)
     ours, _ = fit(

@@ -139,6 +139,7 @@ class FederatedStrategy(EvaluatingStrategy):
         self._visiting = False
         self._resume: Mapping[str, Any] | None = None
         self._accumulate = 1
+        self._epochs_before = 0
         self._audience = Audience()
         self._ended: RoundRecord | None = None
 
@@ -233,9 +234,9 @@ class FederatedStrategy(EvaluatingStrategy):
     def _begin_epoch(self) -> None:
         assert self._plans is not None
         resume, self._resume = self._resume, None
-        self._plans.plans_of_epoch = 0 if resume is None else resume["plans_of_epoch"]
+        self._plans.rounds_done = 0 if resume is None else resume["rounds_of_epoch"]
         if resume is not None:
-            in_mid_epoch = resume["plans_of_epoch"] > 0
+            in_mid_epoch = resume["rounds_of_epoch"] > 0
             self.federation.load_state_dict(resume["workers"], streams=in_mid_epoch)
             restore_global_streams(resume["global_streams"])
             if in_mid_epoch:
@@ -246,6 +247,7 @@ class FederatedStrategy(EvaluatingStrategy):
 
     def _next_plan(self) -> Plan:
         assert self._schedule is not None
+        self._epochs_before = lightning_calls.epochs_processed(self._trainer)
         self.current_plan = self._schedule.plan(self._state.round, self._state.steps_done)
         return self.current_plan
 
@@ -391,6 +393,8 @@ class FederatedStrategy(EvaluatingStrategy):
         assert self._result is not None
         for buffer, mean in zip(self.lightning_module.buffers(), self._result.buffers, strict=True):
             buffer.copy_(mean)
+        assert self._plans is not None
+        self._plans.rounds_done += 1
         self._state.complete(self.current_plan)
         self._ended = record_of(self.current_plan, self._result)
         self.history.add_round(self._ended, self._result.visits)
@@ -423,12 +427,16 @@ class FederatedStrategy(EvaluatingStrategy):
         super().save_checkpoint(checkpoint, filepath, storage_options)
 
     def _federation_state(self, plans: PlanLoader) -> dict[str, Any]:
-        ended = plans.plans_of_epoch >= self._trainer.num_training_batches
+        # An epoch may also end early: by max_steps, an early stop or a hook.
+        ended = (
+            plans.rounds_done >= self._trainer.num_training_batches
+            or lightning_calls.epochs_processed(self._trainer) > self._epochs_before
+        )
         return {
             "format": FORMAT,
             "identity": identity_of(self.settings, self.federation),
             "state": self._state.state_dict(),
-            "plans_of_epoch": 0 if ended else plans.plans_of_epoch,
+            "rounds_of_epoch": 0 if ended else plans.rounds_done,
             "server_optimizer": self._server.state_dict(),
             "workers": self.federation.state_dict(),
             "global_streams": capture_global_streams(),

@@ -13,6 +13,7 @@ import lightning.pytorch as pl
 import torch
 from lightning.pytorch.core.hooks import DataHooks
 from lightning.pytorch.core.optimizer import LightningOptimizer, do_nothing_closure
+from lightning.pytorch.loops.progress import _ProcessedTracker
 from lightning.pytorch.profilers import Profiler
 from lightning.pytorch.utilities.model_helpers import is_overridden
 from lightning.pytorch.utilities.signature_utils import is_param_in_hook_signature
@@ -53,6 +54,13 @@ def profiled(trainer: pl.Trainer, action: str) -> AbstractContextManager[None]:
 def only_accumulates(trainer: pl.Trainer) -> bool:
     """Tell whether the current batch's gradients are accumulated without a step of the optimizer."""
     return trainer.fit_loop._should_accumulate()
+
+
+def epochs_processed(trainer: pl.Trainer) -> int:
+    """Return how many epochs the Trainer has run; counts one before the hooks of its end."""
+    current = trainer.fit_loop.epoch_progress.current
+    assert isinstance(current, _ProcessedTracker)
+    return current.processed
 
 
 def evaluated_metrics(trainer: pl.Trainer) -> dict[str, float]:

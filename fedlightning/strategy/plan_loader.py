@@ -18,10 +18,10 @@ class PlanLoader:
         source: The user's loader.
         rounds: Rounds in one epoch.
         next_plan: Draws up the plan of the coming round.
-        on_epoch: Called when an epoch's iterator is opened; sets ``plans_of_epoch``.
+        on_epoch: Called when an epoch's iterator is opened; sets ``rounds_done``.
 
     Attributes:
-        plans_of_epoch: Plans drawn up since the epoch began.
+        rounds_done: Rounds completed since the epoch began.
     """
 
     def __init__(
@@ -30,7 +30,7 @@ class PlanLoader:
         self.dataset = source.dataset
         self.sampler = getattr(source, "sampler", None)
         self.batch_size = getattr(source, "batch_size", None)
-        self.plans_of_epoch = 0
+        self.rounds_done = 0
         self._rounds = rounds
         self._next_plan = next_plan
         self._on_epoch = on_epoch
@@ -44,13 +44,12 @@ class PlanLoader:
         return iter(self._plans())
 
     def _plans(self) -> Iterator[Plan]:
-        for _ in range(self._rounds - self.plans_of_epoch):
-            self.plans_of_epoch += 1
+        for _ in range(self._rounds - self.rounds_done):
             yield self._next_plan()
 
     def state_dict(self) -> dict[str, Any]:
-        """Return how many plans of the epoch have been drawn up. Lightning takes us for resumable by this."""
-        return {"plans_of_epoch": self.plans_of_epoch}
+        """Return how many rounds of the epoch are done. Lightning takes us for resumable by this."""
+        return {"rounds_done": self.rounds_done}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Do nothing: the strategy restores the cursor, since Lightning calls this in mid-epoch only."""

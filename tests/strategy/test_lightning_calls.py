@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import inspect
+from typing import Any
 
 import lightning as L
 import torch
 from lightning.pytorch.trainer import call
 
 from fedlightning.local.lightning_calls import transfer_batch
-from fedlightning.strategy.lightning_calls import devices_of
-from tests.strategy.toys import Classifier, trainer
+from fedlightning.strategy.lightning_calls import devices_of, epochs_processed
+from tests.strategy.toys import Classifier, fit, trainer
 
 
 def test_callback_hooks_are_called_by_name() -> None:
@@ -21,6 +22,22 @@ def test_callback_hooks_are_called_by_name() -> None:
 def test_devices_are_those_the_connector_chose() -> None:
     assert devices_of(trainer()) == [torch.device("cpu")]
     assert len(devices_of(trainer(devices=3))) == 3
+
+
+def test_an_epoch_counts_before_the_hooks_of_its_end() -> None:
+    class Counts(L.Callback):
+        def __init__(self) -> None:
+            self.seen: list[int] = []
+
+        def on_train_batch_end(self, trainer: L.Trainer, *args: Any) -> None:
+            self.seen.append(epochs_processed(trainer))
+
+        def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+            self.seen.append(epochs_processed(trainer))
+
+    counts = Counts()
+    fit(callbacks=[counts], limit_train_batches=1)
+    assert counts.seen == [0, 1, 1, 2]
 
 
 def test_the_batch_hooks_of_a_module() -> None:

@@ -12,10 +12,10 @@ from typing import Any
 
 import pytest
 import torch
-from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.callbacks import ModelCheckpoint, OnExceptionCheckpoint
 
 from fedlightning.data import Explicit
-from fedlightning.strategy import FederatedStrategy, NotFederatable
+from fedlightning.strategy import FederatedStrategy, NotFederatable, RoundFailed
 from tests.strategy.toys import Classifier, assert_same_module, assert_same_optimizer, fit, loader, trainer
 
 SGD = partial(torch.optim.SGD, lr=0.05, momentum=0.9)
@@ -102,6 +102,43 @@ def test_a_killed_process_goes_on(tmp_path: Path) -> None:
     newest = max(tmp_path.glob("*.ckpt"), key=lambda path: path.stat().st_mtime_ns)
     module, _ = resume(name, newest, SGD)
     assert_same_module(whole, module)
+
+
+class BreaksOnce(Classifier):
+    """Raises in one training step of the process, as a passing fault does."""
+
+    steps_left = 0
+
+    def training_step(self, batch: list[Any], batch_idx: int) -> Any:
+        BreaksOnce.steps_left -= 1
+        if BreaksOnce.steps_left == 0:
+            raise RuntimeError("broken")
+        return super().training_step(batch, batch_idx)
+
+
+@pytest.mark.parametrize("step", [2, 5])
+@pytest.mark.parametrize("name", ["averaged", "averaged gradients"])
+def test_a_round_that_failed_is_done_again(name: str, step: int, tmp_path: Path) -> None:
+    whole, _ = fit(strategy(name), module=lambda: BreaksOnce(SGD), max_epochs=3)
+    BreaksOnce.steps_left = step
+    with pytest.raises(RoundFailed):
+        fit(
+            strategy(name),
+            module=lambda: BreaksOnce(SGD),
+            max_epochs=3,
+            callbacks=[OnExceptionCheckpoint(tmp_path)],
+            enable_checkpointing=True,
+        )
+    module, _ = resume(name, next(tmp_path.glob("*.ckpt")), SGD)
+    assert_same_module(whole, module)
+
+
+@pytest.mark.parametrize("name", ["averaged gradients", "one worker"])
+def test_an_epoch_that_was_cut_short_is_over(name: str, tmp_path: Path) -> None:
+    saver = ModelCheckpoint(tmp_path, save_last=True, save_on_train_epoch_end=True)
+    _, run = fit(strategy(name), callbacks=[saver], enable_checkpointing=True, max_epochs=3, max_steps=2)
+    _, resumed = resume(name, saver.last_model_path, None)
+    assert resumed.global_step == run.global_step + 2 * run.num_training_batches
 
 
 def saved_by(name: str, path: Path) -> str:

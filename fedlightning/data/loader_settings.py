@@ -11,8 +11,10 @@ from torch.utils.data import BatchSampler, DataLoader, Dataset, RandomSampler, S
 
 from fedlightning.data.checks import check_count
 from fedlightning.data.map_style import MapStyle, check_map_style
+from fedlightning.workers.remote import record
 
 
+@record
 @dataclass(frozen=True)
 class LoaderSettings:
     """Say how batches are made of a dataset; the fields are the arguments of `torch.utils.data.DataLoader`.

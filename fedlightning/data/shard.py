@@ -21,6 +21,7 @@ from fedlightning.data.order import BatchOrder
 from fedlightning.data.partition.base import Indices
 from fedlightning.workers.payload import payload_bytes
 from fedlightning.workers.random import derive_seed
+from fedlightning.workers.remote import register
 
 
 class Shard:
@@ -138,3 +139,18 @@ class Shard:
 @payload_bytes.register
 def _(value: Shard) -> int:
     return payload_bytes(value.dataset)
+
+
+def _from_wire(items: list[Any], unpacker: Any) -> Shard:
+    dataset, settings = map(unpacker.unpack, items)
+    if not isinstance(settings, LoaderSettings):
+        raise TypeError(f"a {type(settings).__name__} says nothing of how a dataset is read")
+    return Shard(dataset, settings)
+
+
+register(
+    Shard,
+    f"{__name__}:{Shard.__qualname__}",
+    lambda shard, packer: [packer.pack(shard.dataset), packer.pack(shard.settings)],
+    _from_wire,
+)

@@ -20,10 +20,12 @@ from fedlightning.local.metrics import MetricState, put_states, reset_metrics, t
 from fedlightning.local.randomness import own_randomness
 from fedlightning.workers import program
 from fedlightning.workers.payload import payload_bytes
+from fedlightning.workers.remote import record
 
 EvaluationStep = Literal["validation_step", "test_step", "predict_step"]
 
 
+@record
 @dataclass(frozen=True)
 class EvaluationVisit:
     """One batch to evaluate.
@@ -43,6 +45,7 @@ class EvaluationVisit:
     dataloader_idx: int = 0
 
 
+@record
 @dataclass(frozen=True)
 class EvaluationReport:
     """What leaves a worker after the evaluation of a batch: aggregates, no samples.

@@ -1,4 +1,4 @@
-"""The private calls of Lightning that local work needs, in one place: batch transfer, and hooks of callbacks.
+"""The private calls of Lightning that local work needs, in one place: batches, hooks, a Trainer to stand in.
 
 ``tests/local/test_lightning_calls.py`` fails clearly when they move.
 """
@@ -9,6 +9,7 @@ from typing import Any
 
 import lightning.pytorch as pl
 from lightning.pytorch.trainer import call
+from lightning.pytorch.trainer.states import TrainerFn
 from torch.optim import Optimizer
 
 
@@ -28,3 +29,25 @@ def zero_gradients(module: pl.LightningModule, optimizer: Optimizer, batch_idx: 
     call._call_callback_hooks(module.trainer, "on_before_zero_grad", optimizer)
     module.on_before_zero_grad(optimizer)
     module.optimizer_zero_grad(module.current_epoch, batch_idx, optimizer)
+
+
+def attach(trainer: pl.Trainer, module: pl.LightningModule) -> None:
+    """Make a Trainer that never fits the one of a module, for the hooks that are called by way of it."""
+    trainer.strategy.connect(module)
+    trainer._data_connector.attach_data(module)
+    trainer.state.fn = TrainerFn.FITTING
+    trainer.training = True
+
+
+def callbacks_of(trainer: pl.Trainer) -> list[pl.Callback]:
+    """Return the callbacks of a Trainer."""
+    callbacks: list[pl.Callback] = getattr(trainer, "callbacks")  # noqa: B009 - untyped, set by a connector
+    return callbacks
+
+
+def set_progress(trainer: pl.Trainer, current_epoch: int, global_step: int) -> None:
+    """Set what ``trainer.current_epoch`` and ``trainer.global_step`` return."""
+    loop = trainer.fit_loop
+    loop.epoch_progress.current.completed = current_epoch
+    loop.epoch_loop.automatic_optimization.optim_progress.optimizer.step.total.completed = global_step
+    loop.epoch_loop.manual_optimization.optim_step_progress.total.completed = global_step

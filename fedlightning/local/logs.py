@@ -14,6 +14,8 @@ from lightning.pytorch.utilities.data import extract_batch_size
 from torch import Tensor
 from torchmetrics import Metric
 
+from fedlightning.workers.remote import record
+
 _REDUCTIONS: dict[Callable[..., Any], str] = {
     torch.mean: "mean",
     torch.sum: "sum",
@@ -25,6 +27,7 @@ _REDUCTIONS: dict[Callable[..., Any], str] = {
 }
 
 
+@record
 @dataclass(frozen=True)
 class LoggedValue:
     """One name given to ``self.log``, over some steps and workers.

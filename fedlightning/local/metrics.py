@@ -22,9 +22,12 @@ from torchmetrics.utilities.data import (
     dim_zero_sum,
 )
 
+from fedlightning.workers.remote import accompany_modules, record
+
 StateValue = Tensor | list[Tensor]
 
 
+@record
 @dataclass(frozen=True)
 class MetricState:
     """What one torchmetric has accumulated.
@@ -150,3 +153,20 @@ def _copy(value: Any) -> Any:
     if isinstance(value, list):
         return [item.detach().clone() for item in value]
     return value.detach().clone()
+
+
+def _states_that_travel(module: nn.Module) -> tuple[MetricState, ...] | None:
+    # None of no metrics at all: where there are some, that all are empty has to be said, too.
+    return take_states(module) if any(isinstance(part, Metric) for part in module.modules()) else None
+
+
+def _put_what_travelled(module: nn.Module, states: Any) -> None:
+    known = dict(metrics_of(module))
+    for state in states:
+        if not isinstance(state, MetricState) or set(state.values) != set(known[state.path]._defaults):
+            raise ValueError("the states of a module's metrics do not fit them")
+    put_states(module, states)
+
+
+# A module in this process has its metrics in itself; to another process, their states travel beside it.
+accompany_modules(f"{__name__}:states", _states_that_travel, _put_what_travelled)

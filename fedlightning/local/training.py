@@ -19,6 +19,7 @@ from fedlightning.local.randomness import own_randomness
 from fedlightning.local.stepping import training_loss
 from fedlightning.local.streams import Stream
 from fedlightning.local.visit import Visit, VisitReport
+from fedlightning.local.worker_trainer import lend_optimizers
 from fedlightning.workers import program
 
 
@@ -47,6 +48,7 @@ def train_locally(
     """
     # The pseudo-gradient of the last round, which a module that steps by hand would add its own to.
     _drop_gradients(module)
+    lend_optimizers(module, optimizers)
     if visit.separates_metrics:
         reset_metrics(module)
     precision = module.trainer.precision_plugin

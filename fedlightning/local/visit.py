@@ -9,8 +9,10 @@ from torch import Tensor
 from fedlightning.local.logs import LoggedValue
 from fedlightning.local.metrics import MetricState
 from fedlightning.workers.payload import payload_bytes
+from fedlightning.workers.remote import record
 
 
+@record
 @dataclass(frozen=True)
 class Visit:
     """One visit of the module to a worker.
@@ -36,6 +38,7 @@ class Visit:
     separates_metrics: bool = False
 
 
+@record
 @dataclass(frozen=True)
 class VisitReport:
     """What leaves a worker after a visit, besides the module: aggregates over its steps, no samples.

@@ -12,6 +12,7 @@ from fedlightning.workers.remote.codecs.blueprints import after_assembly, build,
 from fedlightning.workers.remote.codecs.packing import Packer, Unpacker
 from fedlightning.workers.remote.codecs.registry import register_family
 from fedlightning.workers.remote.errors import MalformedMessageError, UnsendableError
+from fedlightning.workers.remote.offers import import_offered
 
 Take: TypeAlias = Callable[[nn.Module], Any]
 Give: TypeAlias = Callable[[nn.Module, Any], None]
@@ -22,7 +23,7 @@ def accompany_modules(name: str, take: Take, give: Give) -> None:
     """Let something that a module has beside its parameters and buffers travel with it.
 
     Args:
-        name: Names it on the wire.
+        name: Names it on the wire; ``module:name``, by which the other side finds who registered it.
         take: Returns data of a module that is about to be sent, or None if it has none of this.
         give: Gives such data to a module that has arrived; the data is not trusted.
     """
@@ -70,6 +71,8 @@ def _unpack(items: list[Any], unpacker: Unpacker) -> nn.Module:
         load_state(module, tensors)
     _set_training(module, training)
     for name, data in companions:
+        if name not in _COMPANIONS:
+            import_offered(name)
         _COMPANIONS[name][1](module, unpacker.unpack(data))
     return module
 

@@ -56,6 +56,9 @@ def _unpack(items: list[Any], unpacker: Unpacker) -> Optimizer:
         optimizer = _make(path, unpacker.unpack(defaults), sizes, settings, parameters, unpacker)
         if number is not None:
             travellers.arrived(number, None, optimizer)
+    else:
+        # It has stepped elsewhere, which schedulers would else warn of.
+        optimizer._opt_called = True
     _load(optimizer, settings, [[number, unpacker.unpack(item)] for number, item in state])
     return optimizer
 

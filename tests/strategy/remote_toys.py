@@ -1,0 +1,59 @@
+"""A LightningModule that can be built in another process, with all that makes equality hard."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import lightning as L
+import torch
+from torch import Tensor, nn
+from torchmetrics.classification import MulticlassAccuracy
+
+
+class Travelling(L.LightningModule):
+    """Classify with batch norm, dropout, a metric, momentum and a schedule; or optimize by hand."""
+
+    def __init__(self, dropout: float = 0.3, manual: bool = False) -> None:
+        super().__init__()
+        self.save_hyperparameters()
+        self.automatic_optimization = not manual
+        self.net = nn.Sequential(
+            nn.Linear(4, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Dropout(dropout), nn.Linear(8, 3)
+        )
+        self.accuracy = MulticlassAccuracy(3, average="micro")
+
+    def training_step(self, batch: list[Tensor], batch_idx: int) -> Tensor:
+        x, y = batch
+        logits = self.net(x)
+        loss = nn.functional.cross_entropy(logits, y)
+        self.accuracy(logits, y)
+        self.log("train/loss", loss, on_step=True, on_epoch=True)
+        self.log("train/acc", self.accuracy, on_step=False, on_epoch=True)
+        self.log("train/step", float(self.global_step + self.current_epoch))
+        if not self.automatic_optimization:
+            optimizer = self.optimizers()
+            optimizer.zero_grad()
+            self.manual_backward(loss)
+            optimizer.step()
+        return loss
+
+    def validation_step(self, batch: list[Tensor], batch_idx: int) -> None:
+        x, y = batch
+        logits = self.net(x)
+        self.accuracy(logits, y)
+        self.log("val/loss", nn.functional.cross_entropy(logits, y))
+        self.log("val/acc", self.accuracy)
+
+    def configure_optimizers(self) -> Any:
+        optimizer = torch.optim.SGD(self.parameters(), lr=0.1, momentum=0.9)
+        if not self.automatic_optimization:
+            return optimizer
+        return [optimizer], [{"scheduler": torch.optim.lr_scheduler.StepLR(optimizer, 2), "interval": "step"}]
+
+
+class Forgetful(Travelling):
+    """Keeps no record of what it was constructed with."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.hparams.clear()

@@ -1,0 +1,143 @@
+"""A fit over workers in other processes ends in the bits of the same fit over virtual workers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any
+
+import lightning as L
+import pytest
+import torch
+from torch.utils.data import DataLoader, TensorDataset
+
+from fedlightning.data import FederatedDataLoader, FederatedDataset
+from fedlightning.strategy import FederatedStrategy
+from fedlightning.workers import HostProcess, KeepData, ProcessWorker, UnsendableError, VirtualWorker, Worker
+from tests.strategy.remote_toys import Forgetful, Travelling
+
+pytestmark = pytest.mark.xdist_group("strategy processes")
+NAMES = ("ann", "bob", "carl")
+
+
+@pytest.fixture(scope="module")
+def host() -> Iterator[HostProcess]:
+    with HostProcess(threads=1) as process:
+        yield process
+
+
+@pytest.fixture
+def processes(host: HostProcess) -> Iterator[Callable[..., list[Worker]]]:
+    made: list[ProcessWorker] = []
+
+    def make(**settings: Any) -> list[Worker]:
+        settings = {"modules": ["tests.strategy.remote_toys"], "process": host} | settings
+        made.extend(ProcessWorker(name, **settings) for name in NAMES)
+        return list(made)
+
+    yield make
+    for worker in made:
+        worker.close()
+
+
+def fit(
+    workers: list[Worker], make_module: Callable[[], L.LightningModule] = Travelling, **settings: Any
+) -> Any:
+    trainer_settings = settings.pop("trainer", {})
+    torch.manual_seed(0)
+    module = make_module()
+    data = TensorDataset(torch.randn(31, 4), torch.randint(0, 3, (31,)))
+    trainer = L.Trainer(
+        max_epochs=2,
+        strategy=FederatedStrategy(workers=workers, seed=7, **settings),
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        **trainer_settings,
+    )
+    trainer.fit(module, DataLoader(data, batch_size=4, shuffle=True))
+    return module.state_dict(), trainer.callback_metrics, trainer.optimizers[0].state_dict()
+
+
+CASES: list[dict[str, Any]] = [
+    {"update": "averaged", "local_epochs": 1},
+    {"update": "averaged", "local_steps": 1},
+    {"update": "sequential", "local_steps": 2, "optimizer_state": "travel"},
+    {
+        "update": "averaged",
+        "local_epochs": 1,
+        "optimizer_state": "keep",
+        "trainer": {"gradient_clip_val": 0.1},
+    },
+    {"update": "averaged", "local_steps": 3, "trainer": {"precision": "bf16-mixed"}},
+]
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_the_bits_are_those_of_virtual_workers(
+    case: dict[str, Any], processes: Callable[..., list[Worker]]
+) -> None:
+    expected = fit([VirtualWorker(id=name) for name in NAMES], **case)
+    found = fit(processes(), **case)
+    torch.testing.assert_close(found, expected, rtol=0, atol=0)
+
+
+def test_manual_optimization_has_the_same_bits(processes: Callable[..., list[Worker]]) -> None:
+    case = {"update": "averaged", "local_epochs": 1}
+    expected = fit([VirtualWorker(id=name) for name in NAMES], partial(Travelling, manual=True), **case)
+    found = fit(processes(), partial(Travelling, manual=True), **case)
+    torch.testing.assert_close(found, expected, rtol=0, atol=0)
+
+
+def test_the_data_stays(processes: Callable[..., list[Worker]]) -> None:
+    workers = processes(policy=KeepData())
+    fit(workers, update="averaged", local_epochs=1)
+    kinds = {entry.kind for entry in workers[0].ledger.entries if entry.direction == "sent"}
+    assert "data" not in kinds
+    assert kinds >= {"module", "metrics"}
+
+
+def test_a_module_that_is_not_listed_is_refused_with_the_remedy(
+    processes: Callable[..., list[Worker]],
+) -> None:
+    with pytest.raises(UnsendableError, match=r"modules=\['tests.strategy.remote_toys'\]"):
+        fit(processes(modules=[]))
+
+
+def test_a_module_without_hyperparameters_is_refused_with_the_remedy(
+    processes: Callable[..., list[Worker]],
+) -> None:
+    with pytest.raises(UnsendableError, match=r"\(width\).*self\.save_hyperparameters\(\)"):
+        fit(processes(), partial(Forgetful, 3))
+
+
+class WatchesSteps(L.Callback):
+    def on_before_optimizer_step(self, *args: Any) -> None:
+        """Do nothing."""
+
+
+def test_a_callback_that_acts_within_local_steps_is_refused(processes: Callable[..., list[Worker]]) -> None:
+    with pytest.raises(UnsendableError, match=r"WatchesSteps\.on_before_optimizer_step.*virtual workers"):
+        fit(processes(), trainer={"callbacks": [WatchesSteps()]})
+
+
+def test_evaluation_where_the_data_is_has_the_same_values(processes: Callable[..., list[Worker]]) -> None:
+    data = [(torch.randn(size, 4), torch.randint(0, 3, (size,))) for size in (5, 9, 4)]
+
+    def validate(workers: list[Worker]) -> Any:
+        parts = {
+            worker: (worker.register(x), worker.register(y))
+            for worker, (x, y) in zip(workers, data, strict=True)
+        }
+        torch.manual_seed(0)
+        trainer = L.Trainer(
+            strategy=FederatedStrategy(workers=workers, seed=7),
+            logger=False,
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+        )
+        loader = FederatedDataLoader(FederatedDataset(parts), batch_size=3)
+        return trainer.validate(Travelling(), loader, verbose=False)
+
+    assert validate(processes()) == validate([VirtualWorker(id=name) for name in NAMES])

@@ -1,21 +1,19 @@
-"""Lightning callbacks that show a federation: progress with round and workers, a result table, a picture.
+"""Lightning callbacks that show a federation: progress, tables, metrics per worker, pictures, a report.
 
-Metrics in files need none of them: Lightning's own loggers write those.
+They follow a run and never change its bits. Metrics that the module logs itself need none of them.
 """
 
-from fedlightning.callbacks.federation import Federation, RoundInProgress, WorkerReport
 from fedlightning.callbacks.hooks import FederatedCallback
+from fedlightning.callbacks.metrics import FederatedMetrics
 from fedlightning.callbacks.plot import FederationPlot
 from fedlightning.callbacks.progress import FederatedProgressBar, FederatedRichProgressBar
 from fedlightning.callbacks.table import FederationTable
 
 __all__ = [
     "FederatedCallback",
+    "FederatedMetrics",
     "FederatedProgressBar",
     "FederatedRichProgressBar",
-    "Federation",
     "FederationPlot",
     "FederationTable",
-    "RoundInProgress",
-    "WorkerReport",
 ]

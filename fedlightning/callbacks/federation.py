@@ -1,70 +1,45 @@
-"""What the callbacks ask of a Trainer's strategy; how it is answered is the strategy's matter."""
+"""What the callbacks ask of a Trainer: its federation, if it has one, and how the workers are doing."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Protocol, runtime_checkable
+from itertools import chain
+from typing import TypeAlias
+from weakref import WeakKeyDictionary
 
 import lightning as L
 
+from fedlightning.strategy import FederatedStrategy, WorkerSummary
 
-class RoundInProgress(Protocol):
-    """The round that is trained at the moment."""
-
-    @property
-    def round(self) -> int:
-        """Number of the round, counted from 0."""
-
-    @property
-    def workers(self) -> Sequence[str]:
-        """Names of the workers that train in it."""
+_State: TypeAlias = tuple[tuple[int, int], ...]
 
 
-class WorkerReport(Protocol):
-    """What one worker holds, how well the global module does there, and what crossed its door."""
-
-    @property
-    def worker(self) -> str:
-        """Name of the worker."""
-
-    @property
-    def samples(self) -> int:
-        """Number of its training samples."""
-
-    @property
-    def label_counts(self) -> Mapping[int, int]:
-        """Samples per label; empty where the data has no labels."""
-
-    @property
-    def metrics(self) -> Mapping[str, float]:
-        """What the module's ``validation_step`` logs on the worker's own samples."""
-
-    @property
-    def sent_bytes(self) -> int:
-        """Bytes that have left the worker."""
-
-    @property
-    def received_bytes(self) -> int:
-        """Bytes that have come to the worker."""
-
-
-@runtime_checkable
-class Federation(Protocol):
-    """A strategy that trains at workers, as `fedlightning.FederatedStrategy` does."""
-
-    @property
-    def current_plan(self) -> RoundInProgress | None:
-        """The round that is trained at the moment, or None before the first."""
-
-    def federation_summary(self) -> Sequence[WorkerReport]:
-        """Return one report per worker."""
-
-
-def federation_of(trainer: L.Trainer) -> Federation | None:
+def federation_of(trainer: L.Trainer) -> FederatedStrategy | None:
     """Return the Trainer's strategy if it trains at workers, else None.
 
     The callbacks do nothing without a federation, so that one set of them serves an experiment and the
     central training it is compared with.
     """
     strategy: object = trainer.strategy
-    return strategy if isinstance(strategy, Federation) else None
+    return strategy if isinstance(strategy, FederatedStrategy) else None
+
+
+def evaluated_workers(federation: FederatedStrategy, module: L.LightningModule) -> list[WorkerSummary]:
+    """Evaluate the global module at every worker, once for all callbacks that ask.
+
+    Args:
+        federation: The strategy.
+        module: The global module; it is evaluated anew when any of its tensors has changed.
+    """
+    state = _state_of(module)
+    known = _evaluated.get(federation)
+    if known is None or known[0] != state:
+        known = _evaluated[federation] = (state, federation.federation_summary())
+    return known[1]
+
+
+_evaluated: WeakKeyDictionary[FederatedStrategy, tuple[_State, list[WorkerSummary]]] = WeakKeyDictionary()
+
+
+def _state_of(module: L.LightningModule) -> _State:
+    tensors = chain(module.parameters(), module.buffers())
+    return tuple((tensor.data_ptr(), tensor._version) for tensor in tensors)

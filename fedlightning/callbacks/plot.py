@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import lightning as L
 from typing_extensions import override
 
-from fedlightning.callbacks.federation import WorkerReport, federation_of
+from fedlightning.callbacks.federation import federation_of
 from fedlightning.data.plots import plot_label_bars
+from fedlightning.strategy import WorkerSummary
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -30,16 +31,6 @@ class FederationPlot(L.Callback):
     def __init__(self, path: str | Path = "federation.png", metric: str = "val/acc") -> None:
         self.path = Path(path)
         self.metric = metric
-        self.rounds: list[int] = []
-        self.values: list[float] = []
-
-    @override
-    def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Note the metric; the Trainer's global step is the number of rounds trained so far."""
-        value = trainer.callback_metrics.get(self.metric)
-        if value is not None and not trainer.sanity_checking and trainer.state.fn == "fit":
-            self.rounds.append(trainer.global_step)
-            self.values.append(float(value))
 
     @override
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
@@ -47,29 +38,25 @@ class FederationPlot(L.Callback):
         federation = federation_of(trainer)
         if federation is None or not trainer.is_global_zero:
             return
-        figure = draw_federation(federation.federation_summary(), self.rounds, self.values, self.metric)
+        points = [
+            (evaluation.rounds, evaluation.metrics[self.metric])
+            for evaluation in federation.history.evaluations
+            if self.metric in evaluation.metrics
+        ]
+        rounds, values = [point[0] for point in points], [point[1] for point in points]
+        workers = federation.federation_summary(evaluate=False)
+        figure = draw_federation(workers, rounds, values, self.metric)
         self.path.parent.mkdir(parents=True, exist_ok=True)
         figure.savefig(self.path, dpi=150)
 
-    @override
-    def state_dict(self) -> dict[str, Any]:
-        """Return the curve so far, so that a resumed run draws all of it."""
-        return {"rounds": list(self.rounds), "values": list(self.values)}
-
-    @override
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take up the curve of the run that is resumed."""
-        self.rounds = list(state_dict["rounds"])
-        self.values = list(state_dict["values"])
-
 
 def draw_federation(
-    workers: Sequence[WorkerReport], rounds: Sequence[int], values: Sequence[float], metric: str
+    workers: Sequence[WorkerSummary], rounds: Sequence[int], values: Sequence[float], metric: str
 ) -> Figure:
     """Draw labels per worker beside a metric over rounds.
 
     Args:
-        workers: the workers' reports.
+        workers: the workers' summaries.
         rounds: rounds trained when the metric was measured, shape ``(N,)``.
         values: the metric, shape ``(N,)``.
         metric: its name.
@@ -87,7 +74,7 @@ def draw_federation(
     return figure
 
 
-def _draw_workers(axes: Axes, workers: Sequence[WorkerReport]) -> None:
+def _draw_workers(axes: Axes, workers: Sequence[WorkerSummary]) -> None:
     """Draw each worker's samples, by label where there are labels."""
     counts = {worker.worker: worker.label_counts for worker in workers}
     if any(counts.values()):

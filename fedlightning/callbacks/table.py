@@ -1,4 +1,4 @@
-"""The callback that prints the result table at the end of a fit. Its cells are laid out in `report`."""
+"""The callback that prints the federation before and after a fit. Its cells are laid out in `layout`."""
 
 from __future__ import annotations
 
@@ -7,87 +7,117 @@ from importlib.util import find_spec
 import lightning as L
 from typing_extensions import override
 
-from fedlightning.callbacks.federation import federation_of
-from fedlightning.callbacks.report import Report, make_report
+from fedlightning.callbacks.federation import evaluated_workers, federation_of
+from fedlightning.callbacks.layout import TextTable, end_table, start_table
+from fedlightning.strategy import FederatedStrategy, WorkerSummary
+from fedlightning.strategy.wording import counted, human_bytes
+from fedlightning.workers.payload import payload_bytes
 
 
 class FederationTable(L.Callback):
-    """Print, at the end of a fit, what each worker holds and how the global module does there.
+    """Print what each worker holds before the first round, and how the global module does there at the end.
 
-    Columns: worker, samples, labels (a bar per label, the worker's most frequent one highest), what the
-    module's ``validation_step`` logs on the worker's own samples, and bytes sent and received. The last row
-    has the sums and the global module's validation metrics. Does nothing without a federation.
+    Before: samples, their share, labels (a bar per label, the worker's most frequent one highest) and the
+    size of the data. After: what the module's ``validation_step`` logs on the worker's own samples, and bytes
+    sent and received. The last row has the sums and the global module's validation metrics. Does nothing
+    without a federation.
 
     Args:
-        max_workers: rows to print; the sums are over all workers in any case.
+        max_workers: Of more workers, quantiles are printed instead of a row each.
+        start: Whether to print before the first round.
+        end: Whether to print at the end; evaluates the module at every worker.
 
     Raises:
-        ValueError: if ``max_workers`` is less than 1.
+        ValueError: If ``max_workers`` is less than 1.
     """
 
-    def __init__(self, max_workers: int = 30) -> None:
+    def __init__(self, max_workers: int = 20, *, start: bool = True, end: bool = True) -> None:
         if max_workers < 1:
             raise ValueError(f"max_workers must be at least 1; got {max_workers}.")
         self.max_workers = max_workers
-        self._report: Report | None = None
+        self.start = start
+        self.end = end
+        self._at_end: tuple[TextTable, str] | None = None
+
+    @override
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Print what the workers hold."""
+        federation = federation_of(trainer)
+        if federation is None or not self.start or not trainer.is_global_zero:
+            return
+        workers = _holdings(federation, self.max_workers)
+        caption = f"{counted(len(workers), 'worker')}, a module of {human_bytes(payload_bytes(pl_module))}"
+        print_table(start_table(workers, self.max_workers), "The federation", caption)
 
     @override
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Collect the reports while the workers are there."""
+        """Collect the summaries while the workers are there."""
         federation = federation_of(trainer)
-        if federation is not None:
-            metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
-            self._report = make_report(federation.federation_summary(), metrics)
+        if federation is None or not self.end or not trainer.is_global_zero:
+            return
+        metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
+        workers = evaluated_workers(federation, pl_module)
+        caption = f"{counted(len(workers), 'worker')} after {counted(len(federation.history), 'round')}"
+        self._at_end = (end_table(workers, metrics, self.max_workers), caption)
 
     @override
     def on_fit_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Print the table once the progress bar is through."""
-        if self._report is not None and trainer.is_global_zero:
-            print_report(self._report, self.max_workers)
+        if self._at_end is not None:
+            table, caption = self._at_end
+            print_table(table, "The federation, trained", caption)
+            self._at_end = None
 
 
-def print_report(report: Report, max_workers: int) -> None:
-    """Print a report with rich where it is installed, else as aligned text.
+def _holdings(federation: FederatedStrategy, max_workers: int) -> list[WorkerSummary]:
+    """Return what each worker holds; of many, the numbers of samples, for which none has to be made."""
+    samples = federation.federation.samples
+    if len(samples) <= max_workers:
+        return federation.federation_summary(evaluate=False)
+    return [WorkerSummary(name, count, {}, {}, 0, 0) for name, count in samples.items()]
+
+
+def print_table(table: TextTable, title: str, caption: str) -> None:
+    """Print a table with rich where it is installed, else as aligned text.
 
     Args:
-        report: what to print.
-        max_workers: rows to print, the foot not counted.
+        table: What to print.
+        title: Stands above it.
+        caption: Stands below it.
     """
-    rows = report.rows[:max_workers]
-    hidden = len(report.rows) - len(rows)
-    shown = Report(report.head, rows, report.foot)
     if find_spec("rich") is not None:
-        _print_rich(shown)
+        _print_rich(table, title, caption)
     else:
-        print(as_text(shown))
-    if hidden:
-        print(f"... and {hidden} more workers")
+        print(f"{title}\n{as_text(table)}\n{caption}")
 
 
-def as_text(report: Report) -> str:
+def as_text(table: TextTable) -> str:
     """Return the table as lines of aligned columns, words to the left and numbers to the right."""
-    lines = (report.head, *report.rows, report.foot)
+    lines = (table.head, *table.rows, table.foot)
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     return "\n".join(
         "  ".join(
-            cell.rjust(width) if _is_number(title) else cell.ljust(width)
-            for title, cell, width in zip(report.head, line, widths, strict=True)
+            cell.rjust(width) if is_number(title) else cell.ljust(width)
+            for title, cell, width in zip(table.head, line, widths, strict=True)
         ).rstrip()
         for line in lines
     )
 
 
-def _print_rich(report: Report) -> None:
+def is_number(title: str) -> bool:
+    """Tell whether a column is one of numbers, which stand to the right."""
+    return title not in ("worker", "labels")
+
+
+def _print_rich(table: TextTable, title: str, caption: str) -> None:
+    from rich import box
     from rich.console import Console
     from rich.table import Table
 
-    table = Table(title="The federation", show_footer=True)
-    for title, foot in zip(report.head, report.foot, strict=True):
-        table.add_column(title, foot, justify="right" if _is_number(title) else "left", no_wrap=True)
-    for row in report.rows:
-        table.add_row(*row)
-    Console().print(table)
-
-
-def _is_number(title: str) -> bool:
-    return title not in ("worker", "labels")
+    rich = Table(title=title, caption=caption, show_footer=True, box=box.ROUNDED, header_style="bold")
+    for name, foot in zip(table.head, table.foot, strict=True):
+        style = "cyan" if name == "labels" else None
+        rich.add_column(name, foot, justify="right" if is_number(name) else "left", no_wrap=True, style=style)
+    for row in table.rows:
+        rich.add_row(*row)
+    Console().print(rich)

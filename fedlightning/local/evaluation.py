@@ -12,6 +12,7 @@ from fedlightning.local.lightning_calls import transfer_batch
 from fedlightning.local.logs import LogRecorder, recorded_logs
 from fedlightning.local.metrics import metric_at, put_states, reset_metrics, take_states
 from fedlightning.workers import program
+from fedlightning.workers.payload import payload_bytes
 
 
 @program(returns="metrics")
@@ -56,3 +57,9 @@ def _final_values(module: pl.LightningModule, logs: LogRecorder) -> dict[str, fl
 def count_labels(shard: Shard) -> Counter[int] | None:
     """Return how many samples of each label a worker has, or ``None`` where its data has no labels."""
     return shard.label_counts()
+
+
+@program(returns="metadata")
+def count_bytes(shard: Shard) -> int:
+    """Return the bytes of a worker's samples; 0 where the dataset is not made of tensors."""
+    return payload_bytes(shard)

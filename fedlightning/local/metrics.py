@@ -88,6 +88,22 @@ def put_states(module: nn.Module, states: Iterable[MetricState]) -> None:
             _put(metric, by_path[path])
 
 
+def value_of(module: nn.Module, state: MetricState) -> Tensor | None:
+    """Compute a torchmetric's value from a state, which stays in the metric.
+
+    Args:
+        module: The module that holds the metric.
+        state: The state.
+
+    Returns:
+        The value, shape ``()``; ``None`` for a metric of several numbers.
+    """
+    metric = metric_at(module, state.path)
+    _put(metric, state)
+    value = metric.compute()
+    return value if isinstance(value, Tensor) and value.numel() == 1 else None
+
+
 def merge_states(module: nn.Module, groups: Sequence[Iterable[MetricState]]) -> tuple[MetricState, ...]:
     """Merge the states that several workers report, in the order given.
 

@@ -43,6 +43,9 @@ class Audience:
         callbacks: list[pl.Callback] = getattr(trainer, "callbacks", [])
         self._listeners = [callback for callback in callbacks if isinstance(callback, RoundListener)]
 
+    def __bool__(self) -> bool:
+        return bool(self._listeners)
+
     def tell(self, hook: Hook, about: Plan | VisitStart | VisitRecord | RoundRecord) -> None:
         """Call a hook of every listener; the profiler times it like Lightning's own.
 

@@ -8,6 +8,7 @@ where things lie (``federation``), how a round is carried out (``rounds``), what
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import lightning.pytorch as pl
@@ -51,7 +52,7 @@ from fedlightning.strategy.optimization import Optimization
 from fedlightning.strategy.plan_loader import PlanLoader
 from fedlightning.strategy.records import RoundRecord, WorkerSummary
 from fedlightning.strategy.refusals import refuse_unsupported
-from fedlightning.strategy.reporting import log_round, record_of, summarize
+from fedlightning.strategy.reporting import describe, evaluate_at, log_round, record_of
 from fedlightning.strategy.roster import roster_of_federated_loader, roster_of_ordinary_loader
 from fedlightning.strategy.rounds import GradientRound, LocalRound, Round, RoundResult
 from fedlightning.strategy.settings import FederationSettings, Update, cohort_too_large
@@ -141,6 +142,7 @@ class FederatedStrategy(EvaluatingStrategy):
         self._accumulate = 1
         self._epochs_before = 0
         self._audience = Audience()
+        self._described: dict[str, WorkerSummary] = {}
         self._ended: RoundRecord | None = None
 
     # What a user reads.
@@ -158,13 +160,31 @@ class FederatedStrategy(EvaluatingStrategy):
             )
         return self._federation
 
-    def federation_summary(self) -> list[WorkerSummary]:
-        """Evaluate the global module at every worker and return one summary each.
+    def federation_summary(self, *, evaluate: bool = True) -> list[WorkerSummary]:
+        """Say of every worker what it holds, how the global module does there, and what passed its door.
 
-        Runs ``validation_step`` on each worker's own training data, at the worker.
+        Args:
+            evaluate: Whether to run ``validation_step`` on each worker's own training data, at the worker.
+
+        Returns:
+            One summary per worker.
         """
         assert self.lightning_module is not None
-        return [summarize(member, self.lightning_module) for member in self.federation.members.values()]
+        summaries = []
+        for name, member in self.federation.members.items():
+            if name not in self._described:
+                self._described[name] = describe(member)
+            metrics = evaluate_at(member, self.lightning_module) if evaluate else {}
+            ledger = member.worker.ledger
+            summaries.append(
+                replace(
+                    self._described[name],
+                    metrics=metrics,
+                    sent_bytes=ledger.sent_bytes,
+                    received_bytes=ledger.received_bytes,
+                )
+            )
+        return summaries
 
     # Before the first round.
 
@@ -212,6 +232,7 @@ class FederatedStrategy(EvaluatingStrategy):
         self._federation = Federation(roster, seed=seed, optimizer_state=self.settings.local_optimizer_state)
         if self._resume is not None:
             check_identity(self._resume["identity"], identity_of(self.settings, self._federation))
+        self._described = {}
         self._schedule = self._draw_up_schedule(self._federation)
         self._plans = PlanLoader(
             dataloader, self._schedule.rounds_per_epoch, self._next_plan, self._begin_epoch

@@ -80,15 +80,17 @@ class RoundRecord:
 
 @dataclass(frozen=True)
 class WorkerSummary:
-    """One worker at the end of a run.
+    """One worker: what it holds, how the global module does there, and what has passed its door.
 
     Args:
         worker: Its name.
         samples: Number of its samples.
         label_counts: Samples of each label; empty where its data has no labels.
-        metrics: What the global module's ``validation_step`` logs on the worker's own data.
+        metrics: What the global module's ``validation_step`` logs on the worker's own data; empty where it
+            was not evaluated.
         sent_bytes: Bytes that left the worker.
         received_bytes: Bytes that were sent to it.
+        data_bytes: Bytes of its samples; 0 where the data does not tell.
     """
 
     worker: str
@@ -97,3 +99,4 @@ class WorkerSummary:
     metrics: Mapping[str, float]
     sent_bytes: int
     received_bytes: int
+    data_bytes: int = 0

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 
 import lightning.pytorch as pl
-import numpy as np
+import torch
 
 from fedlightning.algorithms import Plan
-from fedlightning.local.evaluation import count_labels, evaluate_locally
+from fedlightning.local.evaluation import count_bytes, count_labels, evaluate_locally
 from fedlightning.local.logs import LoggedValue
 from fedlightning.local.metrics import merge_states, metric_at, put_states, take_states
 from fedlightning.strategy.federation import Member
@@ -79,23 +79,23 @@ def spread_of(visits: Sequence[VisitRecord]) -> dict[str, float]:
         visits: The visits; every worker counts alike, since the question is how the worst fare.
 
     Returns:
-        ``<metric>_min``, ``<metric>_p10`` and ``<metric>_std`` (of the population) for each metric, or for
-        the loss where nothing was logged. Empty for fewer than two visits.
+        ``<metric>_min``, ``<metric>_p10`` and ``<metric>_std`` (of the population) for each metric that every
+        visit has, or for the loss where nothing was logged. Empty for fewer than two visits.
     """
     if len(visits) < 2:
         return {}
-    values: dict[str, list[float]] = {}
-    for visit in visits:
-        for name, value in metrics_or_loss(visit).items():
-            values.setdefault(name, []).append(value)
+    rows = [metrics_or_loss(visit) for visit in visits]
+    names = [name for name in rows[0] if all(name in row for row in rows)]
+    if not names:
+        return {}
+    # One table, one call each: torch.quantile takes longer to start than to work.
+    table = torch.tensor([[row[name] for name in names] for row in rows], dtype=torch.float64)
+    spread = {"min": table.amin(0), "p10": table.quantile(0.1, dim=0), "std": table.std(0, correction=0)}
+    columns = {kind: column.tolist() for kind, column in spread.items()}
     return {
-        f"{name}_{kind}": float(number)
-        for name, column in values.items()
-        for kind, number in (
-            ("min", np.min(column)),
-            ("p10", np.percentile(column, 10)),
-            ("std", np.std(column)),
-        )
+        f"{name}_{kind}": numbers[index]
+        for index, name in enumerate(names)
+        for kind, numbers in columns.items()
     }
 
 
@@ -106,19 +106,25 @@ def metrics_or_loss(visit: VisitRecord) -> Mapping[str, float]:
     return {"loss": visit.loss}
 
 
-def summarize(member: Member, module: pl.LightningModule) -> WorkerSummary:
-    """Evaluate the module at one worker and return its summary."""
+def describe(member: Member) -> WorkerSummary:
+    """Return what a worker holds; its labels are counted there."""
     worker = member.worker
-    pointer = worker.send(module)
-    try:
-        metrics = worker.run(evaluate_locally, pointer, member.shard)
-    finally:
-        worker.get(pointer)
     return WorkerSummary(
         worker=worker.id,
         samples=member.samples,
         label_counts=worker.run(count_labels, member.shard) or {},
-        metrics=metrics,
+        metrics={},
         sent_bytes=worker.ledger.sent_bytes,
         received_bytes=worker.ledger.received_bytes,
+        data_bytes=worker.run(count_bytes, member.shard),
     )
+
+
+def evaluate_at(member: Member, module: pl.LightningModule) -> dict[str, float]:
+    """Return what the module's ``validation_step`` logs on a worker's own data."""
+    pointer = member.worker.send(module)
+    try:
+        metrics: dict[str, float] = member.worker.run(evaluate_locally, pointer, member.shard)
+    finally:
+        member.worker.get(pointer)
+    return metrics

@@ -78,7 +78,7 @@ class Round(ABC):
         self._module = module
         self._passes_batch_idx = passes_batch_idx
         self._accumulate = accumulate
-        self._audience = audience or Audience()
+        self._audience = audience if audience is not None else Audience()
 
     @abstractmethod
     def _work(self, member: Member, visit: Visit) -> VisitReport:
@@ -107,7 +107,7 @@ class Round(ABC):
         metrics = take_states(self._module)
         updates, buffers = ParameterMean(), BufferMean()
         reports: list[tuple[VisitReport, int]] = []
-        visits = VisitBook(self._module, self._audience, plan.round)
+        visits = VisitBook(self._module, self._audience, plan)
         try:
             for assignment in plan.assignments:
                 member = self._federation.members[assignment.worker]

@@ -1,40 +1,38 @@
-"""A fit that lasts two epochs of two batches."""
+"""A fit of two epochs of two rounds, by a federation or without one."""
 
 from __future__ import annotations
 
-from pathlib import Path
+from collections.abc import Callable
+from typing import Any
 
 import lightning as L
 import pytest
-from lightning.pytorch.demos.boring_classes import BoringModel
+
+from fedlightning.data import Explicit
+from fedlightning.strategy import FederatedStrategy
+from fedlightning.workers import VirtualWorker
+from tests.strategy.toys import fit as fit_toy
+from tests.strategy.toys import loader
+
+Fit = Callable[..., L.Trainer]
 
 
-class Validated(BoringModel):
-    """Logs the number of steps so far as its accuracy."""
+def bob_and_alice(**settings: Any) -> FederatedStrategy:
+    """Return a federation of two: bob has six samples of the labels 0 and 1, alice four of label 1.
 
-    def validation_step(self, batch: object, batch_idx: int) -> None:
-        self.log("val/acc", float(self.trainer.global_step))
+    With ``toys.loader(10)``, whose labels are 0, 1, 2, 0, 1, 2, ...
+    """
+    parts = Explicit({"bob": [0, 1, 3, 4, 6, 9], "alice": [2, 5, 7, 8]})
+    workers = [VirtualWorker(id="bob"), VirtualWorker(id="alice")]
+    return FederatedStrategy(workers, parts, **{"rounds_per_epoch": 2, "seed": 0, **settings})
 
 
 @pytest.fixture
-def fit(tmp_path: Path):
-    """Return a function that fits two epochs of two batches with a callback."""
+def fit() -> Fit:
+    """Return a function that fits two epochs with callbacks."""
 
-    def run(callback: L.Callback, strategy: object, **settings: object) -> L.Trainer:
-        trainer = L.Trainer(
-            strategy=strategy,
-            accelerator="cpu" if isinstance(strategy, str) else "auto",
-            callbacks=[callback],
-            max_epochs=2,
-            limit_train_batches=2,
-            limit_val_batches=1,
-            logger=False,
-            enable_checkpointing=False,
-            enable_model_summary=False,
-            default_root_dir=tmp_path,
-            **{"enable_progress_bar": False, **settings},
-        )
-        trainer.fit(Validated())
-        return trainer
+    def run(*callbacks: L.Callback, strategy: Any = None, **settings: Any) -> L.Trainer:
+        strategy = bob_and_alice() if strategy is None else strategy
+        return fit_toy(strategy, callbacks=list(callbacks), train=loader(10), **settings)[1]
 
     return run

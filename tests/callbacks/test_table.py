@@ -3,14 +3,16 @@ from __future__ import annotations
 import pytest
 
 from fedlightning.callbacks import FederationTable, table
-from fedlightning.callbacks.report import Report
-from tests.callbacks.reporting import ReportingStrategy
+from fedlightning.callbacks.layout import TextTable
+from tests.callbacks.conftest import Fit
 
-PLAIN = """\
-worker  samples  labels  val/acc    sent  received
-bob           6  █▄       0.5000    2 kB      1 kB
-alice         4  ·█       0.7500    2 kB      1 kB
-global       10  ▆█       4.0000    4 kB      2 kB
+START = """\
+The federation
+worker  samples  share   labels   data
+bob           6  60.0%   █▄·     144 B
+alice         4  40.0%   ·▃█      96 B
+global       10   100%   █▆▆     240 B
+2 workers, a module of 404 B
 """
 
 
@@ -18,37 +20,54 @@ def without_rich(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(table, "find_spec", lambda name: None)
 
 
-def test_prints_aligned_text_where_rich_is_missing(fit, capsys, monkeypatch) -> None:
+def cells(lines: str) -> list[list[str]]:
+    return [line.split() for line in lines.splitlines()]
+
+
+def test_prints_aligned_text_where_rich_is_missing(fit: Fit, capsys, monkeypatch) -> None:
     without_rich(monkeypatch)
-    fit(FederationTable(), ReportingStrategy())
+    trainer = fit(FederationTable())
     lines = capsys.readouterr().out.splitlines()
-    assert [line.split() for line in lines[-4:]] == [line.split() for line in PLAIN.splitlines()]
-    ends = {
-        line.rindex(cell) + len(cell)
-        for line, cell in zip(lines[-4:], ("val/acc", "0.5000", "0.7500", "4.0000"), strict=True)
-    }
-    assert len(ends) == 1, "numbers must end in the same column"
+    assert cells("\n".join(lines[:6])) == cells(START)
+    title, head, bob, alice, total, caption = lines[-6:]
+    assert (title, caption) == ("The federation, trained", "2 workers after 4 rounds")
+    assert head.split() == ["worker", "samples", "labels", "val/acc", "val/loss", "sent", "received"]
+    assert [line.split()[0] for line in (bob, alice, total)] == ["bob", "alice", "global"]
+    assert total.split()[3] == f"{float(trainer.callback_metrics['val/acc']):.4f}"
+    assert len({len(line) for line in (head, bob, alice, total)}) == 1, "numbers end in the same column"
 
 
-def test_prints_a_rich_table(fit, capsys) -> None:
-    fit(FederationTable(), ReportingStrategy())
+def test_prints_rich_tables(fit: Fit, capsys) -> None:
+    fit(FederationTable())
     printed = capsys.readouterr().out
-    assert "The federation" in printed
-    for cell in ("bob", "alice", "0.7500", "4.0000", "█▄"):
-        assert cell in printed
+    for text in (
+        "The federation",
+        "2 workers, a module of",
+        "60.0%",
+        "2 workers after 4 rounds",
+        "bob",
+        "█▄·",
+    ):
+        assert text in printed
 
 
-def test_prints_no_more_rows_than_asked_for(fit, capsys, monkeypatch) -> None:
+def test_each_of_both_can_be_left_out(fit: Fit, capsys) -> None:
+    fit(FederationTable(start=False))
+    assert "share" not in capsys.readouterr().out
+    fit(FederationTable(end=False))
+    assert "trained" not in capsys.readouterr().out
+
+
+def test_above_the_limit_quantiles_are_printed(fit: Fit, capsys, monkeypatch) -> None:
     without_rich(monkeypatch)
-    fit(FederationTable(max_workers=1), ReportingStrategy())
+    fit(FederationTable(max_workers=1))
     printed = capsys.readouterr().out
     assert "alice" not in printed
-    assert printed.endswith("... and 1 more workers\n")
-    assert "global       10" in printed
+    assert ["median", "5", "50.0%"] in [line.split()[:3] for line in printed.splitlines()]
 
 
-def test_says_nothing_without_a_federation(fit, capsys) -> None:
-    fit(FederationTable(), "auto")
+def test_says_nothing_without_a_federation(fit: Fit, capsys) -> None:
+    fit(FederationTable(), strategy="auto")
     assert "worker" not in capsys.readouterr().out
 
 
@@ -57,7 +76,7 @@ def test_no_rows_at_all_is_refused() -> None:
         FederationTable(max_workers=0)
 
 
-def test_an_empty_federation_prints_head_and_foot(capsys, monkeypatch) -> None:
+def test_an_empty_table_has_head_and_foot(capsys, monkeypatch) -> None:
     without_rich(monkeypatch)
-    table.print_report(Report(("worker", "samples"), (), ("global", "0")), max_workers=5)
-    assert capsys.readouterr().out == "worker  samples\nglobal        0\n"
+    table.print_table(TextTable(("worker", "samples"), (), ("global", "0")), "Title", "Caption")
+    assert capsys.readouterr().out == "Title\nworker  samples\nglobal        0\nCaption\n"

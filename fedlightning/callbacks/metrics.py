@@ -1,0 +1,86 @@
+"""The callback that logs what only a federation has: metrics per worker, their spread, bytes moved."""
+
+from __future__ import annotations
+
+import lightning as L
+import torch
+from typing_extensions import override
+
+from fedlightning.algorithms import Plan
+from fedlightning.callbacks.hooks import FederatedCallback
+from fedlightning.strategy import RoundRecord, VisitRecord
+from fedlightning.strategy.history import MAX_NAMED_WORKERS
+from fedlightning.strategy.reporting import metrics_or_loss
+
+_MB = 1e6
+
+
+class FederatedMetrics(FederatedCallback):
+    """Log to the Trainer's loggers, once per round, how the workers differ and what was moved.
+
+    What the module logs keeps its name and its place: ``train/loss`` is the cohort's, in the loggers as
+    without this callback. Added are, at the step that is the round's number:
+
+    - ``worker/<id>/<metric>``: the metric at one worker, for cohorts up to ``max_workers``;
+    - ``spread/<metric>_min``, ``_p10``, ``_std``: how the cohort differs (minimum, 10th percentile, standard
+      deviation; every worker counts alike);
+    - ``comm/up_mb``, ``comm/down_mb``: megabytes (10^6 bytes) that left and reached the workers.
+
+    A module that logs nothing has its ``loss`` as the metric. Spread and bytes can be monitored, too, e.g.
+    ``EarlyStopping(monitor="spread/train/acc_min")``. No random number is drawn and no parameter touched: a
+    run has the same bits with and without.
+
+    Args:
+        workers: Whether to log each worker.
+        spread: Whether to log the spread.
+        comm: Whether to log the bytes.
+        max_workers: Cohorts larger than this are logged by their spread only.
+    """
+
+    def __init__(
+        self,
+        *,
+        workers: bool = True,
+        spread: bool = True,
+        comm: bool = True,
+        max_workers: int = MAX_NAMED_WORKERS,
+    ) -> None:
+        self.workers = workers
+        self.spread = spread
+        self.comm = comm
+        self.max_workers = max_workers
+        self._visits: list[VisitRecord] = []
+
+    @override
+    def on_round_start(self, trainer: L.Trainer, pl_module: L.LightningModule, plan: Plan) -> None:
+        self._visits = []
+
+    @override
+    def on_worker_end(self, trainer: L.Trainer, pl_module: L.LightningModule, visit: VisitRecord) -> None:
+        self._visits.append(visit)
+
+    @override
+    def on_round_end(self, trainer: L.Trainer, pl_module: L.LightningModule, record: RoundRecord) -> None:
+        """Log the round."""
+        overall = self._overall(record)
+        for logger in trainer.loggers:
+            logger.log_metrics({**self._of_workers(), **overall}, step=record.round)
+        # As Lightning's LearningRateMonitor does, so that other callbacks can monitor them.
+        trainer.callback_metrics.update({name: torch.tensor(value) for name, value in overall.items()})
+
+    def _of_workers(self) -> dict[str, float]:
+        if not self.workers or len(self._visits) > self.max_workers:
+            return {}
+        return {
+            f"worker/{visit.worker}/{name}": value
+            for visit in self._visits
+            for name, value in metrics_or_loss(visit).items()
+        }
+
+    def _overall(self, record: RoundRecord) -> dict[str, float]:
+        values: dict[str, float] = {}
+        if self.spread:
+            values |= {f"spread/{name}": value for name, value in record.spread.items()}
+        if self.comm:
+            values |= {"comm/up_mb": record.bytes_up / _MB, "comm/down_mb": record.bytes_down / _MB}
+        return values

@@ -53,15 +53,16 @@ class LoggedValue:
         if self.value is None or other.value is None:
             return replace(other, weight=self.weight + other.weight)
         weight = self.weight + other.weight
+        first, second = _accumulated(self.value), _accumulated(other.value)
         match self.reduction:
             case "sum":
-                value = self.value + other.value
+                value = first + second
             case "max":
-                value = torch.maximum(self.value, other.value)
+                value = torch.maximum(first, second)
             case "min":
-                value = torch.minimum(self.value, other.value)
+                value = torch.minimum(first, second)
             case _:
-                value = self.value + (other.value - self.value) * (other.weight / weight)
+                value = first + (second - first) * (other.weight / weight)
         return replace(other, value=value, weight=weight)
 
 
@@ -173,14 +174,19 @@ def _reduction(name: str, reduce_fx: str | Callable[..., Any]) -> str:
     return reduction
 
 
+def _accumulated(value: Tensor) -> Tensor:
+    # Over many steps, half precision would round the later ones away.
+    return value.float() if value.dtype in (torch.float16, torch.bfloat16) else value
+
+
 def _scalar(name: str, value: Any, device: torch.device) -> Tensor:
-    # A number gets the default dtype, as it does in Lightning; a tensor is copied, because the caller may
-    # change it in place before the round is over.
-    tensor = (
-        value.detach().clone()
-        if isinstance(value, Tensor)
-        else torch.tensor(value, dtype=torch.get_default_dtype(), device=device)
-    )
+    # A number, a count or a flag gets the default dtype, as it does in Lightning; a tensor is copied, because
+    # the caller may change it in place before the round is over.
+    if isinstance(value, Tensor):
+        dtype = value.dtype if value.is_floating_point() else torch.get_default_dtype()
+        tensor = value.detach().to(dtype, copy=True)
+    else:
+        tensor = torch.tensor(value, dtype=torch.get_default_dtype(), device=device)
     if tensor.numel() != 1:
         raise ValueError(
             f"self.log({name!r}, ...) takes a single number, got a tensor of shape {tuple(tensor.shape)}; "

@@ -42,6 +42,23 @@ def test_steps_are_combined_by_their_reduction(reduction: Any, expected: float) 
     assert logged.weight == 4
 
 
+def test_flags_and_counts_are_combined_as_numbers() -> None:
+    first = [("flag", torch.tensor(True), {}), ("count", torch.tensor(3), {"reduce_fx": "sum"})]
+    second = [("flag", torch.tensor(False), {}), ("count", torch.tensor(4), {"reduce_fx": "sum"})]
+    flag, count = record(first, second)
+    assert flag.value.item() == 0.5
+    assert count.value.item() == 7.0
+
+
+@pytest.mark.parametrize("reduction", ["mean", "sum"])
+def test_half_precision_is_combined_exactly_over_many_steps(reduction: str) -> None:
+    settings = {"reduce_fx": reduction, "batch_size": 1}
+    value = torch.tensor(1.0078125, dtype=torch.bfloat16)  # the number next to 1
+    (logged,) = record(*[[("x", value, settings)]] * 256, [("x", value + 1, settings)])
+    total = 256 * 1.0078125 + 2.0
+    assert logged.value.item() == pytest.approx(total if reduction == "sum" else total / 257, rel=1e-6)
+
+
 def test_a_value_that_was_logged_once_keeps_its_bits() -> None:
     value = torch.tensor(0.1, dtype=torch.float64)
     (logged,) = record([("x", value, {})])

@@ -8,9 +8,10 @@ import lightning.pytorch as pl
 import torch
 
 from fedlightning.data.shard import Shard
-from fedlightning.local.lightning_calls import transfer_batch
+from fedlightning.local.lightning_calls import step_arguments, transfer_batch
 from fedlightning.local.logs import LogRecorder, recorded_logs
 from fedlightning.local.metrics import metric_at, put_states, reset_metrics, take_states
+from fedlightning.local.randomness import own_randomness
 from fedlightning.workers import program
 from fedlightning.workers.payload import payload_bytes
 
@@ -19,7 +20,8 @@ from fedlightning.workers.payload import payload_bytes
 def evaluate_locally(module: pl.LightningModule, shard: Shard) -> dict[str, float]:
     """Run ``validation_step`` over a worker's shard, in order, without gradients.
 
-    The module comes out as it went in: training mode and metric states are restored.
+    The module comes out as it went in: the mode of each part and metric states are restored. Random numbers
+    are drawn from a stream of the evaluation's own.
 
     Args:
         module: The module, sent to this worker.
@@ -28,19 +30,20 @@ def evaluate_locally(module: pl.LightningModule, shard: Shard) -> dict[str, floa
     Returns:
         The final value of everything that was logged as a single number, by name.
     """
-    states, training = take_states(module), module.training
+    states, modes = take_states(module), {part: part.training for part in module.modules()}
     reset_metrics(module)
     module.eval()
     try:
-        with torch.no_grad(), recorded_logs(module) as logs:
+        with own_randomness(0), torch.no_grad(), recorded_logs(module) as logs:
             for batch_idx, batch in enumerate(shard.in_order()):
                 batch = transfer_batch(module, batch)
                 logs.start_step(batch)
                 with module.trainer.precision_plugin.val_step_context():
-                    module.validation_step(batch, batch_idx)
+                    module.validation_step(batch, *step_arguments(module.validation_step, batch_idx))
             return _final_values(module, logs)
     finally:
-        module.train(training)
+        for part, training in modes.items():
+            part.training = training
         put_states(module, states)
 
 

@@ -5,11 +5,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import lightning.pytorch as pl
 from lightning.pytorch.trainer import call
 from lightning.pytorch.trainer.states import TrainerFn
+from lightning.pytorch.utilities.signature_utils import is_param_in_hook_signature
 from torch.optim import Optimizer
 
 
@@ -22,6 +24,13 @@ def transfer_batch(module: pl.LightningModule, batch: Any, dataloader_idx: int =
     batch = module.trainer.precision_plugin.convert_input(batch)
     batch = module._on_before_batch_transfer(batch, dataloader_idx=dataloader_idx)
     return module._apply_batch_transfer_handler(batch, device=module.device, dataloader_idx=dataloader_idx)
+
+
+def step_arguments(step: Callable[..., Any], batch_idx: int) -> tuple[int, ...]:
+    """Return what a validation step takes after the batch: its number, and that of its loader, or neither."""
+    numbers = (batch_idx,) if is_param_in_hook_signature(step, "batch_idx", min_args=2) else ()
+    takes_loader = is_param_in_hook_signature(step, "dataloader_idx", explicit=True)
+    return (*numbers, 0) if takes_loader else numbers
 
 
 def zero_gradients(module: pl.LightningModule, optimizer: Optimizer, batch_idx: int) -> None:

@@ -440,11 +440,12 @@ class FederatedStrategy(EvaluatingStrategy):
     def save_checkpoint(
         self, checkpoint: dict[str, Any], filepath: _PATH, storage_options: Any | None = None
     ) -> None:
-        """Save the federation along with everything that Lightning saves."""
+        """Save the federation along with what Lightning saves, unless that is the weights alone."""
         if self._trainer.validating:  # a checkpoint of a validation's end comes before our own hook
             self._enter_evaluation()
-        if self._plans is not None:
+        if self._plans is not None and lightning_calls.resumable(checkpoint):
             checkpoint["federation"] = self._federation_state(self._plans)
+            lightning_calls.leave_loaders_out(checkpoint)
         super().save_checkpoint(checkpoint, filepath, storage_options)
 
     def _federation_state(self, plans: PlanLoader) -> dict[str, Any]:

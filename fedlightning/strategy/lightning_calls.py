@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
@@ -54,6 +54,16 @@ def profiled(trainer: pl.Trainer, action: str) -> AbstractContextManager[None]:
 def only_accumulates(trainer: pl.Trainer) -> bool:
     """Tell whether the current batch's gradients are accumulated without a step of the optimizer."""
     return trainer.fit_loop._should_accumulate()
+
+
+def resumable(checkpoint: Mapping[str, Any]) -> bool:
+    """Tell whether a checkpoint holds more than the weights."""
+    return "optimizer_states" in checkpoint
+
+
+def leave_loaders_out(checkpoint: Mapping[str, Any]) -> None:
+    """Take the states of train loaders out of a checkpoint: an ordinary Trainer has no loader for ours."""
+    checkpoint["loops"]["fit_loop"]["state_dict"].pop("combined_loader", None)
 
 
 def epochs_processed(trainer: pl.Trainer) -> int:

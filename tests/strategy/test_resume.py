@@ -180,6 +180,20 @@ def test_a_checkpoint_of_a_later_format_is_refused(tmp_path: Path) -> None:
         resume("sequential", path, None)
 
 
+def test_weights_alone_are_saved_without_the_federation(tmp_path: Path) -> None:
+    saver = ModelCheckpoint(tmp_path, save_last=True, save_weights_only=True)
+    fit(strategy("averaged keep"), callbacks=[saver], enable_checkpointing=True, max_epochs=1)
+    assert "federation" not in torch.load(saver.last_model_path, weights_only=True)
+
+
+@pytest.mark.parametrize("name", ["averaged gradients", "one worker"])
+def test_an_ordinary_trainer_goes_on_in_mid_epoch(name: str, tmp_path: Path) -> None:
+    fit(strategy(name), callbacks=[every_round(tmp_path)], enable_checkpointing=True, max_epochs=1)
+    run = trainer(max_epochs=2)
+    run.fit(Classifier(), loader(), ckpt_path=str(tmp_path / "step=1.ckpt"))
+    assert run.global_step == 16
+
+
 def test_a_checkpoint_without_federation_starts_one(tmp_path: Path) -> None:
     saver = ModelCheckpoint(tmp_path, save_last=True)
     fit(callbacks=[saver], enable_checkpointing=True, max_epochs=1)

@@ -12,15 +12,15 @@ export UV_FIND_LINKS ?= $(PIP_FIND_LINKS)
 export OMP_NUM_THREADS ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lint types pytest bench-pointers bench-simulation lightning-suite clean
+.PHONY: help run test lint types pytest bench-pointers bench-simulation lightning-suite docs clean
 
 help:  ## Show these targets.
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 run: $(STAMP)  ## Train on digits that live at ten workers (ARGS="experiment=digits_sequential" for another job).
 	$(BIN)/fedlightning-train $(ARGS)
 
-test: lint types pytest  ## Lint, check types, run the tests.
+test: lint types docs pytest  ## Lint, check types, build the documentation, run the tests.
 
 lint: $(STAMP)  ## Check style, format and the layers' import contract.
 	$(BIN)/ruff check .
@@ -42,8 +42,11 @@ bench-simulation: $(STAMP)  ## Measure what a simulated federation costs beside 
 lightning-suite: $(STAMP)  ## Run Lightning's own tests with our strategy (LIGHTNING_TESTS=<its checkout> UPDATE=averaged).
 	$(BIN)/python -m tests.lightning_suite.compare "$(LIGHTNING_TESTS)" --update $(or $(UPDATE),sequential)
 
+docs: $(STAMP)  ## Build the documentation into site/; any warning is an error.
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
+
 clean:  ## Remove the environment and everything built.
-	rm -rf $(VENV) build dist outputs multirun lightning_logs .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) build dist site outputs multirun lightning_logs .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 
 # uv if the machine has it; otherwise pip puts it into the environment itself.
 $(STAMP): pyproject.toml constraints.txt
@@ -52,5 +55,5 @@ $(STAMP): pyproject.toml constraints.txt
 	else \
 		$(PYTHON) -m venv $(VENV) && $(BIN)/python -m pip install --quiet --disable-pip-version-check uv && UV=$(BIN)/uv; \
 	fi && \
-	$$UV pip install --quiet --python $(BIN)/python -c constraints.txt -e '.[dev,examples]'
+	$$UV pip install --quiet --python $(BIN)/python -c constraints.txt -e '.[dev,docs,examples]'
 	@touch $@

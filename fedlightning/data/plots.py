@@ -76,6 +76,8 @@ def plot_label_bars(counts: LabelCounts, ax: Axes | None = None) -> tuple[Figure
     _name_workers(axes, names)
     axes.set_ylabel("samples")
     axes.margins(x=0.02)
+    # Classes that a worker lacks are bars without height, and Matplotlib leaves no room above their feet.
+    axes.set_ylim(0, 1.05 * bottom.max())
     # Reversed, so that the legend is in the order of the stack.
     handles, texts = axes.get_legend_handles_labels()
     axes.legend(

@@ -1,0 +1,83 @@
+"""Every command and every block of Python in the README and the documentation does what it says."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from fedlightning.cli.job import run
+from tests.configs.composing import composing
+from tests.documents import PAGES, ROOT, commands, execute
+
+TRAINING = [command[1:] for command in commands() if command[0] == "fedlightning-train"]
+SCRIPTS = [command[1] for command in commands() if command[0] == "python"]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_the_python_of_a_page_runs(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    execute(page)
+
+
+def test_every_command_is_known() -> None:
+    assert {command[0] for command in commands()} <= {"make", "pip", "python", "fedlightning-train"}
+    targets = re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    assert {command[1] for command in commands() if command[0] == "make"} <= set(targets)
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_a_script_that_is_named_is_there(script: str) -> None:
+    # That each runs is for tests/examples.
+    assert (ROOT / script).is_file()
+
+
+@pytest.mark.parametrize("arguments", TRAINING, ids=" ".join)
+def test_a_training_command_runs(
+    arguments: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with composing(tmp_path) as composed:
+        run(composed(*arguments, "trainer.max_epochs=1"))
+    printed = capsys.readouterr().out
+    assert "test/acc" in printed
+    assert printed.endswith(f"are in {tmp_path}\n")
+
+
+def write(folder: Path, text: str) -> Path:
+    page = folder / "page.md"
+    page.write_text(text)
+    return page
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "```python\nprint(1 + 1)  # 2\n```\n",
+        "```python\nprint([1, 2])\n```\n\n```text\n[1, ...]\n```\n",
+        "```python\nx = 1\n```\n\nand\n\n```pycon\n>>> y = x + 1\n```\n\n```python\nassert y == 2\n```\n",
+    ],
+)
+def test_what_is_right_passes(text: str, tmp_path: Path) -> None:
+    execute(write(tmp_path, text))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "```python\nprint(1 + 1)  # 3\n```\n",
+        "```python\nprint([1, 2])\n```\n\n```text\n[1, 3]\n```\n",
+        "```pycon\n>>> 1 + 1\n3\n```\n",
+        "```pycon\n>>> 1 / 0\n1\n```\n",
+    ],
+)
+def test_what_is_wrong_fails(text: str, tmp_path: Path) -> None:
+    with pytest.raises(AssertionError):
+        execute(write(tmp_path, text))
+
+
+def test_an_error_names_the_line_of_the_page(tmp_path: Path) -> None:
+    page = write(tmp_path, "# Title\n\n```python\nx = 1\nx / 0\n```\n")
+    with pytest.raises(ZeroDivisionError) as caught:
+        execute(page)
+    assert caught.traceback[-1].lineno + 1 == 5

@@ -16,11 +16,18 @@ from fedlightning.data.shard import Shard
 from fedlightning.local.failures import named_step
 from fedlightning.local.lightning_calls import transfer_batch
 from fedlightning.local.logs import LoggedValue, recorded_logs
-from fedlightning.local.metrics import MetricState, put_states, reset_metrics, take_states
+from fedlightning.local.metrics import (
+    MetricState,
+    put_states,
+    reset_metrics,
+    samples_kept_by,
+    take_states,
+)
 from fedlightning.local.randomness import own_randomness
 from fedlightning.workers import program
 from fedlightning.workers.payload import payload_bytes
 from fedlightning.workers.remote import record
+from fedlightning.workers.samples import kept_samples
 
 EvaluationStep = Literal["validation_step", "test_step", "predict_step"]
 
@@ -63,6 +70,11 @@ class EvaluationReport:
 def _(value: EvaluationReport) -> int:
     logs = sum(payload_bytes((logged.name, logged.weight, logged.value)) for logged in value.logs)
     return logs + sum(payload_bytes(metric.values) for metric in value.metrics)
+
+
+@kept_samples.register
+def _(value: EvaluationReport) -> str:
+    return samples_kept_by(value.metrics)
 
 
 class ShardReader:

@@ -23,6 +23,7 @@ from torchmetrics.utilities.data import (
 )
 
 from fedlightning.workers.remote import accompany_modules, record
+from fedlightning.workers.samples import kept_samples
 
 StateValue = Tensor | list[Tensor]
 
@@ -42,6 +43,21 @@ class MetricState:
     path: str
     updates: int
     values: dict[str, StateValue]
+
+
+def samples_kept_by(states: Iterable[MetricState]) -> str:
+    """Say which metrics have kept values per sample, and what to do about it; nothing if none has."""
+    return _advice(state.path for state in states if any(map(_is_filled_list, state.values.values())))
+
+
+@kept_samples.register
+def _(value: nn.Module) -> str:
+    return _advice(
+        path
+        for path, metric in value.named_modules()
+        if isinstance(metric, Metric)
+        and any(_is_filled_list(getattr(metric, name)) for name in metric._defaults)
+    )
 
 
 def metrics_of(module: nn.Module) -> Iterator[tuple[str, Metric]]:
@@ -186,3 +202,15 @@ def _put_what_travelled(module: nn.Module, states: Any) -> None:
 
 # A module in this process has its metrics in itself; to another process, their states travel beside it.
 accompany_modules(f"{__name__}:states", _states_that_travel, _put_what_travelled)
+
+
+def _is_filled_list(value: StateValue) -> bool:
+    return isinstance(value, list) and len(value) > 0
+
+
+def _advice(paths: Iterable[str]) -> str:
+    named = ", ".join(map(repr, paths))
+    return named and (
+        f"the metric {named} has kept values per sample: give it thresholds=, if it takes them, or compute "
+        "it where predictions may be seen"
+    )

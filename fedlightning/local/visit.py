@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from fedlightning.local.logs import LoggedValue
-from fedlightning.local.metrics import MetricState
+from fedlightning.local.metrics import MetricState, samples_kept_by
 from fedlightning.workers.payload import payload_bytes
 from fedlightning.workers.remote import record
+from fedlightning.workers.samples import kept_samples
 
 
 @record
@@ -61,3 +62,8 @@ def _(value: VisitReport) -> int:
     loss = 0 if value.loss is None else payload_bytes(value.loss)
     logs = sum(payload_bytes((logged.name, logged.weight, logged.value)) for logged in value.logs)
     return loss + logs + sum(payload_bytes(metric.values) for metric in value.metrics)
+
+
+@kept_samples.register
+def _(value: VisitReport) -> str:
+    return samples_kept_by(value.metrics)

@@ -9,15 +9,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch import Tensor
 from typing_extensions import override
 
-from fedlightning.workers.contents import tensors_in
+from fedlightning.workers.contents import parts_of
 from fedlightning.workers.policy import Decision, Egress
 from fedlightning.workers.rules import Rule, Scope
-
-
-def _nobody(egress: Egress) -> bool:
-    return False
 
 
 @dataclass(frozen=True)
@@ -29,9 +26,17 @@ class Ask(Scope, Rule):
     Args:
         approver: Called with the `Egress`, value and all, at the worker; returns whether it may leave. It may
             block until somebody has answered; `ApprovalQueue` does not.
+
+    Raises:
+        TypeError: It cannot be called.
     """
 
-    approver: Callable[[Egress], bool] = _nobody
+    approver: Callable[[Egress], bool]
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not callable(self.approver):
+            raise TypeError(f"approver={self.approver!r} cannot be called: give a function or a queue")
 
     @override
     def judge(self, egress: Egress) -> Decision | None:
@@ -53,10 +58,13 @@ class ApprovalQueue:
     Args:
         limit: How many requests may wait; further ones are refused without being noted.
 
+    Raises:
+        ValueError: The limit is below 1, so that nothing could be asked for.
+
     Example:
         >>> from fedlightning.workers import Ask, Rules, VirtualWorker
         >>> queue = ApprovalQueue()
-        >>> bob = VirtualWorker(id="bob", policy=Rules(Ask(approver=queue)))
+        >>> bob = VirtualWorker(id="bob", policy=Rules(Ask(queue)))
         >>> total = bob.register(torch.tensor([1.0, 2.0])).sum()
         >>> total.get()
         Traceback (most recent call last):
@@ -68,6 +76,8 @@ class ApprovalQueue:
     """
 
     def __init__(self, limit: int = 1000) -> None:
+        if limit < 1:
+            raise ValueError(f"limit={limit} lets no request wait: give at least 1")
         self._limit = limit
         self._lock = threading.Lock()
         self._waiting: dict[tuple[Any, ...], Egress] = {}
@@ -132,17 +142,17 @@ def _key(egress: Egress) -> tuple[Any, ...]:
 
 
 def fingerprint(value: Any) -> str:
-    """Condense the values of an object's tensors, or a plain value, to a short text.
+    """Condense the values of an object, those of its tensors and the plain ones, to a short text.
 
     Args:
         value: A tensor, something that holds tensors, or a plain value such as a number.
     """
     digest = hashlib.blake2b(digest_size=16)
-    tensors = list(tensors_in(value))
-    for tensor in tensors:
-        digest.update(f"{tensor.dtype}{tuple(tensor.shape)}".encode())
-        flat = tensor.detach().cpu().contiguous().reshape(-1)
-        digest.update(flat.view(torch.uint8).numpy().tobytes() if flat.numel() else b"")
-    if not tensors:
-        digest.update(repr(value).encode())
+    for part in parts_of(value):
+        if isinstance(part, Tensor):
+            digest.update(f"{part.dtype}{tuple(part.shape)}".encode())
+            flat = part.detach().cpu().resolve_conj().resolve_neg().contiguous().reshape(-1)
+            digest.update(flat.view(torch.uint8).numpy().tobytes() if flat.numel() else b"")
+        else:
+            digest.update(f"{type(part).__name__}{part!r}".encode())
     return digest.hexdigest()

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from types import BuiltinFunctionType, FunctionType, ModuleType
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-_PLAIN = (
-    str, bytes, int, float, complex, type(None), type, FunctionType, BuiltinFunctionType, ModuleType,
-    torch.dtype, torch.device, torch.Generator,
+PLAIN = (str, bytes, int, float, complex, type(None))
+"""Values that are what they are, without parts."""
+
+_CODE = (
+    type, FunctionType, BuiltinFunctionType, ModuleType, torch.dtype, torch.device, torch.Generator
 )  # fmt: skip
+_SEQUENCES = (list, tuple, set, frozenset)
 
 
 def tensors_in(value: Any) -> Iterator[Tensor]:
@@ -27,41 +30,59 @@ def tensors_in(value: Any) -> Iterator[Tensor]:
     Yields:
         Tensors.
     """
+    return (part for part in parts_of(value) if isinstance(part, Tensor))
+
+
+def parts_of(value: Any) -> Iterator[Any]:
+    """Find the tensors and plain values that an object leads to, as `tensors_in` does.
+
+    Args:
+        value: Any object.
+
+    Yields:
+        Tensors, each once, and plain values such as numbers, each as often as it is there.
+    """
     seen: set[int] = set()
     waiting = [value]
     while waiting:
         item = waiting.pop()
-        if isinstance(item, _PLAIN) or id(item) in seen:
+        if isinstance(item, PLAIN):
+            yield item
+        elif isinstance(item, _CODE) or id(item) in seen:
             continue
-        seen.add(id(item))
-        if isinstance(item, Tensor):
+        elif isinstance(item, Tensor):
+            seen.add(id(item))
             yield item
             if (item.is_leaf or item.retains_grad) and item.grad is not None:
                 waiting.append(item.grad)
         else:
-            waiting.extend(_parts(item))
+            seen.add(id(item))
+            waiting.extend(_inside(item))
 
 
-def _parts(item: Any) -> Iterator[Any]:
+def _inside(item: Any) -> Iterable[Any]:
     if isinstance(item, nn.Module):
-        for module in item.modules():
-            for held in vars(module).values():
-                inner = (
-                    held.values()
-                    if isinstance(held, dict)
-                    else held
-                    if isinstance(held, (list, tuple))
-                    else (held,)
-                )
-                yield from (one for one in inner if isinstance(one, Tensor))
-    elif isinstance(item, Mapping):
-        yield from item.keys()
-        yield from item.values()
-    elif isinstance(item, (list, tuple, set, frozenset)):
-        yield from item
-    else:
-        yield from getattr(item, "__dict__", {}).values()
-        for kind in type(item).__mro__:
-            slots = vars(kind).get("__slots__", ())
-            names = (slots,) if isinstance(slots, str) else slots
-            yield from (getattr(item, name) for name in names if hasattr(item, name))
+        return _tensors_of_module(item)
+    if isinstance(item, Mapping):
+        return [*item.keys(), *item.values()]
+    return item if isinstance(item, _SEQUENCES) else _attributes(item)
+
+
+def _tensors_of_module(module: nn.Module) -> Iterator[Tensor]:
+    seen: set[int] = set()
+    waiting: list[Any] = [vars(part) for part in module.modules()]
+    while waiting:
+        item = waiting.pop()
+        if isinstance(item, Tensor):
+            yield item
+        elif isinstance(item, (Mapping, *_SEQUENCES)) and id(item) not in seen:
+            seen.add(id(item))
+            waiting.extend(item.values() if isinstance(item, Mapping) else item)
+
+
+def _attributes(item: Any) -> Iterator[Any]:
+    yield from getattr(item, "__dict__", {}).values()
+    for kind in type(item).__mro__:
+        slots = vars(kind).get("__slots__", ())
+        names = (slots,) if isinstance(slots, str) else slots
+        yield from (getattr(item, name) for name in names if hasattr(item, name))

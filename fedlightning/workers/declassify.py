@@ -11,7 +11,7 @@ from typing import Any, Protocol
 
 from typing_extensions import override
 
-from fedlightning.workers.policy import Decision, Egress
+from fedlightning.workers.policy import Decision, Egress, ResultShape
 from fedlightning.workers.rules import Rule, Scope
 
 
@@ -29,12 +29,17 @@ class AtLeast(Rule):
 
     Raises:
         ValueError: Fewer than 2 workers, which would be no aggregate.
+        TypeError: No whole number, or programs that are no tuple.
     """
 
     workers: int
     programs: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
+        if not isinstance(self.workers, int) or isinstance(self.workers, bool):
+            raise TypeError(f"workers={self.workers!r} is no whole number: say how many must contribute")
+        if not isinstance(self.programs, tuple):
+            raise TypeError(f"programs={self.programs!r} is no tuple: give the names of programs in one")
         if self.workers < 2:
             raise ValueError(f"workers={self.workers} is no aggregate: at least 2 must contribute")
 
@@ -77,20 +82,25 @@ class Through(Scope, Rule):
     """Let something leave by way of a mechanism, which changes it.
 
     Args:
-        mechanism: What it passes; the first of the arguments that is not a criterion of `Scope`.
+        mechanism: What it passes. A shape that depends on values cannot, and stays.
+
+    Raises:
+        TypeError: It is no mechanism.
     """
 
-    mechanism: Mechanism | None = None
+    mechanism: Mechanism
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.mechanism is None:
-            raise ValueError("mechanism=None: give the mechanism that values must pass")
+        if isinstance(self.mechanism, type) or not hasattr(self.mechanism, "release"):
+            raise TypeError(f"mechanism={self.mechanism!r} is no mechanism: give one with name and release()")
 
     @override
     def judge(self, egress: Egress) -> Decision | None:
-        if self.mechanism is None or not egress.private or not self.covers_all_of(egress):
+        if not egress.private or not self.covers_all_of(egress):
             return None
+        if isinstance(egress.value, ResultShape):
+            return Decision(False, f"a shape cannot pass {self.mechanism.name}")
         return Decision(True, f"through {self.mechanism.name}", self.mechanism)
 
     __str__ = Scope.__str__

@@ -88,8 +88,8 @@ def _refusal(egress: Egress, policy: Policy, decision: Decision) -> RefusedByPol
     what = f"object {egress.object_id}" if egress.program is None else f"the result of {egress.program!r}"
     where = "leave" if egress.to == CONTROLLER else f"leave for {egress.to!r}"
     subject = f"to let {what} ({egress.description}, {egress.kind}) {where}"
-    remedy = (
-        f"The policy is {policy!r}: run a program there that returns metrics, aggregate over several "
-        f"workers, or ask the owner."
-    )
-    return RefusedByPolicy(egress.worker, subject, decision.rule, remedy)
+    advice = egress.advice or _ADVICE
+    return RefusedByPolicy(egress.worker, subject, decision.rule, f"The policy is {policy!r}: {advice}.")
+
+
+_ADVICE = "run a program there that returns metrics, aggregate over several workers, or ask the owner"

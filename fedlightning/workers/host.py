@@ -23,7 +23,7 @@ from fedlightning.pointers.messages import (
 )
 from fedlightning.workers.departures import let_out, withheld
 from fedlightning.workers.errors import RefusedByPolicy, RemoteError, WorkerError
-from fedlightning.workers.labels import LabelBook
+from fedlightning.workers.labels import LabelBook, leaves_of
 from fedlightning.workers.ledger import Ledger
 from fedlightning.workers.operating import run_operation
 from fedlightning.workers.payload import payload_bytes
@@ -36,9 +36,11 @@ from fedlightning.workers.policy import (
     Label,
     Policy,
     Source,
+    check_policy,
 )
 from fedlightning.workers.programs import Program, find_program
-from fedlightning.workers.store import NAMELESS, Card, ObjectStore
+from fedlightning.workers.samples import kept_samples
+from fedlightning.workers.store import NAMELESS, Card, Held, MissingObject, ObjectStore, TakenIdentifier
 
 
 class Host:
@@ -48,9 +50,13 @@ class Host:
         worker_id: The worker's name.
         policy: What may leave. It stays: what was computed before a change would have no label.
         ledger: Where traffic is entered.
+
+    Raises:
+        TypeError: The policy is none.
     """
 
     def __init__(self, worker_id: str, policy: Policy, ledger: Ledger) -> None:
+        check_policy(policy)
         self.worker_id = worker_id
         self.policy = policy
         self.ledger = ledger
@@ -80,8 +86,13 @@ class Host:
                 # What is withheld would else be the context of the error that says so.
                 error.__context__ = None
             raise
-        except Exception as error:
+        except (MissingObject, TakenIdentifier) as error:
             raise RemoteError(self.worker_id, f"message {type(message).__name__}", error) from error
+        except Exception as error:
+            action = f"message {type(message).__name__}"
+            if self.labels.active:
+                raise withheld(self.worker_id, action, error) from None
+            raise RemoteError(self.worker_id, action, error) from error
 
     def release(self, object_id: int) -> None:
         """Let go of an object that no pointer needs any more."""
@@ -156,8 +167,9 @@ class Host:
         Raises:
             RefusedByPolicy: It may not.
         """
+        advice = kept_samples(value) if sources and kind != "data" else ""
         egress = Egress(
-            kind=kind,
+            kind="data" if advice else kind,
             worker=self.worker_id,
             object_id=object_id,
             program=program,
@@ -167,6 +179,7 @@ class Host:
             round=round,
             sources=sources,
             to=to,
+            advice=advice,
             value=value,
         )
         return let_out(egress, self.policy, self.ledger)
@@ -199,7 +212,7 @@ class Host:
         return self.take_in(message.object_id, message.value, self._label_of_new(message), card)
 
     def _label_of_new(self, message: Put) -> Label:
-        if not message.private or isinstance(self.policy, AllowAll):
+        if not message.private or type(self.policy) is AllowAll:
             return PUBLIC
         return frozenset({Source(self.worker_id, message.owner, message.tags, self.policy)})
 
@@ -207,46 +220,48 @@ class Host:
         return run_operation(self, message)
 
     def _backward(self, message: Backward) -> GradientPresence:
-        resolve, labels = self.store.resolve, self.labels
-        roots, gradients, inputs = map(resolve, (message.tensors, message.gradients, message.inputs))
-        label = PUBLIC
-        if labels.active:
-            label = labels.of_operands(message.tensors, roots)
-            if gradients is not None:
-                label |= labels.of_operands(message.gradients or (), gradients)
-        leaves = [*labels.leaves_of(roots), *(inputs or ())] if label else []
+        roots, gradients, inputs = (list[Held]() for _ in range(3))
+        tensors = self.store.resolve(message.tensors, roots)
+        grad_tensors = self.store.resolve(message.gradients, gradients)
+        leaves = self.store.resolve(message.inputs, inputs)
+        label = self.labels.of_operands([*roots, *gradients]) if self.labels.active else PUBLIC
+        reached = [*leaves_of(tensors), *(leaves or ())] if label else []
         try:
             torch.autograd.backward(
-                roots,
-                gradients,
+                tensors,
+                grad_tensors,
                 retain_graph=message.retain_graph,
                 create_graph=message.create_graph,
-                inputs=inputs,
+                inputs=leaves,
             )
         except Exception as error:  # noqa: BLE001  # raised again, as what the controller may know of it
             failure = self.failure("backward", error, sources=label, round=message.round)
             raise failure from failure.__cause__
         finally:
-            labels.add_to_gradients(leaves, label)
+            self.labels.add_to_gradients(reached, label)
         return GradientPresence(self.store.with_gradient())
 
     def _run(self, message: Run) -> Any:
-        program = self._program(message.program)
-        sent = (message.args, message.kwargs)
-        args, kwargs = self.store.resolve(sent)
-        label = self.labels.of_arguments(sent, (args, kwargs)) if self.labels.active else PUBLIC
-        received = payload_bytes(sent)
+        program, found = self._program(message.program), list[Held]()
+        args, kwargs = self.store.resolve((message.args, message.kwargs), found)
+        label = self.labels.of_arguments(found) if self.labels.active else PUBLIC
+        received = payload_bytes((message.args, message.kwargs))
         if received:
             self.ledger.receive(program.name, received, message.round, self.worker_id)
+        result = None
         try:
             result = program.function(*args, **kwargs)
+        except SystemExit as error:
+            if label:  # The code can be anything.
+                error.args, error.code = (), 1
+            raise
         except Exception as error:  # noqa: BLE001  # raised again, as what the controller may know of it
             failure = self.failure(f"program {program.name!r}", error, sources=label, round=message.round)
             raise failure from failure.__cause__
         finally:
-            self.labels.add_to_arguments(sent, (args, kwargs), label)
+            self.labels.note_program(found, result if message.keep else None)
+            self.labels.add_to_arguments(found, label)
         if message.keep:
-            self.labels.note_result(result)
             return self.take_in(message.result_id, result, label)
         return self.let_out(program.returns, result, sources=label, program=program.name, round=message.round)
 

@@ -13,9 +13,9 @@ import torch
 from torch import Tensor
 from torch.nn import Parameter
 
-from fedlightning.pointers.messages import Ref
 from fedlightning.workers.contents import tensors_in
 from fedlightning.workers.policy import PUBLIC, Label
+from fedlightning.workers.store import Held
 
 _books = count()
 
@@ -37,7 +37,7 @@ class LabelBook:
         self._by_operation = f"{self._attribute}_by_operation"
         self._of_objects: dict[int, Label] = {}
         self._of_backward: Label = PUBLIC
-        self._shared = False
+        self._tensors_are_shared = False
         self.active = False
 
     def of_tensor(self, tensor: Tensor) -> Label:
@@ -48,54 +48,37 @@ class LabelBook:
             return PUBLIC.union(*map(self.of_tensor, _dense_parts(tensor)))
         return label
 
+    def of_gradient(self, tensor: Tensor) -> Label:
+        """Return what the gradient of a tensor must be taken to contain, beside its own label."""
+        return PUBLIC if tensor.is_leaf else self._of_backward
+
     def of(self, object_id: int, value: Any) -> Label:
-        """Return the label of an object with all that it holds, such as gradients."""
-        label = self._of_objects.get(object_id, PUBLIC)
-        return label | self.of_contents(value)
+        """Return the label of an object with all that it holds, such as gradients.
 
-    def of_contents(self, value: Any) -> Label:
-        """Return the union of the labels of the tensors that an object holds, with their gradients.
-
-        That of an object other than a tensor is looked for only if one of its tensors may also be reached
+        What an object other than a tensor holds is looked at only if one of its tensors may also be reached
         without it, by a single operation.
         """
-        label = PUBLIC
-        if isinstance(value, Tensor) or (self.active and self._shared):
+        label = self._of_objects.get(object_id, PUBLIC)
+        if isinstance(value, Tensor) or self._tensors_are_shared:
             for tensor in tensors_in(value):
                 label |= self.of_tensor(tensor)
                 if not tensor.is_leaf and tensor.retains_grad:
                     label |= self._of_backward
         return label
 
-    def of_operands(self, sent: Iterable[Any], values: Iterable[Any]) -> Label:
-        """Return the union of the labels of an operation's operands, whose gradients do not count.
-
-        Args:
-            sent: The operands as in the message, with references.
-            values: The same, with the worker's objects in their place.
-        """
+    def of_operands(self, found: Iterable[Held]) -> Label:
+        """Return the union of the labels of an operation's operands, whose gradients do not count."""
         label = PUBLIC
-        for reference, value in zip(sent, values, strict=True):
-            kind = type(reference)
-            if kind is Ref:
-                own = self.of_tensor(value) if isinstance(value, Tensor) else PUBLIC
-                own = own or self._of_objects.get(reference.object_id, PUBLIC)
-                # The same set again, where operands come from the same data, costs no new one.
-                label = own if not label else label | own if own is not label else label
-            elif kind is list or kind is tuple:
-                label |= self.of_operands(reference, value)
-            elif kind is slice:
-                parts, resolved = (reference.start, reference.stop, reference.step), value
-                label |= self.of_operands(parts, (resolved.start, resolved.stop, resolved.step))
-            elif isinstance(reference, dict):
-                label |= self.of_operands(reference.values(), value.values())
-            elif isinstance(reference, tuple) and not isinstance(reference, torch.Size):
-                label |= self.of_operands(reference, value)
+        for object_id, tensor in found:
+            own = self.of_tensor(tensor) or self._of_objects.get(object_id, PUBLIC)
+            # Operands from the same data share one set: then the union costs no new one.
+            if own is not label:
+                label = label | own if label else own
         return label
 
-    def of_arguments(self, sent: Any, value: Any) -> Label:
+    def of_arguments(self, found: Iterable[Held]) -> Label:
         """Return the union of the labels of a program's arguments, with all that they hold."""
-        return PUBLIC.union(*(self.of(ref.object_id, held) for ref, held in references(sent, value)))
+        return PUBLIC.union(*(self.of(object_id, held) for object_id, held in found))
 
     def add(self, object_id: int, value: Any, label: Label) -> None:
         """Add to the label of an object; what else shares its memory has it too."""
@@ -124,40 +107,22 @@ class LabelBook:
             attributes[self._by_operation] = True
         return True
 
-    def written_by_operations(self, value: Any) -> bool:
-        """Tell whether single operations have written private data into the tensors of an object."""
-        if not (self.active and self._shared):
-            return False
-        storages = (tensor.untyped_storage() for tensor in tensors_in(value) if is_dense(tensor))
-        return any(self._by_operation in storage.__dict__ for storage in storages)
-
-    def add_to_arguments(self, sent: Any, value: Any, label: Label) -> None:
+    def add_to_arguments(self, found: Iterable[Held], label: Label) -> None:
         """Add to the labels of all that a program got together with private data: it may have kept some.
 
         Args:
-            sent: The arguments as in the message, with references.
-            value: The same, with the worker's objects in their place.
-            label: Whose data it got; nothing to add if it is empty.
+            found: What it got.
+            label: Whose data that was; nothing to add if it is empty.
         """
         if not label:
             return
-        for reference, held in references(sent, value):
-            self.add(reference.object_id, held, label)
+        for object_id, held in found:
+            self.add(object_id, held, label)
             if isinstance(held, Tensor):
-                self.add_to_gradients(_leaves([held]), label)
-            elif self._shared:
+                self.add_to_gradients(leaves_of([held]), label)
+            elif self._tensors_are_shared:
                 for tensor in tensors_in(held):
                     self.add_to_tensor(tensor, label)
-
-    def leaves_of(self, roots: Iterable[Any]) -> list[Tensor]:
-        """Return the leaves that a backward would accumulate into, to be asked before there is none left.
-
-        They are found through the graph, because one that no pointer leads to may be found again later.
-
-        Args:
-            roots: Tensors where it starts.
-        """
-        return list(_leaves(roots))
 
     def add_to_gradients(self, leaves: Iterable[Tensor], label: Label) -> None:
         """Add to the labels of the gradients that a backward from private values has left.
@@ -175,13 +140,24 @@ class LabelBook:
             if leaf.grad is not None:
                 self.add_to_tensor(leaf.grad, label, by_operation=True)
 
-    def of_gradient(self, tensor: Tensor) -> Label:
-        """Return what the gradient of a tensor must be taken to contain, beside its own label."""
-        return PUBLIC if tensor.is_leaf else self._of_backward
+    def written_by_operations(self, value: Any) -> bool:
+        """Tell whether single operations have written private data into the tensors of an object."""
+        if not (self.active and self._tensors_are_shared):
+            return False
+        storages = (tensor.untyped_storage() for tensor in tensors_in(value) if is_dense(tensor))
+        return any(self._by_operation in storage.__dict__ for storage in storages)
 
-    def note_result(self, value: Any) -> None:
-        """Note that a program left a result here: a tensor may share memory with the objects it was given."""
-        self._shared = self._shared or isinstance(value, Tensor)
+    def note_program(self, found: Iterable[Held], result: Any) -> None:
+        """Note what a program got and left here: after that, a tensor and an object may share memory.
+
+        Args:
+            found: What it got.
+            result: What it left at the worker.
+        """
+        if not self._tensors_are_shared:
+            self._tensors_are_shared = isinstance(result, Tensor) or any(
+                isinstance(held, Tensor) for _, held in found
+            )
 
     def forget(self, object_id: int) -> None:
         """Let go of an object's own label; memory keeps its own as long as it lives."""
@@ -194,35 +170,18 @@ def is_dense(tensor: Tensor) -> bool:
     return type(tensor) in (Tensor, Parameter) and tensor.layout is torch.strided and not tensor.is_nested
 
 
-def references(sent: Any, value: Any) -> Iterator[tuple[Ref, Any]]:
-    """Find the references in nested tuples, lists and dicts, each with the object that it led to.
+def leaves_of(roots: Iterable[Any]) -> list[Tensor]:
+    """Return the leaves that a backward would accumulate into, to be asked before there is no graph left.
+
+    They are found through the graph, because one that no pointer leads to may be found again later.
 
     Args:
-        sent: As in the message.
-        value: The same, with objects in place of references.
+        roots: Tensors where it starts.
     """
-    if type(sent) is Ref:
-        yield sent, value
-    elif isinstance(sent, (list, tuple)):
-        for one, other in zip(sent, value, strict=True):
-            yield from references(one, other)
-    elif isinstance(sent, dict):
-        for key, one in sent.items():
-            yield from references(one, value[key])
-
-
-def _dense_parts(tensor: Tensor) -> tuple[Tensor, ...]:
-    if tensor.layout is torch.sparse_coo:
-        return tensor._indices(), tensor._values()
-    if tensor.layout in (torch.sparse_csr, torch.sparse_bsr):
-        return tensor.crow_indices(), tensor.col_indices(), tensor.values()
-    if tensor.layout in (torch.sparse_csc, torch.sparse_bsc):
-        return tensor.ccol_indices(), tensor.row_indices(), tensor.values()
-    return ()
+    return list(_leaves(roots))
 
 
 def _leaves(roots: Iterable[Any]) -> Iterator[Tensor]:
-    """Yield the leaves that a backward from these tensors accumulates into."""
     waiting = []
     for root in roots:
         if isinstance(root, Tensor):
@@ -238,3 +197,13 @@ def _leaves(roots: Iterable[Any]) -> Iterator[Tensor]:
         if hasattr(node, "variable"):
             yield node.variable
         waiting.extend(following for following, _ in node.next_functions)
+
+
+def _dense_parts(tensor: Tensor) -> tuple[Tensor, ...]:
+    if tensor.layout is torch.sparse_coo:
+        return tensor._indices(), tensor._values()
+    if tensor.layout in (torch.sparse_csr, torch.sparse_bsr):
+        return tensor.crow_indices(), tensor.col_indices(), tensor.values()
+    if tensor.layout in (torch.sparse_csc, torch.sparse_bsc):
+        return tensor.ccol_indices(), tensor.row_indices(), tensor.values()
+    return ()

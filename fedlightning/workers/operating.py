@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 from fedlightning.pointers.ids import new_id
-from fedlightning.pointers.messages import Execute, Ref
+from fedlightning.pointers.messages import Execute, TensorDescription
 from fedlightning.pointers.operations import METADATA_AT_WORKER
 from fedlightning.workers.blank_memory import WORKER_OPERATIONS
 from fedlightning.workers.errors import RefusedByPolicy, WorkerError
-from fedlightning.workers.policy import PUBLIC, EgressKind, Label
-from fedlightning.workers.store import describe_tensor
-from fedlightning.workers.tracking import Tracking
+from fedlightning.workers.policy import PUBLIC, EgressKind, Label, ResultShape
+from fedlightning.workers.store import Held, describe_tensor
+from fedlightning.workers.tracking import GRADIENTS, Tracking
 
 if TYPE_CHECKING:
     from fedlightning.workers.host import Host
@@ -41,24 +42,23 @@ def run_operation(host: Host, message: Execute) -> Any:
         raise RefusedByPolicy(
             host.worker_id, message.operation, "it is no operation on the allow-list", remedy
         )
-    resolve = host.store.resolve
-    args = [resolve(value) for value in message.args]
-    kwargs = {key: resolve(value) for key, value in message.kwargs.items()} if message.kwargs else {}
-    if host.labels.active:
-        label = host.labels.of_operands(message.args, args)
-        if kwargs:
-            label |= host.labels.of_operands(message.kwargs.values(), kwargs.values())
-        if label:
-            return _run_on_private(host, message, function, args, kwargs, label)
+    resolve, found = host.store.resolve, list[Held]()
+    args = [resolve(value, found) for value in message.args]
+    kwargs = {key: resolve(value, found) for key, value in message.kwargs.items()} if message.kwargs else {}
+    for object_id, held in found:
+        if not isinstance(held, Tensor):
+            raise _no_tensor(host, message, object_id, held)
+    if host.labels.active and (label := _label_of(host, message, found)):
+        return _run_on_private(host, message, partial(_call, message, function, args, kwargs), found, label)
     try:
         result = _call(message, function, args, kwargs)
     except Exception as error:
         raise host.failure(message.operation, error) from error
-    if type(result) is Tensor and _is_new(result, args, kwargs):
-        object_id = message.result_ids[0]
-        host.store.put(object_id, result)
-        return describe_tensor(result, object_id)
-    return _Result(host, message).answer(result)
+    if type(result) is Tensor and _identifier_of(result, found) is None:
+        # The ordinary case, worth being quick.
+        host.store.put(message.result_ids[0], result)
+        return describe_tensor(result, message.result_ids[0])
+    return _answer(host, message, found, result)
 
 
 def _call(message: Execute, function: Callable[..., Any], args: list[Any], kwargs: dict[str, Any]) -> Any:
@@ -68,110 +68,86 @@ def _call(message: Execute, function: Callable[..., Any], args: list[Any], kwarg
         return function(*args, **kwargs)
 
 
-def _is_new(result: Tensor, args: list[Any], kwargs: dict[str, Any]) -> bool:
-    """Tell whether a result needs no second look: the ordinary case, worth being quick."""
-    return not kwargs and not any(value is result or type(value) in _SEQUENCES for value in args)
+def _no_tensor(host: Host, message: Execute, object_id: int, held: Any) -> RefusedByPolicy:
+    # An operation given a list of tensors could return one of them, and so share it unseen.
+    subject = f"{message.operation} on object {object_id}, a {type(held).__name__}"
+    remedy = "Operations are for tensors; run a program on it."
+    return RefusedByPolicy(host.worker_id, subject, "it is no tensor", remedy)
 
 
-_SEQUENCES = (list, tuple)
+def _label_of(host: Host, message: Execute, found: list[Held]) -> Label:
+    label = host.labels.of_operands(found)
+    if message.operation in GRADIENTS:
+        for _, tensor in found:
+            label |= host.labels.of_gradient(tensor)
+    return label
 
 
-def _run_on_private(
-    host: Host,
-    message: Execute,
-    function: Callable[..., Any],
-    args: list[Any],
-    kwargs: dict[str, Any],
-    label: Label,
-) -> Any:
+def _run_on_private(host: Host, message: Execute, call: partial[Any], found: list[Held], label: Label) -> Any:
+    operation, round = message.operation, message.round
+
     def reveal(kernel: str) -> None:
-        host.let_out(
-            "data",
-            None,
-            sources=label,
-            program=f"{message.operation}'s shape ({kernel})",
-            round=message.round,
-        )
+        shape = ResultShape(operation, kernel)
+        host.let_out("data", shape, sources=label, program=f"{operation}, shape", round=round)
 
-    tracking = Tracking(host.labels, label, message.operation, (args, kwargs), reveal)
+    # Through its arguments, the call leads to all operands, those that were sent along too.
+    tracking = Tracking(host.labels, label, operation, call.args, reveal)
     try:
-        result = tracking.run(lambda: _call(message, function, args, kwargs))
+        result = tracking.run(call)
     except WorkerError:
         raise
     except Exception as error:  # noqa: BLE001  # raised again, as what the controller may know of it
-        failure = host.failure(message.operation, error, sources=label, round=message.round)
+        failure = host.failure(operation, error, sources=label, round=round)
         raise failure from failure.__cause__
-    return _Result(host, message, label, tracking).answer(result)
+    return _answer(host, message, found, result, tracking)
 
 
-class _Result:
-    """Keep the tensors of one operation's result and describe them."""
+def _answer(
+    host: Host, message: Execute, found: list[Held], result: Any, tracking: Tracking | None = None
+) -> Any:
+    """Keep the tensors of a result, let its plain values out, and return it with descriptions for tensors."""
+    operation, label = message.operation, PUBLIC if tracking is None else tracking.label
+    kind: EgressKind = "metadata" if operation in METADATA_AT_WORKER else "data"
+    # Before anything is kept: a refusal leaves no tensor behind that nobody points to.
+    for value in _plain_values(result):
+        host.let_out(kind, value, sources=label, program=operation, round=message.round)
+    identifiers = iter(message.result_ids)
 
-    __slots__ = ("_host", "_ids", "_label", "_message", "_tracking", "_used")
+    def keep(tensor: Tensor) -> TensorDescription:
+        # What operations in place return is an argument.
+        object_id = _identifier_of(tensor, found)
+        if object_id is None:
+            object_id = next(identifiers, None) or new_id()
+            host.store.put(object_id, tensor)
+        if tracking is not None:
+            host.labels.add(object_id, tensor, tracking.label_of_result(tensor))
+        return describe_tensor(tensor, object_id)
 
-    def __init__(
-        self, host: Host, message: Execute, label: Label = PUBLIC, tracking: Tracking | None = None
-    ) -> None:
-        self._host = host
-        self._message = message
-        self._ids = message.result_ids
-        self._used = 0
-        self._label = label
-        self._tracking = tracking
-        for reference in (*_references(message.args), *_references(list(message.kwargs.values()))):
-            # An operation given a list of tensors could return one of them, and so share it unseen.
-            if not isinstance(held := host.store.get(reference.object_id), Tensor):
-                subject = f"{message.operation} on object {reference.object_id}, a {type(held).__name__}"
-                remedy = "Operations are for tensors; run a program on it."
-                raise RefusedByPolicy(host.worker_id, subject, "it is no tensor", remedy)
-
-    def answer(self, result: Any) -> Any:
-        """Replace each tensor, however deep, by its description."""
-        if isinstance(result, Tensor):
-            object_id = self._argument(result)
-            if object_id is None:
-                object_id = self._keep(result)
-            if self._tracking is not None:
-                self._host.labels.add(object_id, result, self._tracking.label_of_result(result))
-            return describe_tensor(result, object_id)
-        if isinstance(result, tuple) and not isinstance(result, torch.Size):
-            items = [self.answer(item) for item in result]
-            return type(result)(*items) if hasattr(result, "_fields") else type(result)(items)
-        if isinstance(result, list):
-            return [self.answer(item) for item in result]
-        if result is not None:
-            self._let_out(result)
-        return result
-
-    def _argument(self, result: Tensor) -> int | None:
-        """Return the identifier of the argument that the result is, as for operations in place."""
-        objects = self._host.store.objects
-        for value in _references(self._message.args):
-            if objects.get(value.object_id) is result:
-                return value.object_id
-        for value in _references(list(self._message.kwargs.values())):
-            if objects.get(value.object_id) is result:
-                return value.object_id
-        return None
-
-    def _keep(self, result: Tensor) -> int:
-        object_id = self._ids[self._used] if self._used < len(self._ids) else new_id()
-        self._used += 1
-        self._host.store.put(object_id, result)
-        return object_id
-
-    def _let_out(self, result: Any) -> None:
-        kind: EgressKind = "metadata" if self._message.operation in METADATA_AT_WORKER else "data"
-        self._host.let_out(
-            kind, result, sources=self._label, program=self._message.operation, round=self._message.round
-        )
+    return _with_each(keep, result)
 
 
-def _references(value: Any) -> list[Ref]:
-    found = []
-    for item in value:
-        if type(item) is Ref:
-            found.append(item)
-        elif isinstance(item, (list, tuple)):
-            found.extend(_references(item))
-    return found
+def _identifier_of(tensor: Tensor, found: list[Held]) -> int | None:
+    for object_id, held in found:
+        if held is tensor:
+            return object_id
+    return None
+
+
+def _with_each(keep: Callable[[Tensor], TensorDescription], result: Any) -> Any:
+    """Replace each tensor, however deep in tuples and lists."""
+    if isinstance(result, Tensor):
+        return keep(result)
+    if isinstance(result, tuple) and not isinstance(result, torch.Size):
+        items = [_with_each(keep, item) for item in result]
+        return type(result)(*items) if hasattr(result, "_fields") else type(result)(items)
+    if isinstance(result, list):
+        return [_with_each(keep, item) for item in result]
+    return result
+
+
+def _plain_values(result: Any) -> Iterator[Any]:
+    if isinstance(result, list) or (isinstance(result, tuple) and not isinstance(result, torch.Size)):
+        for item in result:
+            yield from _plain_values(item)
+    elif result is not None and not isinstance(result, Tensor):
+        yield result

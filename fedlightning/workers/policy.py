@@ -29,13 +29,27 @@ class Source:
     worker: str
     owner: str | None
     tags: tuple[str, ...]
-    policy: Policy = field(repr=False)
+    # A policy of the user's own need not be hashable.
+    policy: Policy = field(repr=False, hash=False)
 
 
 Label: TypeAlias = frozenset[Source]
 """Whose data a value was computed from; empty for what the controller itself sent."""
 
 PUBLIC: Label = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class ResultShape:
+    """Stand for a shape that depends on private values, as the value of an `Egress`.
+
+    Args:
+        operation: The operation that would show it.
+        kernel: The kernel of torch that reads the values.
+    """
+
+    operation: str
+    kernel: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +67,7 @@ class Egress:
         round: Federated round, or None outside of rounds.
         sources: Whose data it was computed from.
         to: Name of the worker that it would go to, or ``controller``.
+        advice: What the asker could do instead; empty if nothing more is known than `RefusedByPolicy` says.
         value: The thing itself, for an owner who wants to see what would leave.
     """
 
@@ -66,6 +81,7 @@ class Egress:
     round: int | None
     sources: Label = PUBLIC
     to: str = CONTROLLER
+    advice: str = ""
     value: Any = field(default=None, repr=False, compare=False)
 
     @property
@@ -105,11 +121,21 @@ class Policy(Protocol):
         """
 
 
+def check_policy(policy: object) -> None:
+    """Make sure that something is a policy.
+
+    Raises:
+        TypeError: It has no ``decide``, or it is a class.
+    """
+    if isinstance(policy, type) or not callable(getattr(policy, "decide", None)):
+        raise TypeError(f"policy={policy!r} is no policy: give an instance, such as KeepData() or Rules(...)")
+
+
 @dataclass(frozen=True)
 class AllowAll(Policy):
     """Let everything leave: for trying things out, and for simulations where nobody's data is at stake.
 
-    A worker with this policy keeps no labels of its own, which costs nothing.
+    What is registered at a worker with this policy gets no label, which costs nothing.
     """
 
     @override

@@ -10,7 +10,15 @@ from typing import Protocol
 
 from typing_extensions import override
 
-from fedlightning.workers.policy import EGRESS_KINDS, Decision, Egress, EgressKind, KeepData, Policy
+from fedlightning.workers.policy import (
+    EGRESS_KINDS,
+    Decision,
+    Egress,
+    EgressKind,
+    KeepData,
+    Policy,
+    check_policy,
+)
 
 
 class Rule(Protocol):
@@ -24,7 +32,7 @@ class Rule(Protocol):
         """
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Scope:
     """Say what a rule is about. A criterion that is left empty is met by everything.
 
@@ -37,7 +45,7 @@ class Scope:
 
     Raises:
         ValueError: There is no such kind of egress.
-        TypeError: A criterion is a string, where a tuple of strings is needed.
+        TypeError: A criterion is no tuple of strings.
     """
 
     kinds: tuple[EgressKind, ...] = ()
@@ -47,9 +55,11 @@ class Scope:
     to: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        for name in ("kinds", "tags", "owners", "programs", "to"):
-            if isinstance(getattr(self, name), str):
-                raise TypeError(f"{name}={getattr(self, name)!r} is a string: give a tuple of strings")
+        for name in _CRITERIA:
+            values = getattr(self, name)
+            if not isinstance(values, tuple) or not all(isinstance(value, str) for value in values):
+                example = values if isinstance(values, str) else "..."
+                raise TypeError(f"{name}={values!r} is no tuple of strings: give {name}=({example!r},)")
         for kind in self.kinds:
             if kind not in EGRESS_KINDS:
                 raise ValueError(f"kinds has {kind!r}, no kind of egress: use {', '.join(EGRESS_KINDS)}")
@@ -80,12 +90,11 @@ class Scope:
         )
 
     def __str__(self) -> str:
-        said = [
-            f"{name} {', '.join(values)}"
-            for name in ("kinds", "tags", "owners", "programs", "to")
-            if (values := getattr(self, name))
-        ]
+        said = [f"{name} {', '.join(values)}" for name in _CRITERIA if (values := getattr(self, name))]
         return "; ".join(said) or "everything"
+
+
+_CRITERIA = ("kinds", "tags", "owners", "programs", "to")
 
 
 @dataclass(frozen=True)
@@ -118,7 +127,7 @@ class Rules(Policy):
         otherwise: What holds where no rule speaks; private data stays, if none is given.
 
     Raises:
-        TypeError: One of them is no rule.
+        TypeError: One of them is no rule, or ``otherwise`` is no policy.
 
     Example:
         >>> policy = Rules(Deny(tags=("#genome",)), Allow(kinds=("data",), owners=("charite",)))
@@ -128,10 +137,11 @@ class Rules(Policy):
 
     def __init__(self, *rules: Rule, otherwise: Policy | None = None) -> None:
         for rule in rules:
-            if not hasattr(rule, "judge"):
-                raise TypeError(f"{rule!r} is no rule: use Allow, Deny, Ask, AtLeast or what has a judge()")
+            if isinstance(rule, type) or not callable(getattr(rule, "judge", None)):
+                raise TypeError(f"{rule!r} is no rule: use Allow(), Deny(), Ask(), AtLeast() or Through()")
         self.rules = rules
-        self.otherwise: Policy = otherwise or KeepData()
+        self.otherwise: Policy = KeepData() if otherwise is None else otherwise
+        check_policy(self.otherwise)
 
     @override
     def decide(self, egress: Egress) -> Decision:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor
@@ -26,6 +26,17 @@ class Card:
 
 NAMELESS = Card()
 
+Held: TypeAlias = tuple[int, Any]
+"""An object of the worker, with its identifier."""
+
+
+class MissingObject(LookupError):
+    """Tell that a worker does not hold an object."""
+
+
+class TakenIdentifier(LookupError):
+    """Tell that an object would overwrite another."""
+
 
 class ObjectStore:
     """Hold a worker's objects by identifier, in the order of their arrival."""
@@ -39,10 +50,10 @@ class ObjectStore:
         """Place an object.
 
         Raises:
-            KeyError: The identifier is taken.
+            TakenIdentifier: There is an object of this identifier.
         """
         if object_id in self.objects:
-            raise KeyError(f"object {object_id} exists already")
+            raise TakenIdentifier(f"object {object_id} exists already")
         if card != NAMELESS:
             self.cards[object_id] = card
         self.objects[object_id] = value
@@ -51,12 +62,13 @@ class ObjectStore:
         """Return an object.
 
         Raises:
-            KeyError: There is none of this identifier.
+            MissingObject: There is none of this identifier.
         """
         try:
             return self.objects[object_id]
         except KeyError:
-            raise KeyError(f"no object {object_id} here: it was fetched, deleted, or never arrived") from None
+            reason = "it was fetched, deleted, or never arrived"
+            raise MissingObject(f"no object {object_id} here: {reason}") from None
 
     def drop(self, object_id: int) -> None:
         """Let an object go; one that is gone already is passed over."""
@@ -68,18 +80,30 @@ class ObjectStore:
         """Return what an object is called."""
         return self.cards.get(object_id, NAMELESS)
 
-    def resolve(self, value: Any) -> Any:
-        """Replace each reference in nested tuples, lists and dicts by its object."""
-        if type(value) is Ref:
-            return self.get(value.object_id)
+    def resolve(self, value: Any, found: list[Held]) -> Any:
+        """Replace each reference in nested tuples, lists, dicts and slices by its object.
+
+        Args:
+            value: A part of a message.
+            found: Where each object that it leads to is added.
+
+        Raises:
+            MissingObject: One of them is not here.
+        """
+        kind = type(value)
+        if kind is Ref:
+            object_id = value.object_id
+            held = self.get(object_id)
+            found.append((object_id, held))
+            return held
+        if kind is list or kind is tuple:
+            return kind([self.resolve(item, found) for item in value])
+        if kind is dict:
+            return {key: self.resolve(item, found) for key, item in value.items()}
+        if kind is slice:
+            return slice(*(self.resolve(part, found) for part in (value.start, value.stop, value.step)))
         if isinstance(value, tuple) and hasattr(value, "_fields"):
-            return type(value)(*map(self.resolve, value))
-        if isinstance(value, (list, tuple)) and type(value) in (list, tuple):
-            return type(value)(map(self.resolve, value))
-        if type(value) is dict:
-            return {key: self.resolve(item) for key, item in value.items()}
-        if type(value) is slice:
-            return slice(self.resolve(value.start), self.resolve(value.stop), self.resolve(value.step))
+            return kind(*[self.resolve(item, found) for item in value])
         return value
 
     def with_gradient(self) -> frozenset[int]:

@@ -14,8 +14,9 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from typing_extensions import override
 
+from fedlightning.workers.drawing import DRAWS_BY_VALUE, steady_generator
 from fedlightning.workers.labels import LabelBook, is_dense
-from fedlightning.workers.policy import Label
+from fedlightning.workers.policy import PUBLIC, Label
 
 # These return a plain value, about which the policy is asked when it leaves.
 RETURNS_A_VALUE = frozenset(
@@ -27,7 +28,8 @@ RETURNS_A_VALUE = frozenset(
 _READ_SILENTLY = frozenset(
     {"torch.tensor_split", "torch.Tensor.tensor_split", "torch._VF._pack_padded_sequence"}
 )
-_GRADIENTS = frozenset({"torch.Tensor.grad.__get__", "torch.Tensor._grad.__get__"})
+# They hand out a tensor that is not computed from their operand.
+GRADIENTS = frozenset({"torch.Tensor.grad.__get__", "torch.Tensor._grad.__get__"})
 
 
 class Tracking:
@@ -77,14 +79,9 @@ class Tracking:
 
         A view of an operand shares the operand's label, which is right for it already.
         """
-        if any(result is tensor for tensor in self._tensors):
-            return frozenset()
-        if self._operation in _GRADIENTS:
-            return self.label | self.labels.of_gradient(self._tensors[0])
         storage = result.untyped_storage()
-        if any(storage is tensor.untyped_storage() for tensor in self._tensors):
-            return frozenset()
-        return self.label
+        is_view = any(storage is tensor.untyped_storage() for tensor in self._tensors if is_dense(tensor))
+        return PUBLIC if is_view and self._operation not in GRADIENTS else self.label
 
     def will_write(self, value: Any) -> None:
         """Label what a kernel is about to write to."""
@@ -99,8 +96,8 @@ class Tracking:
             self._reveal(name)
 
     def _is_public_operand(self, tensor: Tensor) -> bool:
-        storage = tensor.untyped_storage()
-        known = any(storage is operand.untyped_storage() for operand in self._tensors)
+        storage = tensor.untyped_storage() if is_dense(tensor) else None
+        known = any(storage is operand.untyped_storage() for operand in self._tensors if is_dense(operand))
         return known and not self.labels.of_tensor(tensor)
 
     def _check_dense(self, tensor: Tensor) -> None:
@@ -136,15 +133,19 @@ class _Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch leave
             self._tracking.will_read(str(func), masks)
         elif kernel.reads:
             self._tracking.will_read(str(func), _tensors((args, kwargs)))
+        if kernel.draws_by_value:
+            with steady_generator(kwargs.get("generator")):
+                return func(*args, **kwargs)
         return func(*args, **kwargs)
 
 
 class _Kernel(NamedTuple):
-    """What must be known of a kernel: what it writes, and whether its result's shape depends on values."""
+    """What must be known of a kernel: what it writes, and what about it depends on values."""
 
     written: tuple[tuple[int, str], ...]
     reads: bool
     reads_masks: bool
+    draws_by_value: bool
 
 
 @cache
@@ -156,7 +157,9 @@ def _kernel(func: Any) -> _Kernel:
         if argument.name.startswith("running_") or (argument.alias_info and argument.alias_info.is_write)
     )
     reads = torch.Tag.dynamic_output_shape in func.tags or torch.Tag.data_dependent_output in func.tags
-    return _Kernel(written, reads, reads and func.overloadpacket is torch.ops.aten.index)
+    packet = func.overloadpacket
+    reads_masks = reads and packet is torch.ops.aten.index
+    return _Kernel(written, reads, reads_masks, packet.__name__ in DRAWS_BY_VALUE)
 
 
 def _state(tensor: Tensor) -> tuple[Any, ...]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor
 from typing_extensions import override
 
-from fedlightning.pointers.messages import Get, Message, Put
+from fedlightning.pointers.messages import Message, Put
 from fedlightning.workers.errors import WorkerError
 from fedlightning.workers.host import Host
 from fedlightning.workers.ledger import Ledger
@@ -23,8 +23,9 @@ if TYPE_CHECKING:
 class VirtualWorker(Worker):
     """Be a worker inside this process.
 
-    Modules, data sets and optimizers are sent and fetched without copying. Tensors are copied, as they would
-    be on a wire: what is done to a pointer never changes the tensor that was sent.
+    Modules, data sets, optimizers and containers are sent and fetched without copying: the controller's
+    memory is the worker's, and what is done to one is done to the other. Tensors are copied, as they would be
+    on a wire: what is done to a pointer never changes the tensor that was sent.
 
     Making a second worker of the same name gives a new, empty one, so that a notebook's cell can be run
     again; the name then belongs to the new one, and the two cannot work together (see `check_unique_ids`).
@@ -36,13 +37,14 @@ class VirtualWorker(Worker):
 
     Raises:
         ValueError: The name is empty.
+        TypeError: The policy is none.
     """
 
     def __init__(self, hook: TorchHook | None = None, id: str = "", policy: Policy | None = None) -> None:
         super().__init__(
             id,
             capabilities=Capabilities(fine_grained=True, ships_code=True),
-            policy=policy or AllowAll(),
+            policy=AllowAll() if policy is None else policy,
         )
         self._host = Host(id, self.policy, Ledger())
         if hook is not None:
@@ -53,15 +55,15 @@ class VirtualWorker(Worker):
         try:
             return Done(self._deliver(message))
         except WorkerError as error:
-            return Failed(error)
+            # Without the worker's own frames: their variables hold what was refused or withheld, and
+            # notebooks and loggers print variables.
+            return Failed(error.with_traceback(None))
 
     def _deliver(self, message: Message) -> Any:
         if type(message) is Put and isinstance(message.value, Tensor) and not message.private:
             message = replace(message, value=copied(message.value))
         answer = self._host.handle(message)
-        if type(message) is Get and isinstance(answer, Tensor):
-            return copied(answer)
-        return answer
+        return copied(answer) if isinstance(answer, Tensor) else answer
 
     @override
     def release(self, object_id: int) -> None:

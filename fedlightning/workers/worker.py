@@ -101,10 +101,13 @@ class Worker(ABC):
 
         Returns:
             A pointer; the object goes when the last pointer to it goes.
+
+        Raises:
+            TypeError: The tags are a single string.
         """
         if isinstance(value, Tensor):
-            return send_tensor(value, self, tags=tuple(tags), description=description)
-        put = Put(new_id(), value, tuple(tags), description, round=current_round())
+            return send_tensor(value, self, tags=_several(tags), description=description)
+        put = Put(new_id(), value, _several(tags), description, round=current_round())
         return point_at(self, self.submit(put).wait())
 
     def register(
@@ -120,8 +123,19 @@ class Worker(ABC):
 
         Returns:
             A pointer, for programs that run at the worker. What leaves is decided by the policy.
+
+        Raises:
+            TypeError: The tags are a single string.
         """
-        put = Put(new_id(), value, tuple(tags), description, private=True, owner=owner, round=current_round())
+        put = Put(
+            new_id(),
+            value,
+            _several(tags),
+            description,
+            private=True,
+            owner=owner,
+            round=current_round(),
+        )
         return point_at(self, self.submit(put).wait(), owned=False)
 
     def run(self, program: Callable[..., Any] | str, *args: Any, **kwargs: Any) -> Any:
@@ -228,3 +242,10 @@ class Worker(ABC):
     def __deepcopy__(self, memo: dict[int, Any]) -> Worker:
         # A worker is a place: a copied pointer still points there.
         return self
+
+
+def _several(tags: tuple[str, ...]) -> tuple[str, ...]:
+    if isinstance(tags, str):
+        # As a tuple it would be its letters, and a rule for the tag would never apply.
+        raise TypeError(f"tags={tags!r} is a string: give a tuple, tags=({tags!r},)")
+    return tuple(tags)

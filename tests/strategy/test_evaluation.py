@@ -106,6 +106,7 @@ def test_a_fit_validates_at_workers_and_trains_as_if_it_validated_here() -> None
 def test_predictions_and_data_stay_at_their_workers() -> None:
     federated, workers = at_workers(policy=KeepData(), private=True)
     module = Evaluated()
+    module.auroc = MulticlassAUROC(3, thresholds=10)  # without, it would keep every prediction
     run = trainer(FederatedStrategy())
     run.validate(module, federated, verbose=False)
     predictions = run.predict(module, federated)

@@ -6,6 +6,7 @@ from collections import Counter
 from typing import Any
 
 import pytest
+from torchmetrics.classification import MulticlassAUROC
 from typing_extensions import override
 
 from fedlightning.pointers.messages import Delete, Message, Put, Run
@@ -73,8 +74,32 @@ def test_data_that_never_leaves_trains_to_the_same_bits(update: Any, settings: d
     for member in strategy.federation.members.values():
         with pytest.raises(RefusedByPolicy, match="private data stays"):
             member.worker.get(member.shard)
-        kinds = {e.kind for e in member.worker.ledger.entries if e.direction == "sent"}
-        assert "data" not in kinds
+        sent = {entry.kind for entry in member.worker.ledger.entries if entry.direction == "sent"}
+        assert sent - {"metadata"} == {"module", "metrics"}
+
+
+class Scored(Classifier):
+    """Keep every prediction, or counts at thresholds."""
+
+    def __init__(self, thresholds: int | None) -> None:
+        super().__init__()
+        self.train_accuracy = MulticlassAUROC(3, thresholds=thresholds)
+
+
+@pytest.mark.parametrize("settings", [{"local_steps": 1}, {}])
+@pytest.mark.parametrize("workers", [("alice",), ("alice", "bob")])
+def test_metrics_that_keep_predictions_stay(workers: tuple[str, ...], settings: dict[str, Any]) -> None:
+    def run(thresholds: int | None) -> None:
+        strategy = FederatedStrategy(
+            [VirtualWorker(id=name, policy=KeepData()) for name in workers], **settings
+        )
+        fit(strategy, module=Scored(thresholds), max_epochs=1)
+
+    with pytest.raises(
+        RefusedByPolicy, match=r"'train_accuracy' has kept values per sample: give it thresholds="
+    ):
+        run(None)
+    run(5)
 
 
 def test_bytes_are_those_of_the_module() -> None:

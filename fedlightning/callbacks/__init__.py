@@ -3,6 +3,7 @@
 They follow a run and never change its bits. Metrics that the module logs itself need none of them.
 """
 
+from fedlightning.callbacks.fingerprint import RunFingerprint
 from fedlightning.callbacks.hooks import FederatedCallback
 from fedlightning.callbacks.metrics import FederatedMetrics
 from fedlightning.callbacks.plot import FederationPlot
@@ -16,4 +17,5 @@ __all__ = [
     "FederatedRichProgressBar",
     "FederationPlot",
     "FederationTable",
+    "RunFingerprint",
 ]

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import lightning as L
 import torch
+from lightning.pytorch.trainer.states import TrainerFn
 from typing_extensions import override
 
 from fedlightning.algorithms import Plan
+from fedlightning.callbacks.federation import federation_of
 from fedlightning.callbacks.hooks import FederatedCallback
 from fedlightning.strategy import RoundRecord, VisitRecord
 from fedlightning.strategy.history import MAX_NAMED_WORKERS
-from fedlightning.strategy.reporting import metrics_or_loss
+from fedlightning.strategy.reporting import metrics_or_loss, spread_of
 
 _MB = 1e6
 
@@ -26,9 +30,10 @@ class FederatedMetrics(FederatedCallback):
       deviation; every worker counts alike);
     - ``comm/up_mb``, ``comm/down_mb``: megabytes (10^6 bytes) that left and reached the workers.
 
-    A module that logs nothing has its ``loss`` as the metric. Spread and bytes can be monitored, too, e.g.
-    ``EarlyStopping(monitor="spread/train/acc_min")``. No random number is drawn and no parameter touched: a
-    run has the same bits with and without.
+    Where the validation data lies at the workers, what ``validation_step`` logs there is added at each
+    validation. A module that logs nothing in training has its ``loss`` as the metric. Spread and bytes can be
+    monitored, too, e.g. ``EarlyStopping(monitor="spread/train/acc_min")``. No random number is drawn and no
+    parameter touched: a run has the same bits with and without.
 
     Args:
         workers: Whether to log each worker.
@@ -62,25 +67,38 @@ class FederatedMetrics(FederatedCallback):
     @override
     def on_round_end(self, trainer: L.Trainer, pl_module: L.LightningModule, record: RoundRecord) -> None:
         """Log the round."""
-        overall = self._overall(record)
+        rows = {visit.worker: metrics_or_loss(visit) for visit in self._visits}
+        moved = {"comm/up_mb": record.bytes_up / _MB, "comm/down_mb": record.bytes_down / _MB}
+        self._log(trainer, record.round, rows, record.spread, moved if self.comm else {})
+
+    @override
+    def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Log a validation of federated data, worker by worker."""
+        federation = federation_of(trainer)
+        if federation is None or trainer.sanity_checking or trainer.state.fn != TrainerFn.FITTING:
+            return
+        rows = {entry.worker: entry.metrics for entry in federation.evaluation_by_worker()}
+        if rows:
+            self._log(trainer, trainer.global_step, rows, spread_of(list(rows.values())), {})
+
+    def _log(
+        self,
+        trainer: L.Trainer,
+        step: int,
+        rows: Mapping[str, Mapping[str, float]],
+        spread: Mapping[str, float],
+        moved: Mapping[str, float],
+    ) -> None:
+        overall = dict(moved)
+        if self.spread:
+            overall |= {f"spread/{name}": value for name, value in spread.items()}
+        named = self.workers and len(rows) <= self.max_workers
+        values = {
+            f"worker/{worker}/{name}": value
+            for worker, metrics in (rows.items() if named else ())
+            for name, value in metrics.items()
+        }
         for logger in trainer.loggers:
-            logger.log_metrics({**self._of_workers(), **overall}, step=record.round)
+            logger.log_metrics(values | overall, step=step)
         # As Lightning's LearningRateMonitor does, so that other callbacks can monitor them.
         trainer.callback_metrics.update({name: torch.tensor(value) for name, value in overall.items()})
-
-    def _of_workers(self) -> dict[str, float]:
-        if not self.workers or len(self._visits) > self.max_workers:
-            return {}
-        return {
-            f"worker/{visit.worker}/{name}": value
-            for visit in self._visits
-            for name, value in metrics_or_loss(visit).items()
-        }
-
-    def _overall(self, record: RoundRecord) -> dict[str, float]:
-        values: dict[str, float] = {}
-        if self.spread:
-            values |= {f"spread/{name}": value for name, value in record.spread.items()}
-        if self.comm:
-            values |= {"comm/up_mb": record.bytes_up / _MB, "comm/down_mb": record.bytes_down / _MB}
-        return values

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any, cast
 
 import lightning as L
@@ -9,6 +10,8 @@ from hydra.utils import instantiate
 from lightning.pytorch.callbacks import ModelCheckpoint
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
+
+from fedlightning.callbacks.fingerprint import FINGERPRINT_FILE, RunFingerprint
 
 
 def run(cfg: DictConfig) -> float | None:
@@ -44,10 +47,17 @@ def build_trainer(cfg: DictConfig) -> L.Trainer:
     trainer: L.Trainer = instantiate(
         cfg.trainer,
         strategy=strategy,
-        callbacks=_build_each(cfg.callbacks),
+        callbacks=_build_callbacks(cfg),
         logger=_build_each(cfg.logger) or False,
     )
     return trainer
+
+
+def _build_callbacks(cfg: DictConfig) -> list[L.Callback]:
+    callbacks: list[L.Callback] = _build_each(cfg.callbacks)
+    if cfg.fingerprint:
+        callbacks.append(RunFingerprint(Path(cfg.paths.output_dir) / FINGERPRINT_FILE))
+    return callbacks
 
 
 def _build_each(group: DictConfig | None) -> list[Any]:

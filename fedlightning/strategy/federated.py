@@ -426,8 +426,10 @@ class FederatedStrategy(EvaluatingStrategy):
         if ended is not None:
             self._audience.tell("on_round_end", ended)
 
+    @override
     def on_validation_end(self) -> None:
         """Enter the validation in the history."""
+        super().on_validation_end()
         self._enter_evaluation()
 
     def _enter_evaluation(self) -> None:

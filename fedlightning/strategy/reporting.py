@@ -68,23 +68,22 @@ def record_of(plan: Plan, result: RoundResult) -> RoundRecord:
         metrics={logged.name: float(logged.value) for logged in result.logs if logged.value is not None},
         bytes_up=sum(visit.bytes_up for visit in result.visits),
         bytes_down=sum(visit.bytes_down for visit in result.visits),
-        spread=spread_of(result.visits),
+        spread=spread_of([metrics_or_loss(visit) for visit in result.visits]),
     )
 
 
-def spread_of(visits: Sequence[VisitRecord]) -> dict[str, float]:
-    """Return how each metric differs over the visits of a round: minimum, 10th percentile, deviation.
+def spread_of(rows: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """Return how each metric differs over workers: minimum, 10th percentile, standard deviation.
 
     Args:
-        visits: The visits; every worker counts alike, since the question is how the worst fare.
+        rows: The metrics at each worker; all count alike, since the question is how the worst fare.
 
     Returns:
         ``<metric>_min``, ``<metric>_p10`` and ``<metric>_std`` (of the population) for each metric that every
-        visit has, or for the loss where nothing was logged. Empty for fewer than two visits.
+        worker has. Empty for fewer than two workers.
     """
-    if len(visits) < 2:
+    if len(rows) < 2:
         return {}
-    rows = [metrics_or_loss(visit) for visit in visits]
     names = [name for name in rows[0] if all(name in row for row in rows)]
     if not names:
         return {}

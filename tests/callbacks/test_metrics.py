@@ -6,9 +6,11 @@ import pytest
 from lightning.pytorch.callbacks import EarlyStopping
 
 from fedlightning.callbacks import FederatedMetrics
+from fedlightning.data import IID, FederatedDataLoader, FederatedDataset
 from fedlightning.strategy import FederatedStrategy
+from fedlightning.workers import VirtualWorker
 from tests.callbacks.conftest import Fit, bob_and_alice
-from tests.strategy.toys import Classifier, Memo, assert_same_module
+from tests.strategy.toys import Classifier, Memo, assert_same_module, loader, samples, trainer
 
 
 def logged(memo: Memo) -> dict[int, dict[str, float]]:
@@ -87,3 +89,18 @@ def test_logs_nothing_without_a_federation(fit: Fit) -> None:
     memo = Memo()
     fit(FederatedMetrics(), strategy="auto", logger=memo)
     assert logged(memo) == {}
+
+
+def test_a_validation_at_the_workers_is_logged_worker_by_worker() -> None:
+    workers = [VirtualWorker(id="bob"), VirtualWorker(id="alice")]
+    data = FederatedDataset.from_dataset(samples(12), workers, IID(seed=0))
+    memo = Memo()
+    run = trainer(
+        FederatedStrategy(workers, seed=0), callbacks=[FederatedMetrics()], logger=memo, max_epochs=1
+    )
+    run.fit(Classifier(), loader(12), FederatedDataLoader(data, batch_size=4))
+    step, entry = next((step, entry) for step, entry in memo.entries if "worker/bob/val/acc" in entry)
+    assert step == run.global_step
+    accuracies = [entry["worker/bob/val/acc"], entry["worker/alice/val/acc"]]
+    assert entry["spread/val/acc_min"] == min(accuracies)
+    assert "comm/up_mb" not in entry

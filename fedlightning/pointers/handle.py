@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from fedlightning.pointers.errors import StalePointerError
 from fedlightning.pointers.ids import new_id
-from fedlightning.pointers.location import Location, controller
+from fedlightning.pointers.location import Location, controller, find_place
 from fedlightning.pointers.messages import Ref
 
 
@@ -18,7 +18,7 @@ class Handle:
     """
 
     # The finalizer sits here, not on the pointers, whose implementation may be exchanged with a parameter's.
-    __slots__ = ("_id", "gone", "location", "owned", "ref")
+    __slots__ = ("_holder", "_id", "gone", "location", "owned", "ref")
 
     def __init__(self, location: Location, object_id: int, owned: bool = True) -> None:
         self.location = location
@@ -26,6 +26,21 @@ class Handle:
         self.owned = owned
         self.gone = ""
         self._id = 0
+        self._holder: tuple[str, int] | None = None
+
+    @property
+    def owner(self) -> Location:
+        """The place that holds the pointer: the controller, unless it was sent to a worker.
+
+        Raises:
+            StalePointerError: The worker that held it is gone.
+        """
+        if self._holder is None:
+            return controller()
+        place = find_place(*self._holder)
+        if place is None:
+            raise StalePointerError(f"the pointer was held by {self._holder[0]!r}, which is gone")
+        return place
 
     @property
     def id(self) -> int:
@@ -52,9 +67,20 @@ class Handle:
         self.gone = reason
         self.owned = False
 
+    def held_by(self, holder: tuple[str, int] | None, pointer_id: int = 0) -> None:
+        """Note who holds the pointer from now on.
+
+        Args:
+            holder: A worker's name and generation; None for the controller.
+            pointer_id: The identifier that it has there; 0 to keep its own.
+        """
+        self._holder = holder
+        self._id = pointer_id or self._id
+
     def __del__(self) -> None:
         if self.owned:
             self.location.release(self.ref.object_id)
 
     def __str__(self) -> str:
-        return f"{controller().id}:{self.id} -> {self.location.id}:{self.ref.object_id}"
+        holder = self._holder[0] if self._holder else controller().id
+        return f"{holder}:{self.id} -> {self.location.id}:{self.ref.object_id}"

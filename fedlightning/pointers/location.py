@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import Any, Protocol
+from weakref import WeakValueDictionary
 
 from fedlightning.pointers.messages import Message
 
@@ -35,11 +36,25 @@ class Location(Protocol):
     def submit(self, message: Message) -> Answer:
         """Send a message without waiting for its answer."""
 
+    def reaches(self, other: Location) -> bool:
+        """Tell whether objects and messages can go from here to another place, past the controller."""
+
     def release(self, object_id: int) -> None:
         """Note that no pointer needs this object any more; called by finalizers, so it takes no lock."""
 
 
 _controller: list[Location] = []
+_places: WeakValueDictionary[tuple[str, int], Location] = WeakValueDictionary()
+
+
+def note_place(location: Location) -> None:
+    """Let a place be found by its name and generation, as long as it lives."""
+    _places[location.id, location.generation] = location
+
+
+def find_place(id: str, generation: int) -> Location | None:
+    """Return the living place of this name and generation; None if this process knows none."""
+    return _places.get((id, generation))
 
 
 def set_controller(location: Location) -> None:

@@ -7,6 +7,7 @@ from typing import Any, NoReturn
 import torch
 from torch import Tensor
 
+from fedlightning.pointers.arguments import handle_of
 from fedlightning.pointers.errors import PointerError
 
 
@@ -17,7 +18,7 @@ def refuse_gradient(leaf: Tensor, what_happened: str) -> None:
         leaf: A tensor that is about to leave. If nothing was computed from it, nothing happens.
         what_happened: Completes "this parameter ... after the loss was computed".
     """
-    if not (leaf.is_leaf and leaf.requires_grad):
+    if handle_of(leaf) is not None or not (leaf.is_leaf and leaf.requires_grad):
         return
 
     def refuse(gradients: Any) -> NoReturn:

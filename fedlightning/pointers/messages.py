@@ -118,10 +118,64 @@ class Get:
 
 
 @dataclass(frozen=True, slots=True)
+class Move:
+    """Hand an object over to another worker, which describes it; the first one then holds it no longer.
+
+    Args:
+        object_id: Identifier of the object.
+        destination: Name of the other worker, which this one must reach directly.
+        generation: The other worker's, so that a later one of its name gets nothing.
+        result_id: Identifier that the object gets there.
+        round: Federated round, or None outside of rounds.
+    """
+
+    object_id: int
+    destination: str
+    generation: int
+    result_id: int
+    round: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Recall:
+    """Ask a worker that holds a pointer for the object itself to come there, in the pointer's place.
+
+    The answer describes what the worker then holds.
+    """
+
+    object_id: int
+    round: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Delete:
     """Drop objects at the worker; identifiers that it does not hold are passed over."""
 
     object_ids: tuple[int, ...]
+    round: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Clear:
+    """Drop all objects at the worker except those that data owners registered."""
+
+    round: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Tag:
+    """Say what an object is called, or ask for it; the answer is an `ObjectDescription`.
+
+    Args:
+        object_id: Identifier of the object.
+        tags: Words that `Search` finds it by, in place of those it had; None to keep them.
+        description: Likewise.
+        round: Federated round, or None outside of rounds.
+    """
+
+    object_id: int
+    tags: tuple[str, ...] | None = None
+    description: str | None = None
     round: int | None = None
 
 
@@ -141,7 +195,9 @@ class Describe:
     round: int | None = None
 
 
-Message: TypeAlias = Put | Execute | Backward | Run | Get | Delete | Search | Describe
+Message: TypeAlias = (
+    Put | Execute | Backward | Run | Get | Move | Recall | Delete | Clear | Tag | Search | Describe
+)
 
 
 class TensorDescription(NamedTuple):

@@ -6,13 +6,13 @@ An optimizer built before holds the same parameters all along: what is exchanged
 from __future__ import annotations
 
 from itertools import chain
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from torch import Tensor, nn
 
 from fedlightning.pointers.errors import PointerError
 from fedlightning.pointers.factories import watch_forward
-from fedlightning.pointers.location import Location
+from fedlightning.pointers.location import Location, controller
 from fedlightning.pointers.lost_gradients import refuse_gradient
 from fedlightning.pointers.objects import fetch
 from fedlightning.pointers.optimizers import follow_parameters
@@ -62,22 +62,19 @@ def get_module(module: M) -> M:
         PointerError: It is here already.
         RefusedByPolicy: A part of it may not leave; then all of it stays.
     """
-    pointers = [tensor for tensor in _tensors(module) if isinstance(tensor, PointerTensor)]
-    if not pointers and _WATCH not in module.__dict__:
-        raise PointerError(f"this {type(module).__name__} is here already: send it with .send(worker) first")
+    pointers = _pointers(module)
     for pointer, tensor in zip(pointers, _fetch_all(pointers), strict=True):
         _become_local(pointer, tensor)
-    for handle in module.__dict__.pop(_WATCH, ()):
-        handle.remove()
+    _end_watch(module)
     return module
 
 
 def move_module(module: M, location: Location) -> M:
-    """Bring a sent module to another worker, by way of the controller; it keeps its parameters and gradients.
+    """Bring a sent module to another worker; it keeps its parameters and gradients.
 
     Args:
         module: A module that was sent.
-        location: The worker to bring it to.
+        location: The worker to bring it to; the controller's own brings it here, as `get_module` does.
 
     Returns:
         The same module.
@@ -86,7 +83,26 @@ def move_module(module: M, location: Location) -> M:
         PointerError: It is here; `send_module` is for that.
         RefusedByPolicy: A part of it may not leave its worker; then all of it stays.
     """
-    return send_module(get_module(module), location)
+    if location is controller():
+        return get_module(module)
+    pointers = _pointers(module)
+    for pointer, moved in zip(pointers, _move_all(pointers, location), strict=True):
+        _lead_to(pointer, moved)
+    _end_watch(module)
+    module.__dict__[_WATCH] = watch_forward(module, location)
+    return module
+
+
+def _pointers(module: nn.Module) -> list[PointerTensor]:
+    pointers = [tensor for tensor in _tensors(module) if isinstance(tensor, PointerTensor)]
+    if not pointers and _WATCH not in module.__dict__:
+        raise PointerError(f"this {type(module).__name__} is here already: send it with .send(worker) first")
+    return pointers
+
+
+def _end_watch(module: nn.Module) -> None:
+    for handle in module.__dict__.pop(_WATCH, ()):
+        handle.remove()
 
 
 def _tensors(module: nn.Module) -> list[Tensor]:
@@ -142,4 +158,23 @@ def _put_back(pointer: PointerTensor, tensor: Tensor) -> None:
         # The worker is lost, and what had come is all that there is.
         _become_local(pointer, tensor)
     else:
-        pointer._handle, pointer._description = again._handle, again._description
+        _lead_to(pointer, again)
+
+
+def _move_all(pointers: list[PointerTensor], location: Location) -> list[PointerTensor]:
+    """Move the tensors of all pointers, or of none."""
+    moved: dict[PointerTensor, PointerTensor] = {}
+    try:
+        for pointer in pointers:
+            moved[pointer] = cast("PointerTensor", pointer.move(location))
+    except RuntimeError:
+        for pointer, there in moved.items():
+            _lead_to(pointer, cast("PointerTensor", there.move(pointer.location)))
+        raise
+    return list(moved.values())
+
+
+def _lead_to(pointer: PointerTensor, other: PointerTensor) -> None:
+    """Make a pointer, which keeps its identity, lead where another leads."""
+    pointer._handle, pointer._description = other._handle, other._description
+    pointer.__dict__.pop("_grad_pointer", None)

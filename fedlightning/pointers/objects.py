@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
+from fedlightning.pointers import naming
+from fedlightning.pointers.errors import UnsupportedOperationError
 from fedlightning.pointers.handle import Handle
+from fedlightning.pointers.html import as_table
 from fedlightning.pointers.location import Location, controller
 from fedlightning.pointers.messages import Delete, Get
+from fedlightning.pointers.moving import move_object
 from fedlightning.pointers.rounds import current_round
 
 
@@ -47,8 +51,8 @@ class ObjectPointer:
 
     @property
     def owner(self) -> Location:
-        """The worker that holds this pointer."""
-        return controller()
+        """The worker that holds this pointer: the controller's, named ``me``."""
+        return self._handle.owner
 
     def get(self) -> Any:
         """Bring the object back, if the worker's policy lets it leave; the pointer is spent.
@@ -62,8 +66,69 @@ class ObjectPointer:
         """
         return fetch(self._handle)
 
+    def move(self, location: Location) -> ObjectPointer:
+        """Let the object's worker hand it over to another one; this pointer is spent.
+
+        Args:
+            location: The worker to bring it to.
+
+        Returns:
+            A pointer to it, this one if it is there already.
+
+        Raises:
+            UnsupportedOperationError: The workers do not reach each other directly.
+            RefusedByPolicy: It may not go there.
+        """
+        if location is self.location:
+            return self
+        if location is controller() or not self.location.reaches(location):
+            raise UnsupportedOperationError(
+                f"{self.location.id!r} hands nothing to {location.id!r} directly: .get() brings the object "
+                f"here, and {location.id}.send(...) there"
+            )
+        owned = self._handle.owned
+        handle = Handle(location, move_object(self._handle, location).object_id, owned)
+        return ObjectPointer(handle, self.type_name, self.tags, self.description)
+
+    def tag(self, *tags: str) -> ObjectPointer:
+        """Give the object tags, beside those it has.
+
+        Args:
+            *tags: Words that `search` finds it by.
+
+        Returns:
+            This pointer.
+
+        Raises:
+            RefusedByPolicy: It is a data owner's, or was computed from what is: rules go by its tags.
+        """
+        naming.add_tags(self._handle, tags)
+        self.tags = naming.name_of(self._handle).tags
+        return self
+
+    def describe(self, description: str) -> ObjectPointer:
+        """Describe the object, for people and for the ledger.
+
+        Args:
+            description: In place of what was said before.
+
+        Returns:
+            This pointer.
+
+        Raises:
+            RefusedByPolicy: It is a data owner's, or was computed from what is.
+        """
+        naming.describe(self._handle, description)
+        self.description = description
+        return self
+
     def __repr__(self) -> str:
         return f"[ObjectPointer | {self._handle}: {self.type_name}]"
+
+    def _repr_html_(self) -> str:
+        facts = {"at": self.location.id, "object": self.id_at_location, "type": self.type_name}
+        facts |= {"tags": ", ".join(self.tags), "description": self.description}
+        return as_table("ObjectPointer", facts)
 
 
 def fetch(handle: Handle) -> Any:
@@ -71,6 +136,8 @@ def fetch(handle: Handle) -> Any:
     ref = handle.use()
     value = handle.location.submit(Get(ref.object_id, current_round())).wait()
     handle.retire("was fetched by .get()")
+    if isinstance(inner := getattr(value, "_handle", None), Handle):
+        inner.held_by(None)
     return value
 
 

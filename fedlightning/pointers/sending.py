@@ -9,6 +9,7 @@ from fedlightning.pointers.errors import UnsupportedOperationError
 from fedlightning.pointers.ids import new_id
 from fedlightning.pointers.location import Location
 from fedlightning.pointers.messages import Put
+from fedlightning.pointers.moving import send_pointer
 from fedlightning.pointers.rounds import current_round
 from fedlightning.pointers.tensor import PointerTensor
 
@@ -25,13 +26,13 @@ def send_tensor(
         description: For people.
 
     Returns:
-        A pointer that owns the copy.
+        A pointer that owns the copy. Of a pointer it is a pointer to a pointer, without tags.
 
     Raises:
-        UnsupportedOperationError: It is at a worker already.
+        UnsupportedOperationError: It is a pointer to this worker, or a subclass with data elsewhere.
     """
     if isinstance(tensor, PointerTensor):
-        tensor.send(location)
+        return send_pointer(tensor, location)
     if type(tensor).__torch_dispatch__ is not Tensor.__torch_dispatch__:
         raise UnsupportedOperationError(f"a {type(tensor).__name__} cannot be sent: send plain tensors")
     guard_custom_functions()

@@ -9,11 +9,12 @@ import torch
 from torch import Tensor
 from typing_extensions import Self, override
 
-from fedlightning.pointers import attributes, net
+from fedlightning.pointers import attributes, moving, naming, net
 from fedlightning.pointers.backward import run_backward
 from fedlightning.pointers.errors import HiddenValueError, UnsupportedOperationError
 from fedlightning.pointers.execution import execute
 from fedlightning.pointers.handle import Handle
+from fedlightning.pointers.html import as_table
 from fedlightning.pointers.location import Location, controller
 from fedlightning.pointers.messages import TensorDescription
 from fedlightning.pointers.objects import fetch
@@ -131,8 +132,48 @@ class PointerTensor(torch.Tensor):
 
     @property
     def owner(self) -> Location:
-        """The worker that holds this pointer: the controller's, named ``me``."""
-        return controller()
+        """The worker that holds this pointer: the controller's, named ``me``, unless it was sent."""
+        return self._handle.owner
+
+    @property
+    def tags(self) -> tuple[str, ...]:
+        """The words that `search` finds the tensor by; the worker is asked."""
+        return naming.name_of(self._handle).tags
+
+    @property
+    def description(self) -> str:
+        """What is said of the tensor; the worker is asked."""
+        return naming.name_of(self._handle).description
+
+    def tag(self, *tags: str) -> Self:
+        """Give the tensor tags, beside those it has.
+
+        Args:
+            *tags: Words that `search` finds it by.
+
+        Returns:
+            This pointer.
+
+        Raises:
+            RefusedByPolicy: It is a data owner's, or was computed from what is: rules go by its tags.
+        """
+        naming.add_tags(self._handle, tags)
+        return self
+
+    def describe(self, description: str) -> Self:
+        """Describe the tensor, for people and for the ledger.
+
+        Args:
+            description: In place of what was said before.
+
+        Returns:
+            This pointer.
+
+        Raises:
+            RefusedByPolicy: It is a data owner's, or was computed from what is.
+        """
+        naming.describe(self._handle, description)
+        return self
 
     def get(self) -> Tensor:
         """Bring the tensor here, with its gradient if it has one; the pointer is spent.
@@ -147,23 +188,74 @@ class PointerTensor(torch.Tensor):
         return cast("Tensor", fetch(self._handle))
 
     def send(self, location: Location) -> PointerTensor:
-        """Refuse: there are no pointers to pointers yet."""
-        raise UnsupportedOperationError(
-            f"this tensor is at {self.location.id!r} already: .move({location.id}) brings it elsewhere"
-        )
-
-    def move(self, location: Location) -> PointerTensor:
-        """Bring the tensor to another worker, by way of the controller; this pointer is spent.
+        """Send this pointer to a worker, which then owns the tensor that it leads to.
 
         Args:
-            location: The worker to bring it to.
+            location: A worker that reaches the tensor's worker directly.
+
+        Returns:
+            A pointer to the pointer. What is computed with it is computed where the tensor is; ``get`` brings
+            the pointer back, and ``remote_get`` brings the tensor to the worker that holds the pointer.
+
+        Raises:
+            UnsupportedOperationError: The tensor is there, or the worker does not reach it.
+
+        Example:
+            >>> import torch
+            >>> from fedlightning.workers import VirtualWorker
+            >>> alice, bob = VirtualWorker(id="alice"), VirtualWorker(id="bob")
+            >>> at_bob_by_way_of_alice = bob.send(torch.ones(2)).send(alice)
+            >>> (at_bob_by_way_of_alice * 2).get().get()
+            tensor([2., 2.])
+        """
+        return moving.send_pointer(self, location)
+
+    def move(self, location: Location) -> Tensor:
+        """Bring the tensor to another worker; this pointer is spent.
+
+        Workers that reach each other hand it over directly, with the label that says whose data it is and
+        with its policy; otherwise it goes by way of the controller.
+
+        Args:
+            location: The worker to bring it to. The controller's own brings it here, as `get` does.
+
+        Returns:
+            A pointer to it, this one if it is there already; the tensor itself if it was brought here.
 
         Raises:
             RefusedByPolicy: It may not leave its worker.
         """
+        if location is self.location:
+            return self
+        if location is controller():
+            return self.get()
+        if self.location.reaches(location):
+            owned, description = self._handle.owned, moving.move_object(self._handle, location)
+            return self.point(location, cast("TensorDescription", description), owned)
         from fedlightning.pointers.sending import send_tensor
 
         return send_tensor(self.get(), location)
+
+    def remote_get(self) -> PointerTensor:
+        """Let the worker fetch what the pointer leads to that it holds: one level less for this pointer.
+
+        Returns:
+            This pointer.
+
+        Raises:
+            RemoteError: This is no pointer to a pointer.
+            RefusedByPolicy: The tensor may not go there.
+        """
+        return moving.recall(self)
+
+    def copy(self) -> PointerTensor:
+        """Copy the tensor at its worker, so that one can be fetched and the other stays.
+
+        Returns:
+            A pointer to a leaf with the same values, which requires grad if this one does.
+        """
+        copy = self.detach().clone()
+        return cast("PointerTensor", copy.requires_grad_() if self._description.requires_grad else copy)
 
     @override
     def backward(
@@ -191,14 +283,12 @@ class PointerTensor(torch.Tensor):
     def __deepcopy__(self, memo: dict[int, Any]) -> PointerTensor:
         if not self._description.is_leaf:
             raise UnsupportedOperationError("only pointers to leaves can be deep-copied: detach() first")
-        copy = self.detach().clone()
-        if self._description.requires_grad:
-            copy.requires_grad_()
+        copy = self.copy()
         for name in ("_is_param", "_local_class"):
             if name in self.__dict__:
                 copy.__dict__[name] = self.__dict__[name]
         memo[id(self)] = copy
-        return cast("PointerTensor", copy)
+        return copy
 
     @override
     def __reduce_ex__(self, protocol: Any) -> Any:
@@ -213,3 +303,14 @@ class PointerTensor(torch.Tensor):
     @override
     def __repr__(self) -> str:  # type: ignore[override]  # torch's keyword is for printing values
         return f"(Wrapper)>[PointerTensor | {self._handle}]"
+
+    def _repr_html_(self) -> str:
+        known = self._description
+        facts = {
+            "at": self.location.id,
+            "object": self.id_at_location,
+            "shape": tuple(known.shape),
+            "dtype": known.dtype,
+            "requires grad": known.requires_grad,
+        }
+        return as_table("PointerTensor", facts | ({"gone": self._handle.gone} if self._handle.gone else {}))

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from fedlightning.pointers.arguments import handle_of
 from fedlightning.pointers.operations import OPERATIONS, Operation
 
 _MAKE_NEW = (
@@ -46,7 +47,8 @@ def operations_at_workers(operations: Mapping[str, Operation]) -> dict[str, Oper
 def _blank(function: Operation) -> Operation:
     def make(*args: Any, **kwargs: Any) -> Tensor:
         made: Tensor = function(*args, **kwargs)
-        if made.layout is torch.strided:
+        # The memory behind a pointer is another worker's, who has blanked it.
+        if made.layout is torch.strided and handle_of(made) is None:
             _blank_from(made, 0)
         return made
 
@@ -55,8 +57,11 @@ def _blank(function: Operation) -> Operation:
 
 def _grown_blank(function: Operation) -> Operation:
     def resize(tensor: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        if handle_of(tensor) is not None:
+            resized: Tensor = function(tensor, *args, **kwargs)
+            return resized
         before = tensor.untyped_storage().nbytes()
-        resized: Tensor = function(tensor, *args, **kwargs)
+        resized = function(tensor, *args, **kwargs)
         _blank_from(resized, before)
         return resized
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
 from types import ModuleType
 from typing import Any
 from weakref import WeakValueDictionary
@@ -10,7 +11,7 @@ from torch import Tensor, nn
 
 from fedlightning.pointers.custom_functions import guard_custom_functions
 from fedlightning.pointers.errors import PointerError
-from fedlightning.pointers.modules import get_module, send_module
+from fedlightning.pointers.modules import get_module, move_module, send_module
 from fedlightning.workers.known import local_worker
 from fedlightning.workers.virtual import VirtualWorker
 from fedlightning.workers.worker import Worker
@@ -49,13 +50,36 @@ class TorchHook:
         if worker.id == self.local_worker.id:
             raise ValueError(f"id={worker.id!r} is the local worker's name: choose another")
         self.workers[worker.id] = worker
+        self.local_worker.add_worker(worker)
+        worker.add_worker(self.local_worker)
 
 
 def _send_tensor(
     tensor: Tensor, location: Worker, *, tags: tuple[str, ...] = (), description: str = ""
 ) -> Any:
-    """Send a copy of this tensor to a worker and return a pointer to it."""
-    return location.send(tensor, tags=tags, description=description)
+    """Send a copy of this tensor to a worker, with its tags and description, and return a pointer to it."""
+    own_tags: tuple[str, ...] = tensor.__dict__.get("tags", ())
+    own_description: str = tensor.__dict__.get("description", "")
+    words = tuple(dict.fromkeys((*own_tags, *tags)))
+    return location.send(tensor, tags=words, description=description or own_description)
+
+
+def _tag_tensor(tensor: Tensor, *tags: str) -> Tensor:
+    """Give this tensor words that `search` finds it by where it is sent, beside those it has."""
+    known: tuple[str, ...] = tensor.__dict__.get("tags", ())
+    tensor.__dict__["tags"] = tuple(dict.fromkeys((*known, *tags)))
+    return tensor
+
+
+def _describe_tensor(tensor: Tensor, description: str) -> Tensor:
+    """Say what this tensor is, for people and for the ledgers of the workers where it is sent."""
+    tensor.__dict__["description"] = description
+    return tensor
+
+
+def _copy_tensor(tensor: Tensor) -> Tensor:
+    """Return a leaf with the same values, which requires grad if this one does."""
+    return tensor.detach().clone().requires_grad_(tensor.requires_grad)
 
 
 def _get_tensor(tensor: Tensor) -> Tensor:
@@ -67,7 +91,12 @@ def _add_methods() -> None:
     for owner, name, method in (
         (Tensor, "send", _send_tensor),
         (Tensor, "get", _get_tensor),
+        (Tensor, "copy", _copy_tensor),
+        (Tensor, "tag", _tag_tensor),
+        (Tensor, "describe", _describe_tensor),
         (nn.Module, "send", send_module),
         (nn.Module, "get", get_module),
+        (nn.Module, "move", move_module),
+        (nn.Module, "copy", deepcopy),
     ):
         setattr(owner, name, method)

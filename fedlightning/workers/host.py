@@ -3,26 +3,35 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from fedlightning.pointers.errors import PointerError
 from fedlightning.pointers.lost_gradients import refuse_gradient
 from fedlightning.pointers.messages import (
     Backward,
+    Clear,
     Delete,
     Describe,
     Execute,
     Get,
     GradientPresence,
     Message,
+    Move,
+    ObjectDescription,
     Put,
+    Recall,
     Run,
     Search,
+    Tag,
 )
+from fedlightning.pointers.tensor import PointerTensor
 from fedlightning.workers.departures import let_out, withheld
 from fedlightning.workers.errors import RefusedByPolicy, RemoteError, WorkerError
+from fedlightning.workers.handing_over import hand_over, recall, refuse_mixture
 from fedlightning.workers.labels import LabelBook, leaves_of
 from fedlightning.workers.ledger import Ledger
 from fedlightning.workers.operating import run_operation
@@ -50,17 +59,19 @@ class Host:
         worker_id: The worker's name.
         policy: What may leave. It stays: what was computed before a change would have no label.
         ledger: Where traffic is entered.
+        generation: How many workers of this name there were before.
 
     Raises:
         TypeError: The policy is none.
     """
 
-    def __init__(self, worker_id: str, policy: Policy, ledger: Ledger) -> None:
+    def __init__(self, worker_id: str, policy: Policy, ledger: Ledger, generation: int = 0) -> None:
         check_policy(policy)
         self.worker_id = worker_id
         self.policy = policy
         self.ledger = ledger
-        self.store = ObjectStore()
+        self.generation = generation
+        self.store = ObjectStore((worker_id, generation))
         self.labels = LabelBook()
         self._handlers: dict[type, Callable[[Any], Any]] = {
             Execute: self._execute,
@@ -68,7 +79,11 @@ class Host:
             Backward: self._backward,
             Run: self._run,
             Get: self._get,
+            Move: partial(hand_over, self),
+            Recall: partial(recall, self),
             Delete: self._delete,
+            Clear: lambda message: self._delete(Delete(tuple(self.store.unregistered()))),
+            Tag: self._tag,
             Search: self._search,
             Describe: lambda message: self.store.describe(message.object_id),
         }
@@ -86,7 +101,7 @@ class Host:
                 # What is withheld would else be the context of the error that says so.
                 error.__context__ = None
             raise
-        except (MissingObject, TakenIdentifier) as error:
+        except (MissingObject, TakenIdentifier, PointerError) as error:
             raise RemoteError(self.worker_id, f"message {type(message).__name__}", error) from error
         except Exception as error:
             action = f"message {type(message).__name__}"
@@ -209,7 +224,10 @@ class Host:
             # What a data owner registers was there before; only what the controller sends has arrived.
             item = message.description or type(message.value).__name__
             self.ledger.receive(item, payload_bytes(message.value), message.round, self.worker_id)
-        return self.take_in(message.object_id, message.value, self._label_of_new(message), card)
+        description = self.take_in(message.object_id, message.value, self._label_of_new(message), card)
+        if message.private:
+            self.store.registered.add(message.object_id)
+        return description
 
     def _label_of_new(self, message: Put) -> Label:
         if not message.private or type(self.policy) is AllowAll:
@@ -225,6 +243,8 @@ class Host:
         grad_tensors = self.store.resolve(message.gradients, gradients)
         leaves = self.store.resolve(message.inputs, inputs)
         label = self.labels.of_operands([*roots, *gradients]) if self.labels.active else PUBLIC
+        if label:
+            refuse_mixture(self, "backward", [*roots, *gradients, *inputs])
         reached = [*leaves_of(tensors), *(leaves or ())] if label else []
         try:
             torch.autograd.backward(
@@ -245,6 +265,8 @@ class Host:
         program, found = self._program(message.program), list[Held]()
         args, kwargs = self.store.resolve((message.args, message.kwargs), found)
         label = self.labels.of_arguments(found) if self.labels.active else PUBLIC
+        if label:
+            refuse_mixture(self, f"program {program.name!r}", found)
         received = payload_bytes((message.args, message.kwargs))
         if received:
             self.ledger.receive(program.name, received, message.round, self.worker_id)
@@ -284,10 +306,26 @@ class Host:
         for object_id in message.object_ids:
             self.release(object_id)
 
+    def _tag(self, message: Tag) -> ObjectDescription:
+        value = self.store.get(message.object_id)
+        if message.tags is not None or message.description is not None:
+            if self.label_of(message.object_id):
+                raise RefusedByPolicy(
+                    self.worker_id,
+                    f"to name object {message.object_id}",
+                    "what private data is called is its owner's, because rules go by it",
+                    "Let the owner register it with these tags.",
+                )
+            self.store.name(message.object_id, message.tags, message.description)
+        card = self.store.card(message.object_id)
+        return ObjectDescription(message.object_id, type(value).__name__, card.tags, card.description)
+
     def _search(self, message: Search) -> Any:
         return tuple(map(self.store.describe, self.store.search(message.tags)))
 
     def _kind(self, value: Any) -> EgressKind:
+        if isinstance(value, PointerTensor):
+            return "metadata"
         if not isinstance(value, (nn.Module, torch.optim.Optimizer)):
             return "data"
         # Written to by single operations, it is no product of a reviewed program, whatever its class.

@@ -14,6 +14,7 @@ from fedlightning.pointers.messages import Execute, TensorDescription
 from fedlightning.pointers.operations import METADATA_AT_WORKER
 from fedlightning.workers.blank_memory import WORKER_OPERATIONS
 from fedlightning.workers.errors import RefusedByPolicy, WorkerError
+from fedlightning.workers.handing_over import refuse_mixture
 from fedlightning.workers.policy import PUBLIC, EgressKind, Label, ResultShape
 from fedlightning.workers.store import Held, describe_tensor
 from fedlightning.workers.tracking import GRADIENTS, Tracking
@@ -49,9 +50,13 @@ def run_operation(host: Host, message: Execute) -> Any:
         if not isinstance(held, Tensor):
             raise _no_tensor(host, message, object_id, held)
     if host.labels.active and (label := _label_of(host, message, found)):
+        refuse_mixture(host, message.operation, found)
         return _run_on_private(host, message, partial(_call, message, function, args, kwargs), found, label)
     try:
         result = _call(message, function, args, kwargs)
+    except WorkerError:
+        # From further away: what was asked for ran through a pointer that this worker holds.
+        raise
     except Exception as error:
         raise host.failure(message.operation, error) from error
     if type(result) is Tensor and _identifier_of(result, found) is None:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from fedlightning.pointers.messages import ObjectDescription, Ref, TensorDescription
+from fedlightning.pointers.tensor import PointerTensor
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,12 +40,21 @@ class TakenIdentifier(LookupError):
 
 
 class ObjectStore:
-    """Hold a worker's objects by identifier, in the order of their arrival."""
+    """Hold a worker's objects by identifier, in the order of their arrival.
 
-    def __init__(self) -> None:
+    Args:
+        holder: The worker's name and generation, which pointers among the objects bear.
+
+    Attributes:
+        registered: Identifiers of what data owners have placed here.
+    """
+
+    def __init__(self, holder: tuple[str, int]) -> None:
+        self._holder = holder
         # Cards are kept apart: most objects are intermediate results and have none.
         self.objects: dict[int, Any] = {}
         self.cards: dict[int, Card] = {}
+        self.registered: set[int] = set()
 
     def put(self, object_id: int, value: Any, card: Card = NAMELESS) -> None:
         """Place an object.
@@ -56,7 +66,28 @@ class ObjectStore:
             raise TakenIdentifier(f"object {object_id} exists already")
         if card != NAMELESS:
             self.cards[object_id] = card
+        if type(value) is PointerTensor:
+            value._handle.held_by(self._holder, object_id)
         self.objects[object_id] = value
+
+    def unregistered(self) -> list[int]:
+        """Return the identifiers of all objects but those that data owners have placed here."""
+        return [object_id for object_id in self.objects if object_id not in self.registered]
+
+    def name(self, object_id: int, tags: tuple[str, ...] | None, description: str | None) -> Card:
+        """Say what an object is called.
+
+        Args:
+            object_id: Its identifier.
+            tags: Words to find it by; None to keep those it has.
+            description: For people; None likewise.
+        """
+        old = self.card(object_id)
+        card = Card(
+            old.tags if tags is None else tags, old.description if description is None else description
+        )
+        self.cards[object_id] = card
+        return card
 
     def get(self, object_id: int) -> Any:
         """Return an object.
@@ -74,6 +105,7 @@ class ObjectStore:
         """Let an object go; one that is gone already is passed over."""
         if self.cards:
             self.cards.pop(object_id, None)
+        self.registered.discard(object_id)
         self.objects.pop(object_id, None)
 
     def card(self, object_id: int) -> Card:

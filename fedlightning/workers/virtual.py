@@ -8,8 +8,11 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor
 from typing_extensions import override
 
+from fedlightning.pointers.location import Location
 from fedlightning.pointers.messages import Message, Put
+from fedlightning.pointers.tensor import PointerTensor
 from fedlightning.workers.errors import WorkerError
+from fedlightning.workers.handing_over import Arrival, Neighbour, take_over
 from fedlightning.workers.host import Host
 from fedlightning.workers.ledger import Ledger
 from fedlightning.workers.policy import AllowAll, Policy
@@ -46,7 +49,7 @@ class VirtualWorker(Worker):
             capabilities=Capabilities(fine_grained=True, ships_code=True),
             policy=AllowAll() if policy is None else policy,
         )
-        self._host = Host(id, self.policy, Ledger())
+        self._host = Host(id, self.policy, Ledger(), self.generation)
         if hook is not None:
             hook.add_worker(self)
 
@@ -64,6 +67,14 @@ class VirtualWorker(Worker):
             message = replace(message, value=copied(message.value))
         answer = self._host.handle(message)
         return copied(answer) if isinstance(answer, Tensor) else answer
+
+    @override
+    def reaches(self, other: Location) -> bool:
+        return isinstance(other, Neighbour)
+
+    def take_over(self, value: Any, arrival: Arrival) -> Any:
+        """Place an object that another worker of this process has let out, and describe it."""
+        return take_over(self._host, copied(value) if isinstance(value, Tensor) else value, arrival)
 
     @override
     def release(self, object_id: int) -> None:
@@ -94,8 +105,11 @@ def copied(tensor: Tensor) -> Tensor:
         tensor: Any tensor.
 
     Returns:
-        A leaf that shares no memory with it.
+        A leaf that shares no memory with it; a pointer as it is.
     """
+    if isinstance(tensor, PointerTensor):
+        # A name: the one who gets it owns what it leads to.
+        return tensor
     copy = tensor.detach().clone()
     copy.requires_grad_(tensor.requires_grad)
     if tensor.is_leaf and tensor.grad is not None:

@@ -7,15 +7,21 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections import Counter, deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
+from weakref import WeakValueDictionary
 
-from torch import Tensor
+from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
+from typing_extensions import Self
 
 from fedlightning.pointers.arguments import handle_of, refer
+from fedlightning.pointers.errors import PointerError
 from fedlightning.pointers.ids import new_id
-from fedlightning.pointers.messages import Delete, Message, Put, Run, Search
+from fedlightning.pointers.location import Location, note_place
+from fedlightning.pointers.messages import Clear, Delete, Message, Put, Run, Search
 from fedlightning.pointers.objects import discard, fetch
 from fedlightning.pointers.pointing import point_at
 from fedlightning.pointers.rounds import current_round
@@ -51,6 +57,7 @@ class Worker(ABC):
 
     Attributes:
         generation: How many workers of this name there were before.
+        known_workers: The living workers that this one was told of, by name.
 
     Raises:
         ValueError: The name is empty.
@@ -65,7 +72,9 @@ class Worker(ABC):
         self.capabilities = capabilities
         self.policy = policy
         self.leaves_with_grad: frozenset[int] | None = frozenset()
+        self.known_workers: WeakValueDictionary[str, Worker] = WeakValueDictionary()
         self._released: deque[int] = deque()
+        note_place(self)
 
     @property
     @abstractmethod
@@ -87,6 +96,10 @@ class Worker(ABC):
             The answer's stand-in. Its ``wait`` raises `WorkerLost`, `RemoteError` or `RefusedByPolicy`.
         """
 
+    def reaches(self, other: Location) -> bool:
+        """Tell whether objects and messages can go from here to another worker, past the controller."""
+        return False
+
     def release(self, object_id: int) -> None:
         """Note that no pointer needs an object any more. Called by finalizers: it must not block."""
         self._released.append(object_id)
@@ -107,6 +120,7 @@ class Worker(ABC):
         """
         if isinstance(value, Tensor):
             return send_tensor(value, self, tags=_several(tags), description=description)
+        self._check_here(value)
         put = Put(new_id(), value, _several(tags), description, round=current_round())
         return point_at(self, self.submit(put).wait())
 
@@ -196,16 +210,17 @@ class Worker(ABC):
             self._check_mine(pointer)
             discard(pointer._handle)
 
-    def search(self, *tags: str) -> list[Any]:
+    def search(self, *tags: str | Iterable[str]) -> list[Any]:
         """Find objects by their tags.
 
         Args:
-            *tags: All of them must be carried.
+            *tags: All of them must be carried; several may be given as one list.
 
         Returns:
             Pointers that do not own their objects.
         """
-        found = self.submit(Search(tags, current_round())).wait()
+        words = tuple(word for tag in tags for word in ((tag,) if isinstance(tag, str) else tag))
+        found = self.submit(Search(words, current_round())).wait()
         return [point_at(self, description, owned=False) for description in found]
 
     def take_released(self) -> tuple[int, ...]:
@@ -214,6 +229,62 @@ class Worker(ABC):
         while self._released:
             gone.append(self._released.popleft())
         return tuple(gone)
+
+    def clear_objects(self) -> Self:
+        """Drop what was sent here or computed here; what a data owner registered stays.
+
+        Returns:
+            This worker. Pointers to what is gone raise when they are used.
+        """
+        self.submit(Clear(current_round())).wait()
+        self.leaves_with_grad = None
+        return self
+
+    def add_worker(self, worker: Worker) -> Self:
+        """Know another worker by its name, as long as it lives.
+
+        Args:
+            worker: The worker; it takes the place of an earlier one of its name.
+
+        Returns:
+            This worker.
+        """
+        self.known_workers[worker.id] = worker
+        return self
+
+    def add_workers(self, workers: Iterable[Worker]) -> Self:
+        """Know other workers by their names.
+
+        Args:
+            workers: The workers.
+
+        Returns:
+            This worker.
+        """
+        for worker in workers:
+            self.add_worker(worker)
+        return self
+
+    def get_worker(self, id: str | Worker) -> Worker:
+        """Return the worker of a name.
+
+        Args:
+            id: The name of a known worker, or a worker, which is returned.
+
+        Raises:
+            KeyError: No living worker of this name is known here.
+        """
+        if isinstance(id, Worker):
+            return id
+        if id == self.id:
+            return self
+        try:
+            return self.known_workers[id]
+        except KeyError:
+            known = ", ".join(map(repr, sorted(self.known_workers))) or "nobody"
+            raise KeyError(
+                f"{self.id!r} knows no worker id={id!r}, but {known}: add_worker(...) first"
+            ) from None
 
     def drain_released(self) -> None:
         """Tell the worker which objects no pointer needs; implementations do so before each message."""
@@ -227,6 +298,15 @@ class Worker(ABC):
         # A program may compute gradients of tensors that pointers lead to: from now on, ask the worker.
         self.leaves_with_grad = None
         return Run(name, sent_args, sent_kwargs, keep, new_id() if keep else 0, current_round())
+
+    def _check_here(self, value: Any) -> None:
+        held = (
+            chain(value.parameters(), value.buffers()) if isinstance(value, nn.Module) else tree_leaves(value)
+        )
+        for item in held:
+            if (handle := handle_of(item)) is not None:
+                said = f"this {type(value).__name__} holds a pointer to {handle.location.id!r}"
+                raise PointerError(f"{said}, and only what is here can be sent: bring it here with .get()")
 
     def _check_mine(self, pointer: Any) -> None:
         handle = handle_of(pointer)

@@ -143,6 +143,23 @@ def test_unsafe_operations_are_refused(attempt: Callable[[Tensor], object], bob:
         attempt(bob.send(torch.ones(2)))
 
 
+def test_a_copy_can_be_fetched_while_the_tensor_stays(bob: VirtualWorker) -> None:
+    pointer = bob.send(torch.ones(2, requires_grad=True))
+    fetched = pointer.copy().get()
+    assert fetched.requires_grad
+    assert torch.equal(fetched, pointer.get())
+
+
+def test_a_notebook_shows_what_is_known_and_no_value(bob: VirtualWorker) -> None:
+    pointer = bob.send(torch.tensor([0.123456], requires_grad=True))
+    shown = pointer._repr_html_()
+    assert "0.12" not in shown
+    for known in ("bob", str(pointer.id_at_location), "(1,)", "torch.float32", "True"):
+        assert f"<td>{known}</td>" in shown
+    pointer.get()
+    assert "was fetched" in pointer._repr_html_()
+
+
 def test_text_of_a_pointer_holds_no_values(bob: VirtualWorker) -> None:
     pointer = bob.send(torch.tensor([0.123456]))
     expected = f"(Wrapper)>[PointerTensor | me:{pointer.id} -> bob:{pointer.id_at_location}]"

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from fedlightning import workers as workers
     from fedlightning.pointers import PointerTensor as PointerTensor
     from fedlightning.strategy import FederatedStrategy as FederatedStrategy
+    from fedlightning.strategy import Tolerance as Tolerance
+    from fedlightning.strategy import replay as replay
     from fedlightning.workers import ProcessWorker as ProcessWorker
     from fedlightning.workers import TorchHook as TorchHook
     from fedlightning.workers import VirtualWorker as VirtualWorker
@@ -31,10 +33,12 @@ _NAMES = {
     "FederatedStrategy": "fedlightning.strategy",
     "PointerTensor": "fedlightning.pointers",
     "ProcessWorker": "fedlightning.workers",
+    "Tolerance": "fedlightning.strategy",
     "TorchHook": "fedlightning.workers",
     "VirtualWorker": "fedlightning.workers",
     "Worker": "fedlightning.workers",
     "local_worker": "fedlightning.workers",
+    "replay": "fedlightning.strategy",
 }
 _SUBPACKAGES = ("algorithms", "callbacks", "data", "local", "pointers", "strategy", "workers")
 

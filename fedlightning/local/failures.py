@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+
+import torch
+from torch import Tensor
 
 
 class LocalStepFailed(RuntimeError):
@@ -16,6 +19,27 @@ class LocalStepFailed(RuntimeError):
     def __init__(self, step: int) -> None:
         super().__init__(f"local step {step} failed")
         self.step = step
+
+
+class NotFinite(ArithmeticError):
+    """A visit that required finite numbers has ended with NaN or infinity."""
+
+
+def require_finite(loss: Tensor | None, tensors: Iterable[Tensor | None]) -> None:
+    """Check what a visit is about to return.
+
+    Args:
+        loss: Its mean loss.
+        tensors: Parameters or gradients.
+
+    Raises:
+        NotFinite: One of them holds NaN or infinity.
+    """
+    values = [value.detach() for value in (loss, *tensors) if value is not None and value.is_floating_point()]
+    # A norm is finite if all entries are, but for those near the largest number, which is divergence, too.
+    norms = torch._foreach_norm(values) if values else ()
+    if norms and not torch.isfinite(torch.stack([norm.float() for norm in norms])).all():
+        raise NotFinite
 
 
 @contextmanager

@@ -5,7 +5,7 @@ from __future__ import annotations
 import lightning.pytorch as pl
 from torch import Tensor
 
-from fedlightning.local.failures import named_step
+from fedlightning.local.failures import NotFinite, named_step, require_finite
 from fedlightning.local.logs import recorded_logs
 from fedlightning.local.metrics import reset_metrics, take_states
 from fedlightning.local.randomness import own_randomness
@@ -34,11 +34,17 @@ def compute_gradients(module: pl.LightningModule, stream: Stream, visit: Visit) 
         parameter.grad = None
     if visit.separates_metrics:
         reset_metrics(module)
-    with own_randomness(visit.seed), recorded_logs(module) as logs, named_step(visit.first_step):
-        ((batch_idx, batch),) = stream.take(visit.first_step, 1)
-        loss = training_loss(module, batch, batch_idx if visit.passes_batch_idx else None, logs)
-        if loss is not None:
-            module.backward(_scaled(module, loss / visit.accumulate))
+    try:
+        with own_randomness(visit.seed), recorded_logs(module) as logs, stream.kept_on_failure():
+            with named_step(visit.first_step):
+                ((batch_idx, batch),) = stream.take(visit.first_step, 1)
+                loss = training_loss(module, batch, batch_idx if visit.passes_batch_idx else None, logs)
+                if loss is not None:
+                    module.backward(_scaled(module, loss / visit.accumulate))
+            if visit.requires_finite:
+                require_finite(loss, [parameter.grad for parameter in module.parameters()])
+    except NotFinite:
+        return VisitReport(1, None, (), (), failed=True)
     return VisitReport(
         steps=1,
         loss=None if loss is None else loss.detach().clone(),

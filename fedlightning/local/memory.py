@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from copy import deepcopy
 from typing import Any, Literal, get_args
 
 from lightning.pytorch.plugins.precision import Precision
@@ -43,8 +44,12 @@ class WorkerMemory:
 
     @contextmanager
     def lent_to(self, optimizers: Sequence[Optimizer], precision: Precision) -> Iterator[None]:
-        """Give optimizers and precision plugin what a visit starts with, and take it back after."""
+        """Give optimizers and precision plugin what a visit starts with, and take it back after.
+
+        If the block raises, what is kept stays as it was before.
+        """
         scale = precision.state_dict()
+        before = deepcopy(self._states)  # optimizers change their states in place
         if self._precision:
             precision.load_state_dict(self._precision)
         if self._policy != "travel":
@@ -53,11 +58,15 @@ class WorkerMemory:
                 _set_state(optimizer, kept)
         try:
             yield
-        finally:
+        except BaseException:
+            self._states = before
+            raise
+        else:
             self._precision = precision.state_dict()
-            precision.load_state_dict(scale)
             if self._policy == "keep":
                 self._states = [_state_by_index(optimizer) for optimizer in optimizers]
+        finally:
+            precision.load_state_dict(scale)
             if self._policy != "travel":
                 for optimizer in optimizers:
                     _set_state(optimizer, {})

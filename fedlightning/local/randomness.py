@@ -52,7 +52,7 @@ def capture_global_streams() -> dict[str, Any]:
     return {
         "torch": torch.get_rng_state(),
         "devices": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
-        "numpy": [str(name), [int(key) for key in keys], *rest],
+        "numpy": [str(name), np.asarray(keys).tolist(), *rest],
         "python": random.getstate(),
     }
 

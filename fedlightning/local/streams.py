@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 from typing_extensions import override
@@ -37,6 +38,11 @@ class Stream(ABC):
     @abstractmethod
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on where ``state_dict`` was called."""
+
+    @contextmanager
+    def kept_on_failure(self) -> Iterator[None]:
+        """Go back to where the stream stood, and to the random numbers drawn since, if the block raises."""
+        yield
 
     @abstractmethod
     def take(self, first: int, steps: int) -> Iterator[tuple[int, Any]]:
@@ -108,6 +114,17 @@ class OrdinaryStream(Stream):
         self.begin_epoch()
         for _ in self.take(0, state["taken"]):
             pass
+
+    @override
+    @contextmanager
+    def kept_on_failure(self) -> Iterator[None]:
+        stood_at, streams = self.state_dict(), capture_global_streams()
+        try:
+            yield
+        except BaseException:
+            self.load_state_dict(stood_at)
+            restore_global_streams(streams)
+            raise
 
     @override
     def take(self, first: int, steps: int) -> Iterator[tuple[int, Any]]:

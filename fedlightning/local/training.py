@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from fedlightning.local.automatic import AutomaticOptimization
-from fedlightning.local.failures import named_step
+from fedlightning.local.failures import NotFinite, named_step, require_finite
 from fedlightning.local.logs import LogRecorder, recorded_logs
 from fedlightning.local.memory import WorkerMemory
 from fedlightning.local.metrics import reset_metrics, take_states
@@ -52,16 +52,24 @@ def train_locally(
     if visit.separates_metrics:
         reset_metrics(module)
     precision = module.trainer.precision_plugin
-    with (
-        own_randomness(visit.seed),
-        recorded_logs(module) as logs,
-        memory.lent_to(optimizers, precision),
-    ):
-        losses = _take_steps(module, optimizers, stream, visit, logs)
-    _drop_gradients(module)
+    try:
+        with (
+            own_randomness(visit.seed),
+            recorded_logs(module) as logs,
+            stream.kept_on_failure(),
+            memory.lent_to(optimizers, precision),
+        ):
+            losses = _take_steps(module, optimizers, stream, visit, logs)
+            loss = torch.stack(losses).mean() if losses else None
+            if visit.requires_finite:
+                require_finite(loss, module.parameters())
+    except NotFinite:
+        return VisitReport(visit.steps, None, (), (), failed=True)
+    finally:
+        _drop_gradients(module)
     return VisitReport(
         steps=visit.steps,
-        loss=torch.stack(losses).mean() if losses else None,
+        loss=loss,
         logs=logs.values,
         metrics=take_states(module) if visit.separates_metrics else (),
     )

@@ -28,6 +28,7 @@ class Visit:
         passes_batch_idx: Whether ``training_step`` takes a ``batch_idx``.
         separates_metrics: Whether torchmetrics start the visit empty and are reported on their own, to be
             merged with those of other workers; otherwise they travel inside the module.
+        requires_finite: Whether a visit that ends with NaN or infinity counts as failed.
     """
 
     round: int
@@ -37,6 +38,7 @@ class Visit:
     accumulate: int = 1
     passes_batch_idx: bool = True
     separates_metrics: bool = False
+    requires_finite: bool = False
 
 
 @record
@@ -49,12 +51,14 @@ class VisitReport:
         loss: Mean training loss over the steps, shape ``()``, or ``None`` where every step was skipped.
         logs: What ``self.log`` was given, combined over the steps.
         metrics: States of the torchmetrics that were updated, where the visit separates them.
+        failed: Whether the visit required finite numbers, and found others: what it has changed is undone.
     """
 
     steps: int
     loss: Tensor | None
     logs: tuple[LoggedValue, ...]
     metrics: tuple[MetricState, ...]
+    failed: bool = False
 
 
 @payload_bytes.register

@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Literal
+
 from lightning.fabric.utilities.exceptions import MisconfigurationException
+
+FailureKind = Literal["error", "lost", "nonfinite"]
+"""How a visit fails: the user's code raises, the worker is gone, or the update is not finite."""
 
 
 class NotFederatable(MisconfigurationException):
@@ -16,19 +22,56 @@ class RoundFailed(RuntimeError):
         worker: Name of the worker.
         round: Number of the round.
         step: Number of the local step, or ``None`` where none was under way.
-        reason: The original exception.
+        reason: What happened, in words.
+        kind: How the visit failed.
+
+    Attributes:
+        replay: Where the failed visit was saved to be replayed, if it was.
     """
 
-    def __init__(self, worker: str, round: int, step: int | None, reason: BaseException) -> None:
-        where = f"worker {worker!r}, round {round}" + ("" if step is None else f", local step {step}")
-        super().__init__(
-            f"{where}: {type(reason).__name__}: {reason}\n"
-            "The run stops here. No update of this round was taken over: the global module is that of "
-            "the last completed round."
-        )
+    def __init__(
+        self, worker: str, round: int, step: int | None, reason: str, kind: FailureKind = "error"
+    ) -> None:
+        super().__init__()
         self.worker = worker
         self.round = round
         self.step = step
+        self.reason = reason
+        self.kind = kind
+        self.replay: str | None = None
+
+    def __str__(self) -> str:
+        where = f"worker {self.worker!r}, round {self.round}"
+        where += "" if self.step is None else f", local step {self.step}"
+        said = (
+            f"{where}: {self.reason}\n"
+            "The run stops here. No update of this round was taken over: the global module is that of "
+            "the last completed round."
+        )
+        if self.replay is not None:
+            said += f"\nTo carry out exactly this visit again: fedlightning replay {self.replay}"
+        return said
+
+
+class CohortTooSmall(RuntimeError):
+    """Too many workers of a round were skipped. The global module is that of the last completed round.
+
+    Args:
+        round: Number of the round.
+        left: How many updates there are.
+        required: How many there must be.
+        skipped: Why each of the others was skipped, by worker.
+    """
+
+    def __init__(self, round: int, left: int, required: int, skipped: Mapping[str, str]) -> None:
+        reasons = "; ".join(f"{worker!r}: {reason}" for worker, reason in skipped.items())
+        super().__init__(
+            f"round {round}: {left} of {left + len(skipped)} workers sent an update, and "
+            f"Tolerance(min_cohort={required}) asks for more. Skipped were {reasons}.\n"
+            "The run stops here, with the global module of the last completed round."
+        )
+        self.round = round
+        self.skipped = dict(skipped)
 
 
 class EvaluationFailed(RuntimeError):

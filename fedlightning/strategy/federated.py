@@ -18,6 +18,7 @@ from lightning.fabric.utilities.types import _PATH
 from lightning.pytorch.accelerators import Accelerator
 from lightning.pytorch.plugins.precision import Precision
 from lightning.pytorch.trainer.states import TrainerFn
+from lightning.pytorch.utilities import rank_zero_warn
 from lightning.pytorch.utilities.types import STEP_OUTPUT
 from torch import Tensor
 from torch.optim import Optimizer
@@ -42,7 +43,7 @@ from fedlightning.strategy.checkpoint import (
     check_identity,
     identity_of,
 )
-from fedlightning.strategy.errors import NotFederatable
+from fedlightning.strategy.errors import NotFederatable, RoundFailed
 from fedlightning.strategy.evaluation import Ticket
 from fedlightning.strategy.evaluation_hooks import EvaluatingStrategy
 from fedlightning.strategy.events import Audience
@@ -52,10 +53,12 @@ from fedlightning.strategy.optimization import Optimization
 from fedlightning.strategy.plan_loader import PlanLoader
 from fedlightning.strategy.records import RoundRecord, WorkerSummary
 from fedlightning.strategy.refusals import refuse_unsupported
+from fedlightning.strategy.replaying import Replay, VisitReplayed, save_for_replay
 from fedlightning.strategy.reporting import describe, evaluate_at, log_round, record_of
 from fedlightning.strategy.roster import roster_of_federated_loader, roster_of_ordinary_loader
 from fedlightning.strategy.rounds import GradientRound, LocalRound, Round, RoundResult
 from fedlightning.strategy.settings import FederationSettings, Update, cohort_too_large
+from fedlightning.strategy.tolerance import Tolerance
 from fedlightning.workers import Worker
 
 
@@ -86,6 +89,8 @@ class FederatedStrategy(EvaluatingStrategy):
             sequential).
         server_optimizer: Builds the optimizer that steps the global module along the pseudo-gradient, e.g.
             ``functools.partial(torch.optim.Adam, lr=0.01)``; ``None`` to take the average as it is.
+        tolerance: What happens when a worker fails, is lost, or sends numbers that are not finite; by default
+            the run stops at the first two and keeps the third.
         seed: Seed of partition, cohorts, shuffling and local randomness; ``None`` for the seed that
             ``seed_everything`` or ``torch.manual_seed`` set.
         accelerator: Set by the Trainer.
@@ -111,6 +116,7 @@ class FederatedStrategy(EvaluatingStrategy):
         local_epochs: int | None = None,
         optimizer_state: OptimizerState | None = None,
         server_optimizer: ServerOptimizerFactory | None = None,
+        tolerance: Tolerance | None = None,
         seed: int | None = None,
         accelerator: Accelerator | None = None,
         checkpoint_io: CheckpointIO | None = None,
@@ -127,9 +133,11 @@ class FederatedStrategy(EvaluatingStrategy):
             local_epochs=local_epochs,
             optimizer_state=optimizer_state,
             server_optimizer=server_optimizer,
+            tolerance=tolerance if tolerance is not None else Tolerance(),
             seed=seed,
         )
         self.current_plan: Plan | None = None
+        self.replay: Replay | None = None
         self.history = History()
         self._state = FederationState()
         self._server = ServerUpdate(server_optimizer)
@@ -269,7 +277,8 @@ class FederatedStrategy(EvaluatingStrategy):
     def _next_plan(self) -> Plan:
         assert self._schedule is not None
         self._epochs_before = lightning_calls.epochs_processed(self._trainer)
-        self.current_plan = self._schedule.plan(self._state.round, self._state.steps_done)
+        plan = self._schedule.plan(self._state.round, self._state.steps_done)
+        self.current_plan = plan if self.replay is None else self.replay.only(plan)
         return self.current_plan
 
     def on_train_start(self) -> None:
@@ -318,8 +327,16 @@ class FederatedStrategy(EvaluatingStrategy):
         try:
             with lightning_calls.counted_as_one_step(self._lightning_optimizers):
                 self._result = self._round(bool(batch_idx)).run(plan)
+        except RoundFailed as failure:
+            if self.replay is None:
+                self._keep_for_replay(failure)
+            raise
         finally:
             self._visiting = False
+        if self.replay is not None:
+            raise VisitReplayed
+        for worker, reason in self._result.skipped.items():
+            rank_zero_warn(f"round {plan.round}: worker {worker!r} is left out of the round: {reason}")
         log_round(self.lightning_module, self._result)
         loss = self._result.loss
         if self._steps_at_controller:
@@ -331,6 +348,15 @@ class FederatedStrategy(EvaluatingStrategy):
             self._take_average_over()
         return loss
 
+    def _keep_for_replay(self, failure: RoundFailed) -> None:
+        """Save the round's start; that it cannot be saved must not hide why the round failed."""
+        try:
+            path = save_for_replay(self._trainer, failure)
+        except Exception as error:  # noqa: BLE001 - a full disk, a lost worker: told beside the failure
+            rank_zero_warn(f"the failed visit could not be saved for a replay: {error}")
+        else:
+            failure.replay = None if path is None else str(path)
+
     def _round(self, passes_batch_idx: bool) -> Round:
         module = self.lightning_module
         assert module is not None
@@ -341,6 +367,7 @@ class FederatedStrategy(EvaluatingStrategy):
                 passes_batch_idx=passes_batch_idx,
                 accumulate=self._trainer.accumulate_grad_batches,
                 audience=self._audience,
+                tolerance=self.settings.tolerance,
             )
         manual = not module.automatic_optimization
         optimization = Optimization(
@@ -355,6 +382,7 @@ class FederatedStrategy(EvaluatingStrategy):
             passes_batch_idx=passes_batch_idx,
             accumulate=self._accumulate,
             audience=self._audience,
+            tolerance=self.settings.tolerance,
         )
 
     @override
@@ -462,7 +490,7 @@ class FederatedStrategy(EvaluatingStrategy):
             "state": self._state.state_dict(),
             "rounds_of_epoch": 0 if ended else plans.rounds_done,
             "server_optimizer": self._server.state_dict(),
-            "workers": self.federation.state_dict(),
+            "workers": self.federation.state_dict(without_lost=self.settings.tolerance.skips("lost")),
             "global_streams": capture_global_streams(),
             "history": self.history.state_dict(),
         }

@@ -7,6 +7,7 @@ and with how much data, is for ``roster`` to say.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +16,7 @@ from typing_extensions import override
 from fedlightning.local.memory import OptimizerState, create_memory, export_memory, import_memory
 from fedlightning.local.streams import begin_epoch, export_stream, import_stream, open_stream
 from fedlightning.strategy.roster import Roster
-from fedlightning.workers import Worker
+from fedlightning.workers import Worker, WorkerLost
 
 
 @dataclass(frozen=True)
@@ -122,15 +123,23 @@ class Federation:
             for member in self.members.values():
                 member.worker.run(begin_epoch, member.stream)
 
-    def state_dict(self) -> dict[str, Any]:
-        """Return what the workers keep between visits, by name: memory, and where the stream stands."""
-        return dict(self._kept) | {
-            name: {
-                "memory": member.worker.run(export_memory, member.memory),
-                "stream": member.worker.run(export_stream, member.stream),
-            }
-            for name, member in self.members.made().items()
-        }
+    def state_dict(self, *, without_lost: bool = False) -> dict[str, Any]:
+        """Return what the workers keep between visits, by name: memory, and where the stream stands.
+
+        Args:
+            without_lost: Whether lost workers are left out, with all that they kept.
+
+        Raises:
+            WorkerLost: One is lost, and must not be left out.
+        """
+        states = dict(self._kept)
+        for name, member in self.members.made().items():
+            with suppress(*([WorkerLost] if without_lost else [])):
+                states[name] = {
+                    "memory": member.worker.run(export_memory, member.memory),
+                    "stream": member.worker.run(export_stream, member.stream),
+                }
+        return states
 
     def load_state_dict(self, state: Mapping[str, Any], *, streams: bool) -> None:
         """Give the workers what was saved, now or when they are first asked for.

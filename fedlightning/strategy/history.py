@@ -181,8 +181,10 @@ def _flat(record: RoundRecord | VisitRecord | Evaluation) -> dict[str, Any]:
     """Turn a record into a row: names joined, metrics and spread as columns."""
     row: dict[str, Any] = {}
     for name, value in asdict(record).items():
-        if isinstance(value, dict):
+        if name in ("workers", "skipped"):
+            row[name] = " ".join(value)
+        elif isinstance(value, dict):
             row |= {f"spread/{key}" if name == "spread" else key: number for key, number in value.items()}
         else:
-            row[name] = " ".join(value) if name == "workers" else value
+            row[name] = value
     return row

@@ -6,6 +6,7 @@ settings of parameter groups, and the schedulers that a module steps itself.
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from copy import deepcopy
@@ -44,6 +45,7 @@ class Optimization:
     def one_round(self) -> Iterator[None]:
         """Note the settings of the round, and leave those that hold after it."""
         self._start, self._longest = self._capture(), 0
+        self._end = self._start
         try:
             yield
         except BaseException:
@@ -53,9 +55,19 @@ class Optimization:
 
     @contextmanager
     def one_visit(self, steps: int) -> Iterator[None]:
-        """Start a visit with the settings of the round; the longest visit decides what holds after."""
+        """Start a visit with the settings of the round; the longest visit decides what holds after.
+
+        If the block raises, settings and states are as before it.
+        """
         self._restore(self._start)
-        yield
+        states = [_copied_state(optimizer) for optimizer in self.optimizers]
+        try:
+            yield
+        except BaseException:
+            for optimizer, state in zip(self.optimizers, states, strict=True):
+                optimizer.state = state
+            self._restore(self._start)
+            raise
         if steps > self._longest:
             self._end, self._longest = self._capture(), steps
 
@@ -70,6 +82,11 @@ class Optimization:
                 group.update(before)
         for scheduler, state in zip(self._schedulers, states, strict=True):
             scheduler.load_state_dict(state)
+
+
+def _copied_state(optimizer: Optimizer) -> defaultdict[Any, Any]:
+    # By parameter, which is no copy: states that travel are there before the visit, others are made in it.
+    return defaultdict(dict, {parameter: deepcopy(state) for parameter, state in optimizer.state.items()})
 
 
 def _settings_of(optimizer: Optimizer) -> list[dict[str, Any]]:

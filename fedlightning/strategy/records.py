@@ -57,7 +57,7 @@ class RoundRecord:
 
     Args:
         round: Its number, from 0.
-        workers: Names of the cohort.
+        workers: Names of the cohort, without those that were skipped.
         steps: Local steps, over the whole cohort.
         loss: Mean training loss; ``None`` where every step was skipped.
         metrics: Values given to ``self.log`` during the round, combined over the cohort.
@@ -66,6 +66,7 @@ class RoundRecord:
         spread: How the metrics (the loss, where nothing was logged) differ over the cohort: minimum, 10th
             percentile and standard deviation as ``<metric>_min``, ``_p10`` and ``_std``. Empty for a cohort
             of one.
+        skipped: Why a worker of the cohort sent no update, by name.
     """
 
     round: int
@@ -76,6 +77,7 @@ class RoundRecord:
     bytes_up: int
     bytes_down: int
     spread: Mapping[str, float] = field(default_factory=dict)
+    skipped: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

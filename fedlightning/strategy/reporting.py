@@ -62,13 +62,14 @@ def record_of(plan: Plan, result: RoundResult) -> RoundRecord:
     """Return the record of a completed round."""
     return RoundRecord(
         round=plan.round,
-        workers=plan.workers,
-        steps=sum(assignment.steps for assignment in plan.assignments),
+        workers=tuple(worker for worker in plan.workers if worker not in result.skipped),
+        steps=sum(visit.steps for visit in result.visits),
         loss=None if result.loss is None else float(result.loss),
         metrics={logged.name: float(logged.value) for logged in result.logs if logged.value is not None},
         bytes_up=sum(visit.bytes_up for visit in result.visits),
         bytes_down=sum(visit.bytes_down for visit in result.visits),
         spread=spread_of([metrics_or_loss(visit) for visit in result.visits]),
+        skipped=dict(result.skipped),
     )
 
 

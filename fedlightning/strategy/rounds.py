@@ -7,8 +7,9 @@ What the strategy does with their average, and when Lightning calls it, is in ``
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 
 import lightning.pytorch as pl
 import torch
@@ -22,14 +23,15 @@ from fedlightning.local.logs import LoggedValue, combine_logs
 from fedlightning.local.metrics import MetricState, put_states, take_states
 from fedlightning.local.training import train_locally
 from fedlightning.local.visit import Visit, VisitReport
-from fedlightning.strategy.errors import RoundFailed
+from fedlightning.strategy.errors import CohortTooSmall, RoundFailed
 from fedlightning.strategy.events import Audience
 from fedlightning.strategy.federation import Federation, Member
 from fedlightning.strategy.optimization import Optimization
 from fedlightning.strategy.records import VisitRecord
 from fedlightning.strategy.snapshot import ModuleSnapshot
+from fedlightning.strategy.tolerance import Tolerance
 from fedlightning.strategy.visits import VisitBook
-from fedlightning.workers import RemoteError, in_round
+from fedlightning.workers import RemoteError, WorkerLost, in_round
 from fedlightning.workers.random import derive_seed
 
 
@@ -44,6 +46,7 @@ class RoundResult:
         logs: What ``self.log`` was given, combined over steps and workers.
         metrics: States of torchmetrics, one group per worker; empty where they travelled in the module.
         visits: What is known of each visit, in order.
+        skipped: Why a worker's update is not in the average, by worker.
     """
 
     average: Sequence[Tensor | None]
@@ -52,6 +55,7 @@ class RoundResult:
     logs: tuple[LoggedValue, ...]
     metrics: tuple[tuple[MetricState, ...], ...]
     visits: tuple[VisitRecord, ...]
+    skipped: Mapping[str, str] = field(default_factory=dict)
 
 
 class Round(ABC):
@@ -63,6 +67,7 @@ class Round(ABC):
         passes_batch_idx: Whether ``training_step`` takes a ``batch_idx``.
         accumulate: Batches whose gradients are accumulated into one step of an optimizer.
         audience: Who is told of each visit; nobody, unless given.
+        tolerance: Which failures the round survives; none, unless given.
     """
 
     def __init__(
@@ -73,12 +78,14 @@ class Round(ABC):
         passes_batch_idx: bool,
         accumulate: int,
         audience: Audience | None = None,
+        tolerance: Tolerance | None = None,
     ) -> None:
         self._federation = federation
         self._module = module
         self._passes_batch_idx = passes_batch_idx
         self._accumulate = accumulate
         self._audience = audience if audience is not None else Audience()
+        self._tolerance = tolerance or Tolerance()
 
     @abstractmethod
     def _work(self, member: Member, visit: Visit) -> VisitReport:
@@ -92,15 +99,16 @@ class Round(ABC):
         """Keep aside what a visit changes."""
         return ModuleSnapshot(self._module)
 
+    @abstractmethod
     def _averaged(self, mean: list[Tensor]) -> Sequence[Tensor | None]:
-        """Return the round's average, given the mean of what came back."""
-        return mean
+        """Return the round's average, given the mean of what came back; empty if nothing did."""
 
     def run(self, plan: Plan) -> RoundResult:
         """Carry out ``plan``; the module's own tensors are as before when this returns or raises.
 
         Raises:
-            RoundFailed: The user's code raised at a worker.
+            RoundFailed: A visit failed, and the run does not tolerate it.
+            CohortTooSmall: Too many visits failed.
         """
         several = len(plan.assignments) > 1
         start = self._snapshot()
@@ -108,34 +116,65 @@ class Round(ABC):
         updates, buffers = ParameterMean(), BufferMean()
         reports: list[tuple[VisitReport, int]] = []
         visits = VisitBook(self._module, self._audience, plan)
+        skipped: dict[str, str] = {}
+
+        def undo() -> None:
+            start.restore()
+            put_states(self._module, metrics)
+
         try:
             for assignment in plan.assignments:
-                member = self._federation.members[assignment.worker]
-                visits.begin(member, assignment)
-                report = self._visit(member, assignment, plan, separates_metrics=several)
+                try:
+                    member, report = self._attempt(plan, assignment, visits, undo)
+                except RoundFailed as failure:
+                    if not self._tolerance.skips(failure.kind):
+                        raise
+                    undo()
+                    skipped[failure.worker] = failure.reason
+                    continue
                 updates.add(self._came_back(), member.samples)
                 buffers.add(list(self._module.buffers()), member.samples)
                 reports.append((report, member.samples))
                 start.restore()
                 visits.end(member, report)
+            if several and len(reports) < self._tolerance.min_cohort:
+                raise CohortTooSmall(plan.round, len(reports), self._tolerance.min_cohort, skipped)
         except BaseException:
-            start.restore()
-            put_states(self._module, metrics)
+            undo()
             raise
         if several:
             put_states(self._module, metrics)
         return RoundResult(
             average=self._averaged(updates.result()),
-            buffers=buffers.result(),
+            buffers=buffers.result() if reports else [b.clone() for b in self._module.buffers()],
             loss=_mean_loss(reports),
             logs=combine_logs(report.logs for report, _ in reports),
             metrics=tuple(report.metrics for report, _ in reports) if several else (),
             visits=tuple(visits.records),
+            skipped=skipped,
         )
 
-    def _visit(
-        self, member: Member, assignment: Assignment, plan: Plan, *, separates_metrics: bool
-    ) -> VisitReport:
+    def _attempt(
+        self,
+        plan: Plan,
+        assignment: Assignment,
+        visits: VisitBook,
+        undo: Callable[[], None],
+        failures: int = 0,
+    ) -> tuple[Member, VisitReport]:
+        """Visit a worker, and again as often as the failure at hand may be retried."""
+        try:
+            with _named(assignment.worker, plan.round):
+                member = self._federation.members[assignment.worker]
+                visits.begin(member, assignment)
+                return member, self._visit(member, assignment, plan)
+        except RoundFailed as failure:
+            if failures == self._tolerance.retries_of(failure.kind):
+                raise
+        undo()
+        return self._attempt(plan, assignment, visits, undo, failures + 1)
+
+    def _visit(self, member: Member, assignment: Assignment, plan: Plan) -> VisitReport:
         worker = assignment.worker
         visit = Visit(
             round=plan.round,
@@ -144,16 +183,14 @@ class Round(ABC):
             seed=None if self._federation.alone else derive_seed(plan.seed, "local", plan.round, worker),
             accumulate=self._accumulate,
             passes_batch_idx=self._passes_batch_idx,
-            separates_metrics=separates_metrics,
+            separates_metrics=len(plan.assignments) > 1,
+            requires_finite=self._tolerance.on_nonfinite != "keep",
         )
-        try:
-            with in_round(plan.round):
-                return self._work(member, visit)
-        except RemoteError as error:
-            failure = error.__cause__ or error
-            step = failure.step if isinstance(failure, LocalStepFailed) else None
-            original = failure.__cause__ if isinstance(failure, LocalStepFailed) else failure
-            raise RoundFailed(worker, plan.round, step, original or failure) from original
+        with in_round(plan.round):
+            report = self._work(member, visit)
+        if report.failed:
+            raise RoundFailed(worker, plan.round, None, "the update is not finite", "nonfinite")
+        return report
 
 
 class GradientRound(Round):
@@ -203,6 +240,8 @@ class GradientRound(Round):
     @override
     def _averaged(self, mean: list[Tensor]) -> Sequence[Tensor | None]:
         # Without a gradient is not the same as with a gradient of zero: momentum would move the parameter.
+        if not mean:
+            return [None for _ in self._has_gradient]
         return [tensor if has else None for tensor, has in zip(mean, self._has_gradient, strict=True)]
 
 
@@ -216,6 +255,7 @@ class LocalRound(Round):
         passes_batch_idx: Whether ``training_step`` takes a ``batch_idx``.
         accumulate: Local batches whose gradients are accumulated into one step of the optimizer.
         audience: Who is told of each visit; nobody, unless given.
+        tolerance: Which failures the round survives; none, unless given.
     """
 
     def __init__(
@@ -227,6 +267,7 @@ class LocalRound(Round):
         passes_batch_idx: bool,
         accumulate: int,
         audience: Audience | None = None,
+        tolerance: Tolerance | None = None,
     ) -> None:
         super().__init__(
             federation,
@@ -234,6 +275,7 @@ class LocalRound(Round):
             passes_batch_idx=passes_batch_idx,
             accumulate=accumulate,
             audience=audience,
+            tolerance=tolerance,
         )
         self._optimization = optimization
 
@@ -261,6 +303,24 @@ class LocalRound(Round):
     @override
     def _came_back(self) -> list[Tensor]:
         return [parameter.detach() for parameter in self._module.parameters()]
+
+    @override
+    def _averaged(self, mean: list[Tensor]) -> Sequence[Tensor | None]:
+        return mean or [parameter.detach().clone() for parameter in self._module.parameters()]
+
+
+@contextmanager
+def _named(worker: str, round: int) -> Iterator[None]:
+    """Say of whatever fails at a worker where it happened; what its policy refuses says so itself."""
+    try:
+        yield
+    except WorkerLost as error:
+        raise RoundFailed(worker, round, None, str(error), "lost") from error
+    except RemoteError as error:
+        failure = error.__cause__ or error
+        step = failure.step if isinstance(failure, LocalStepFailed) else None
+        original = (failure.__cause__ if step is not None else None) or failure
+        raise RoundFailed(worker, round, step, f"{type(original).__name__}: {original}") from original
 
 
 def _mean_loss(reports: Sequence[tuple[VisitReport, int]]) -> Tensor | None:

@@ -10,6 +10,7 @@ from typing import Literal, get_args
 from fedlightning.algorithms import LocalWork, ServerOptimizerFactory
 from fedlightning.data import Partitioner
 from fedlightning.local.memory import OptimizerState
+from fedlightning.strategy.tolerance import Tolerance
 from fedlightning.workers import Worker
 
 Update = Literal["averaged", "sequential"]
@@ -29,6 +30,7 @@ class FederationSettings:
     local_epochs: int | None
     optimizer_state: OptimizerState | None
     server_optimizer: ServerOptimizerFactory | None
+    tolerance: Tolerance
     seed: int | None
 
     def __post_init__(self) -> None:
@@ -47,6 +49,13 @@ class FederationSettings:
             raise ValueError(
                 f"local_steps={self.local_steps} and local_epochs={self.local_epochs} are both given: a "
                 "visit is counted in steps or in epochs. Leave one of them out."
+            )
+        if not isinstance(self.tolerance, Tolerance):
+            raise TypeError(f"tolerance must be a fedlightning.Tolerance, got {self.tolerance!r}.")
+        if isinstance(count := self.cohort_size, int) and self.tolerance.min_cohort > count:
+            raise ValueError(
+                f"tolerance has min_cohort={self.tolerance.min_cohort}, and cohort_size={count} workers take "
+                "part in a round. Lower the one or raise the other."
             )
         self._check_server_optimizer()
         if self.update == "averaged" and self.optimizer_state == "travel" and not self.steps_at_controller:

@@ -30,16 +30,20 @@ class _RunningWeight:
 
 
 class ParameterMean:
-    """Average lists of floating-point (or complex) tensors, weighted (McMahan et al. 2017, Algorithm 1).
+    """Average lists of parameters or gradients, weighted (McMahan et al. 2017, Algorithm 1).
 
     ``w <- w + (w_k - w) * n_k / (n_1 + ... + n_k)``: after the last update, ``w`` is
-    ``sum_k n_k w_k / sum_k n_k``. Half-precision tensors are averaged in float32.
+    ``sum_k n_k w_k / sum_k n_k``. Half-precision tensors are averaged in float32. Integers and tensors with
+    infinite entries, such as frozen masks, are averaged as buffers are.
     """
 
     def __init__(self) -> None:
         self._weight = _RunningWeight()
         self._mean: list[Tensor] = []
         self._dtypes: list[torch.dtype] = []
+        # What has no running mean, by position; looked for when a second update comes.
+        self._others: list[int] | None = None
+        self._means_of_others = BufferMean()
 
     @torch.no_grad()
     def add(self, tensors: Sequence[Tensor], weight: float) -> None:
@@ -49,6 +53,7 @@ class ParameterMean:
             tensors: The update's tensors, of the same shapes and in the same order each time; not kept.
             weight: Its weight, as a rule the worker's number of samples; positive.
         """
+        before = self._weight.total
         share = self._weight.share_of(weight)
         if not self._mean:
             self._dtypes = [tensor.dtype for tensor in tensors]
@@ -58,14 +63,20 @@ class ParameterMean:
             raise ValueError(
                 f"expected {len(self._mean)} tensors as in the first update, got {len(tensors)}."
             )
-        if self._mean:
-            updates = [
-                tensor.detach().to(mean.dtype) for tensor, mean in zip(tensors, self._mean, strict=True)
-            ]
-            torch._foreach_lerp_(self._mean, updates, share)
+        if self._others is None:
+            self._others = _without_running_mean(self._mean)
+            self._means_of_others.add([self._mean[position] for position in self._others], before)
+        self._means_of_others.add([tensors[position] for position in self._others], weight)
+        running = sorted(set(range(len(tensors))) - set(self._others))
+        if running:
+            means = [self._mean[position] for position in running]
+            updates = [tensors[position].detach().to(self._mean[position].dtype) for position in running]
+            torch._foreach_lerp_(means, updates, share)
 
     def result(self) -> list[Tensor]:
         """Return the mean of what was added, in the dtypes that came."""
+        for position, mean in zip(self._others or (), self._means_of_others.result(), strict=True):
+            self._mean[position] = mean
         return [mean.to(dtype) for mean, dtype in zip(self._mean, self._dtypes, strict=True)]
 
 
@@ -102,6 +113,14 @@ class BufferMean:
     def result(self) -> list[Tensor]:
         """Return the mean of what was added, in the dtypes that came."""
         return [_uncentred(mean, first) for mean, first in zip(self._mean, self._first, strict=True)]
+
+
+def _without_running_mean(tensors: Sequence[Tensor]) -> list[int]:
+    """Find integers, which cannot be interpolated, and infinities, between which it gives no number."""
+    interpolated = [position for position, tensor in enumerate(tensors) if not _is_integer(tensor)]
+    norms = torch._foreach_norm([tensors[position] for position in interpolated]) if interpolated else ()
+    finite = {position for position, norm in zip(interpolated, norms, strict=True) if norm.isfinite()}
+    return [position for position in range(len(tensors)) if position not in finite]
 
 
 def _accumulator(dtype: torch.dtype) -> torch.dtype:

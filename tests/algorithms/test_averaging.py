@@ -46,15 +46,23 @@ def test_identical_parameters_give_the_copy(dtype: torch.dtype, weights: list[in
     assert torch.equal(result, tensor)
 
 
+def test_integers_alone_are_averaged_as_buffers_are() -> None:
+    (result,) = mean_of(ParameterMean, [[torch.tensor([1, 4])], [torch.tensor([2, 4])]], [1, 3])
+    assert result.tolist() == [2, 4]
+
+
 @given(WEIGHTS)
-def test_identical_buffers_give_the_copy(weights: list[int]) -> None:
+@pytest.mark.parametrize("kind", [ParameterMean, BufferMean])
+def test_identical_tensors_of_any_kind_give_the_copy(kind: type, weights: list[int]) -> None:
     buffers = [
+        torch.tensor([0.1, 0.2]),
+        torch.empty(0),
         torch.tensor([0.1, float("inf"), -float("inf")]),
         torch.tensor(2**60 + 1),
         torch.tensor([True, False]),
         torch.tensor([3, 250], dtype=torch.uint8),
     ]
-    result = mean_of(BufferMean, [buffers for _ in weights], weights)
+    result = mean_of(kind, [buffers for _ in weights], weights)
     for mean, buffer in zip(result, buffers, strict=True):
         assert mean.dtype == buffer.dtype
         assert torch.equal(mean, buffer)

@@ -64,7 +64,9 @@ def roster_of_ordinary_loader(
 
     def place(name: str) -> tuple[Worker, Any]:
         worker = existing.get(name) or VirtualWorker(id=name)
-        return worker, worker.register(Shard.of(loader.dataset, indices[name], settings), tags=("shard",))
+        shard = Shard.of(loader.dataset, indices[name], settings)
+        # It goes with the federation: a worker that outlives many fits must not hold the data of each.
+        return worker, worker.register(shard, tags=("shard",), keep=False)
 
     return Roster(samples, _batches(samples, settings), place, at_once=bool(existing))
 

@@ -125,21 +125,25 @@ class Worker(ABC):
         return point_at(self, self.submit(put).wait())
 
     def register(
-        self, value: Any, *, owner: str | None = None, tags: tuple[str, ...] = (), description: str = ""
+        self,
+        value: Any,
+        *,
+        owner: str | None = None,
+        tags: tuple[str, ...] = (),
+        description: str = "",
+        keep: bool = True,
     ) -> Any:
-        """Place an object of a data owner, private to the worker and kept whether or not anyone points to it.
+        """Place an object of a data owner, private to the worker.
 
         Args:
             value: The object, which is not copied.
             owner: The data owner's name.
             tags: Words that `search` finds it by.
             description: For people and for the ledger.
+            keep: Whether it stays when nobody points to it any more.
 
         Returns:
             A pointer, for programs that run at the worker. What leaves is decided by the policy.
-
-        Raises:
-            TypeError: The tags are a single string.
         """
         put = Put(
             new_id(),
@@ -150,7 +154,7 @@ class Worker(ABC):
             owner=owner,
             round=current_round(),
         )
-        return point_at(self, self.submit(put).wait(), owned=False)
+        return point_at(self, self.submit(put).wait(), owned=not keep)
 
     def run(self, program: Callable[..., Any] | str, *args: Any, **kwargs: Any) -> Any:
         """Run a program at the worker and bring its result here, as the kind of egress that it declares.

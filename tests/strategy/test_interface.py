@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections import Counter
 from typing import Any
 
@@ -13,7 +14,7 @@ from fedlightning.pointers.messages import Delete, Message, Put, Run
 from fedlightning.strategy import FederatedStrategy
 from fedlightning.workers import KeepData, RefusedByPolicy, VirtualWorker
 from fedlightning.workers.reply import Reply
-from tests.strategy.toys import Classifier, assert_same_module, fit
+from tests.strategy.toys import Classifier, assert_same_module, fit, loader, trainer
 
 
 class Recorder(VirtualWorker):
@@ -125,3 +126,15 @@ def test_summary() -> None:
     assert all(0 <= s.metrics["val/acc"] <= 1 for s in summaries)
     assert module.training is True
     assert "log" not in vars(module)
+
+
+def test_workers_do_not_hold_the_data_of_earlier_fits() -> None:
+    workers = [VirtualWorker(id=name) for name in ("alice", "bob")]
+    run = trainer(FederatedStrategy(workers), max_epochs=1)
+    held = []
+    for _ in range(3):
+        run.fit_loop.max_epochs += 1
+        run.fit(Classifier(), loader())
+        gc.collect()
+        held.append([len(worker) for worker in workers])
+    assert held[0] == held[1] == held[2]

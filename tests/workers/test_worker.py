@@ -243,6 +243,13 @@ def test_registered_objects_stay_and_are_found_by_their_tags(bob: Worker) -> Non
     assert len(bob) == 0
 
 
+def test_a_registered_object_that_is_not_kept_goes_with_its_last_pointer(bob: Worker) -> None:
+    pointer = bob.register(TensorDataset(torch.ones(3, 2)), keep=False)
+    assert bob.run(count, pointer) == 3
+    del pointer
+    assert len(bob) == 0
+
+
 def test_fetching_and_deleting_twice_are_errors(bob: Worker) -> None:
     fetched, deleted = bob.send([1]), bob.send([2])
     bob.get(fetched)

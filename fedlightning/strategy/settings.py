@@ -39,6 +39,10 @@ class FederationSettings:
             _check_choice("optimizer_state", self.optimizer_state, get_args(OptimizerState))
         for name in ("cohort_size", "rounds_per_epoch", "local_steps", "local_epochs"):
             _check_count(name, getattr(self, name))
+        if self.seed is not None and (isinstance(self.seed, bool) or not isinstance(self.seed, int)):
+            raise TypeError(
+                f"seed must be a whole number, or None for that of seed_everything, got {self.seed!r}."
+            )
         self._check_workers()
         if self.partition is not None and not isinstance(self.partition, Partitioner):
             raise TypeError(

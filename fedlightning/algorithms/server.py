@@ -45,8 +45,8 @@ class ServerUpdate:
             return
         self.optimizer = self._factory(parameters)
         if self._loaded_state is not None:
-            self.optimizer.load_state_dict(self._loaded_state)
-            self._loaded_state = None
+            state, self._loaded_state = self._loaded_state, None
+            self.load_state_dict(state)
 
     @torch.no_grad()
     def set_pseudo_gradients(self, parameters: Sequence[Parameter], average: Sequence[Tensor]) -> None:
@@ -75,14 +75,26 @@ class ServerUpdate:
                 parameter.copy_(mean)
 
     def state_dict(self) -> dict[str, Any] | None:
-        """Return the server optimizer's state, or ``None`` where there is none."""
-        return None if self.optimizer is None else self.optimizer.state_dict()
+        """Return the server optimizer's kind and state, or ``None`` where there is none."""
+        if self.optimizer is None:
+            return None
+        return {"kind": type(self.optimizer).__name__, "state": self.optimizer.state_dict()}
 
     def load_state_dict(self, state: dict[str, Any] | None) -> None:
-        """Take over a saved state: at once, or when ``prepare`` builds the optimizer."""
-        if state is None:
-            return
-        if self.optimizer is None:
+        """Take over a saved state: at once, or when ``prepare`` builds the optimizer.
+
+        Raises:
+            ValueError: It is the state of another optimizer; names both.
+        """
+        if self.optimizer is None and self._factory is not None:
             self._loaded_state = state
-        else:
-            self.optimizer.load_state_dict(state)
+            return
+        kind = None if self.optimizer is None else type(self.optimizer).__name__
+        saved = None if state is None else state["kind"]
+        if saved != kind:
+            raise ValueError(
+                f"server_optimizer is {kind}, and the checkpoint's is {saved}, whose state is of no use to "
+                "it. Use the same to go on, or load the weights alone."
+            )
+        if self.optimizer is not None and state is not None:
+            self.optimizer.load_state_dict(state["state"])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from functools import partial
 
+import pytest
 import torch
 from torch.nn import Parameter
 
@@ -71,6 +72,19 @@ def test_state_survives_before_and_after_prepare() -> None:
             second.load_state_dict(copy.deepcopy(saved))
         step(second, [again], [torch.tensor([0.0])])
         assert torch.equal(again, parameter)
+
+
+@pytest.mark.parametrize(
+    ("saved", "expected"), [("SGD", "Adam"), ("SGD", None), (None, "Adam")], ids=["other", "none", "new"]
+)
+def test_the_state_of_another_optimizer_is_refused(saved: str | None, expected: str | None) -> None:
+    def server(kind: str | None) -> ServerUpdate:
+        made = ServerUpdate(None if kind is None else partial(getattr(torch.optim, kind), lr=0.1))
+        made.prepare([Parameter(torch.tensor([1.0]))])
+        return made
+
+    with pytest.raises(ValueError, match=f"server_optimizer is {expected}, and the checkpoint's is {saved}"):
+        server(expected).load_state_dict(server(saved).state_dict())
 
 
 def test_without_an_optimizer_there_is_no_state() -> None:

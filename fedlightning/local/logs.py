@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
@@ -14,6 +14,7 @@ from lightning.pytorch.utilities.data import extract_batch_size
 from torch import Tensor
 from torchmetrics import Metric
 
+from fedlightning.local.series import Series, snapshot
 from fedlightning.workers.remote import record
 
 _REDUCTIONS: dict[Callable[..., Any], str] = {
@@ -48,32 +49,26 @@ class LoggedValue:
     reduction: str
     settings: Mapping[str, Any]
 
-    def combined_with(self, other: LoggedValue) -> LoggedValue:
-        """Return both as one value: a mean by samples, or the sum, maximum or minimum."""
-        if self.value is None or other.value is None:
-            return replace(other, weight=self.weight + other.weight)
-        weight = self.weight + other.weight
-        first, second = _accumulated(self.value), _accumulated(other.value)
-        match self.reduction:
-            case "sum":
-                value = first + second
-            case "max":
-                value = torch.maximum(first, second)
-            case "min":
-                value = torch.minimum(first, second)
-            case _:
-                value = first + (second - first) * (other.weight / weight)
-        return replace(other, value=value, weight=weight)
-
 
 def combine_logs(reports: Iterable[Iterable[LoggedValue]]) -> tuple[LoggedValue, ...]:
     """Combine what several workers logged, name by name, in the order in which they are given."""
-    combined: dict[str, LoggedValue] = {}
+    by_name: dict[str, list[LoggedValue]] = {}
     for report in reports:
         for logged in report:
-            before = combined.get(logged.name)
-            combined[logged.name] = logged if before is None else before.combined_with(logged)
-    return tuple(combined.values())
+            by_name.setdefault(logged.name, []).append(logged)
+    return tuple(_combined(several) for several in by_name.values())
+
+
+def _combined(several: Sequence[LoggedValue]) -> LoggedValue:
+    last = several[-1]
+    if len(several) == 1:
+        return last
+    series = Series(last.reduction)
+    for logged in several:
+        if logged.value is not None:
+            series.add(snapshot(logged.value), logged.weight)
+    value = None if last.value is None else series.combined(last.value.dtype)
+    return replace(last, value=value, weight=sum(logged.weight for logged in several))
 
 
 class LogRecorder:
@@ -84,18 +79,15 @@ class LogRecorder:
     """
 
     def __init__(self, module: pl.LightningModule) -> None:
-        self._metric_paths: dict[int, str] = {
-            id(child): path for path, child in module.named_modules() if path
-        }
-        self._device = module.device
-        self._values: dict[str, LoggedValue] = {}
+        self._module = module
+        self._logs: dict[str, _Log] = {}
         self._batch: Any = None
         self._batch_size: int | None = None
 
     @property
     def values(self) -> tuple[LoggedValue, ...]:
         """What was logged so far, combined over the steps."""
-        return tuple(self._values.values())
+        return tuple(log.combined(name) for name, log in self._logs.items())
 
     def start_step(self, batch: Any) -> None:
         """Note the batch of the coming step, from which batch sizes are inferred."""
@@ -120,19 +112,30 @@ class LogRecorder:
         Raises:
             ValueError: The value is not a single number, or ``reduce_fx`` cannot be applied over workers.
         """
-        settings |= {"prog_bar": prog_bar, "logger": logger, "on_step": on_step, "on_epoch": on_epoch}
-        if isinstance(value, Metric):
-            logged = LoggedValue(name, None, self._path_of(name, value), 0, "mean", settings)
-        else:
-            reduction = _reduction(name, reduce_fx)
+        asked = (prog_bar, logger, on_step, on_epoch, reduce_fx)
+        log = self._logs.get(name)
+        # Most calls are like the one before: then nothing but the value has to be looked at.
+        if log is None or log.asked != asked or settings or log.metric is not None:
+            log = self._logs[name] = self._opened(name, value, asked, settings, log)
+        if log.metric is None:
             size = batch_size if batch_size is not None else self._inferred_batch_size(bool(on_epoch))
-            logged = LoggedValue(name, _scalar(name, value, self._device), None, size, reduction, settings)
-        before = self._values.get(name)
-        self._values[name] = logged if before is None else before.combined_with(logged)
+            log.series.add(_scalar(name, value), size)
+
+    def _opened(
+        self, name: str, value: Any, asked: tuple[Any, ...], settings: Mapping[str, Any], before: _Log | None
+    ) -> _Log:
+        """Return the account of a name, with what was logged under it before; the last settings count."""
+        *flags, reduce_fx = asked
+        every = dict(zip(("prog_bar", "logger", "on_step", "on_epoch"), flags, strict=True)) | {**settings}
+        is_metric = isinstance(value, Metric)
+        reduction = "mean" if is_metric else _reduction(name, reduce_fx)
+        series = Series(reduction) if before is None else before.series
+        series.reduction = reduction
+        return _Log(asked, every, series, _dtype_of(value), self._path_of(name, value) if is_metric else None)
 
     def _path_of(self, name: str, metric: Metric) -> str:
-        path = self._metric_paths.get(id(metric))
-        if path is None:
+        path = next((path for path, child in self._module.named_modules() if child is metric), "")
+        if not path:
             raise ValueError(
                 f"self.log({name!r}, ...) got a {type(metric).__name__} that is no attribute of the module. "
                 "Assign it in __init__ (self.metric = ...), so that its state can be found and merged."
@@ -142,13 +145,29 @@ class LogRecorder:
     def _inferred_batch_size(self, needed: bool) -> int:
         if self._batch_size is None:
             try:
-                self._batch_size = extract_batch_size(self._batch)
+                self._batch_size = _rows_of(self._batch) or extract_batch_size(self._batch)
             except MisconfigurationException:
                 # Lightning asks for a batch size only where it averages over an epoch.
                 if needed:
                     raise
                 self._batch_size = 1
         return self._batch_size
+
+
+@dataclass(frozen=True, slots=True)
+class _Log:
+    """What was logged under one name, with the settings of the last call."""
+
+    asked: tuple[Any, ...]
+    settings: Mapping[str, Any]
+    series: Series
+    dtype: torch.dtype
+    metric: str | None
+
+    def combined(self, name: str) -> LoggedValue:
+        series = self.series
+        value = None if self.metric else series.combined(self.dtype)
+        return LoggedValue(name, value, self.metric, series.weight, series.reduction, self.settings)
 
 
 @contextmanager
@@ -174,22 +193,34 @@ def _reduction(name: str, reduce_fx: str | Callable[..., Any]) -> str:
     return reduction
 
 
-def _accumulated(value: Tensor) -> Tensor:
-    # Over many steps, half precision would round the later ones away.
-    return value.float() if value.dtype in (torch.float16, torch.bfloat16) else value
+def _scalar(name: str, value: Any) -> float | Tensor:
+    if isinstance(value, int | float):
+        return float(value)
+    tensor = value if isinstance(value, Tensor) else torch.as_tensor(value)
+    if tensor.numel() == 1:
+        return snapshot(tensor)
+    raise ValueError(
+        f"self.log({name!r}, ...) takes a single number, got a tensor of shape {tuple(tensor.shape)}; "
+        "reduce it first, e.g. with .mean()."
+    )
 
 
-def _scalar(name: str, value: Any, device: torch.device) -> Tensor:
-    # A number, a count or a flag gets the default dtype, as it does in Lightning; a tensor is copied, because
-    # the caller may change it in place before the round is over.
-    if isinstance(value, Tensor):
-        dtype = value.dtype if value.is_floating_point() else torch.get_default_dtype()
-        tensor = value.detach().to(dtype, copy=True)
-    else:
-        tensor = torch.tensor(value, dtype=torch.get_default_dtype(), device=device)
-    if tensor.numel() != 1:
-        raise ValueError(
-            f"self.log({name!r}, ...) takes a single number, got a tensor of shape {tuple(tensor.shape)}; "
-            "reduce it first, e.g. with .mean()."
-        )
-    return tensor.squeeze()
+def _rows_of(batch: Any) -> int:
+    """Return the batch size where it is plain to see, else 0."""
+    if type(batch) is not list:
+        return 0
+    size = 0
+    for part in batch:
+        if type(part) is not Tensor or part.dim() == 0:
+            return 0
+        rows = part.shape[0]
+        if size not in (0, rows):
+            return 0
+        size = rows
+    return size
+
+
+def _dtype_of(value: Any) -> torch.dtype:
+    floating = isinstance(value, Tensor) and value.is_floating_point()
+    dtype: torch.dtype = value.dtype if floating else torch.get_default_dtype()
+    return dtype

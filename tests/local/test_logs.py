@@ -8,6 +8,7 @@ import lightning as L
 import pytest
 import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.pytorch.utilities.data import extract_batch_size
 from torchmetrics import MeanMetric
 
 from fedlightning.local.logs import combine_logs, recorded_logs
@@ -121,3 +122,20 @@ def test_a_batch_size_is_asked_for_only_where_it_matters() -> None:
     assert logged.weight == 1
     with pytest.raises(MisconfigurationException, match="batch_size"):
         record([("x", 1.0, {"on_epoch": True})], batch=object())
+
+
+def test_a_batch_size_is_the_one_that_lightning_finds() -> None:
+    x, y = torch.zeros(3, 2), torch.zeros(3)
+    batches: list[Any] = [[x, y], (x, y), {"x": x}, [x, {"y": y}], [x, torch.tensor(1.0)], x]
+    for batch in batches:
+        (logged,) = record([("x", 1.0, {})], batch=batch)
+        assert logged.weight == extract_batch_size(batch)
+
+
+def test_the_last_settings_of_a_name_count() -> None:
+    (logged,) = record(
+        [("x", 1.0, {})], [("x", 3.0, {"prog_bar": True, "reduce_fx": "max", "rank_zero_only": True})]
+    )
+    assert logged.value.item() == 3.0
+    assert logged.settings["prog_bar"] is True
+    assert logged.settings["rank_zero_only"] is True

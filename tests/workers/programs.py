@@ -88,3 +88,38 @@ def sleep_long(path: str) -> None:
     with open(path, "w") as file:
         file.write("begun")
     time.sleep(600)
+
+
+@program(returns="metrics")
+def complain(samples: Any) -> None:
+    """Quote data in an exception, and in the one before it."""
+    try:
+        raise KeyError(f"in the first place {samples}")
+    except KeyError as error:
+        raise ValueError(f"got {samples}") from error
+
+
+@program(returns="metrics")
+def exit_with(samples: Tensor) -> None:
+    raise SystemExit(samples.tolist())
+
+
+@program(returns="metadata")
+def append(holder: list[Any], item: Any) -> None:
+    holder.append(item)
+
+
+@program(returns="metadata")
+def first_parameter(module: nn.Module) -> Tensor:
+    return next(module.parameters())
+
+
+@program(returns="metrics")
+def pretend(samples: Tensor) -> list[float]:
+    """Return data as metrics, which a reviewed program does not."""
+    return samples.tolist()
+
+
+@program(returns="metadata")
+def total(samples: Tensor) -> Tensor:
+    return samples.sum()

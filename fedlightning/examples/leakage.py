@@ -1,6 +1,6 @@
-"""Two attacks that rebuild training images from a gradient; they know the network and nothing of the workers.
+"""Two attacks that rebuild training images from a gradient, and networks to try them on; no workers here.
 
-How a gradient is got hold of, and what an average over workers does to it, is shown in
+How a gradient is got hold of, and what averages over workers do to it, is shown in
 ``examples/gradient_leakage.py``.
 """
 
@@ -14,6 +14,28 @@ from torch.nn import functional as F
 
 # L-BFGS stops at these; the defaults would stop while the images are still grey.
 _TOLERANCE = 1e-14
+
+
+def small_mlp() -> nn.Module:
+    """Make a network with a linear first layer for 64 pixels and 10 classes, the same at each call."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return nn.Sequential(nn.Linear(64, 16), nn.Sigmoid(), nn.Linear(16, 10)).double()
+
+
+def small_cnn() -> nn.Module:
+    """Make a smooth network of two convolutions for 8x8 pixels and 10 classes, the same at each call."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return nn.Sequential(
+            nn.Unflatten(1, (1, 8, 8)),
+            nn.Conv2d(1, 8, kernel_size=3, stride=2, padding=1),
+            nn.Sigmoid(),
+            nn.Conv2d(8, 8, kernel_size=3, padding=1),
+            nn.Sigmoid(),
+            nn.Flatten(),
+            nn.Linear(8 * 4 * 4, 10),
+        ).double()
 
 
 def gradient_of(network: nn.Module, images: Tensor, labels: Tensor, *, create_graph: bool = False) -> Tensor:
@@ -76,7 +98,13 @@ def label_of(gradient: Tensor, classes: int) -> int:
 
 
 def deep_leakage(
-    network: nn.Module, gradient: Tensor, labels: Sequence[int], *, steps: int = 1000, seed: int = 0
+    network: nn.Module,
+    gradient: Tensor,
+    labels: Sequence[int],
+    *,
+    pixels: int,
+    steps: int = 1000,
+    seed: int = 0,
 ) -> Tensor:
     """Search for the images whose gradient is the one seen.
 
@@ -87,13 +115,13 @@ def deep_leakage(
         network: Maps images ``(N, D)`` to logits; smooth, since its gradient is differentiated.
         gradient: Shape ``(P,)``, the mean over N images. Use float64: the search is stiff.
         labels: The N labels.
+        pixels: D, the length of an image.
         steps: Iterations of L-BFGS.
         seed: Seed of the images that the search starts from.
 
     Returns:
         Shape ``(N, D)``, in [0, 1]; in no particular order among images of one label.
     """
-    pixels = next(network.parameters()).shape[1]
     start = torch.randn(len(labels), pixels, generator=torch.Generator().manual_seed(seed))
     hidden = start.to(gradient.dtype).requires_grad_()
     targets = torch.tensor(labels)
@@ -116,3 +144,22 @@ def deep_leakage(
 
     search.step(distance)  # type: ignore[no-untyped-call]  # likewise
     return hidden.detach().sigmoid()
+
+
+def nearest(candidates: Tensor, image: Tensor) -> tuple[Tensor, float]:
+    """Choose the candidate that is nearest to the truth, as only a lucky attacker can.
+
+    Args:
+        candidates: Shape ``(N, D)``.
+        image: Shape ``(D,)``.
+
+    Returns:
+        The candidate, shape ``(D,)``, and its mean squared error.
+
+    Example:
+        >>> nearest(torch.tensor([[0.0, 1.0], [0.0, 0.5]]), torch.tensor([0.0, 0.0]))
+        (tensor([0.0000, 0.5000]), 0.125)
+    """
+    errors = (candidates - image).square().mean(1)
+    best = int(errors.argmin())
+    return candidates[best], float(errors[best])

@@ -12,8 +12,13 @@ EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 # Each script with what makes it short, and what it prints at the least.
 SCRIPTS = {
     "federated_digits.py": (["--epochs", "2"], ["central", "averaged", "sequential"]),
-    "gradient_leakage.py": ([], ["deep leakage  average over 50"]),
+    "gradient_leakage.py": ([], ["average of 50\\nsearch"]),
     "pointers.py": ([], ["<VirtualWorker id:bob", "y = 2.00 x + 1.00"]),
+    "remote_execution.py": ([], ["we point to alice"]),
+    "trusted_aggregator.py": (
+        [],
+        ["accuracy of the average: 0.9", "a single model: worker 'aggregator' refuses", "aggregate over 3"],
+    ),
 }
 
 
@@ -33,5 +38,5 @@ def test_a_script_runs(
 @pytest.mark.parametrize("script", sorted(SCRIPTS))
 def test_a_script_is_short_and_names_its_command(script: str) -> None:
     text = (EXAMPLES / script).read_text()
-    assert len(text.splitlines()) < 80
+    assert len(text.splitlines()) < 90
     assert f"python examples/{script}" in text

@@ -37,6 +37,10 @@ class Spread:
         """Summarize measurements."""
         return cls(min(values), median(values), max(values))
 
+    def scaled(self, factor: float) -> Spread:
+        """Return the same in another unit."""
+        return Spread(self.low * factor, self.middle * factor, self.high * factor)
+
 
 @dataclass(frozen=True)
 class Effort:

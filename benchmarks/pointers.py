@@ -18,17 +18,16 @@ from functools import partial
 
 import psutil
 import torch
-from torch import Tensor, nn
-from torch.nn import functional as F
 from typing_extensions import override
 
 import fedlightning as fl
-from benchmarks.measuring import FULL, QUICK, Effort, Work, ratio
+from benchmarks.measuring import FULL, QUICK, WALL, Effort, Spread, Work, ratio, seconds_each
 from benchmarks.models import Task, cnn, mlp, transformer
+from benchmarks.programs import train_step
 from benchmarks.table import Row, exactly, render
 from fedlightning.pointers import send_module
 from fedlightning.pointers.messages import Message
-from fedlightning.workers import Reply, program
+from fedlightning.workers import ProcessWorker, Reply
 
 
 class CountingWorker(fl.VirtualWorker):
@@ -40,18 +39,6 @@ class CountingWorker(fl.VirtualWorker):
     def submit(self, message: Message) -> Reply:
         self.messages += 1
         return super().submit(message)
-
-
-@program(returns="metrics")
-def train_step(
-    network: nn.Module, optimizer: torch.optim.Optimizer, inputs: Tensor, labels: Tensor
-) -> Tensor:
-    """Take one step of training, with whatever kind of tensors is given."""
-    optimizer.zero_grad()
-    loss = F.cross_entropy(network(inputs), labels)
-    loss.backward()  # type: ignore[no-untyped-call]  # torch's own annotations lack it
-    optimizer.step()
-    return loss.detach()
 
 
 def local_step(task: Task) -> Work:
@@ -137,6 +124,23 @@ def memory(effort: Effort) -> Iterator[Row]:
     yield Row("objects gained in Python", exactly(in_python), "objects", 20)
 
 
+def another_process(effort: Effort) -> Iterator[Row]:
+    """Measure a worker in a process of its own, by the time on the wall: one waits for it."""
+    with ProcessWorker(id="bob", programs=["benchmarks.programs"], threads=1) as worker:
+        step, baseline = step_by_program(cnn(), worker), local_step(cnn())
+        yield Row("process: CNN step, one program", ratio(step, baseline, effort, WALL), "x", 1.1)
+
+        x = worker.send(torch.rand(2))
+        spread = seconds_each(partial(operator.add, x, x), effort)
+        yield Row("process: x + y, 2 elements, waited for", spread.scaled(1e6), "us")
+
+        state = {f"layer{i}": torch.rand(effort.size // 4 // 10) for i in range(10)}
+        spread = seconds_each(lambda: worker.send(state).get(), effort)
+        moved = 2 * sum(tensor.nbytes for tensor in state.values()) / 1e6
+        rates = Spread(moved / spread.high, moved / spread.middle, moved / spread.low)
+        yield Row(f"process: {moved / 2:.3g} MB state dict, there and back", rates, "MB/s", 500, ">=")
+
+
 def main() -> None:
     """Measure everything and print one table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -145,10 +149,12 @@ def main() -> None:
     torch.set_num_threads(1)
     fl.TorchHook(torch)
 
-    rows = [row for cases in (memory, additions, training_steps, messages) for row in cases(effort)]
+    rows = [row for cases in MEASUREMENTS for row in cases(effort)]
     print(f"torch {torch.__version__}, one thread, {effort.repetitions} repetitions")
     print(render(rows))
 
+
+MEASUREMENTS = (memory, additions, training_steps, messages, another_process)
 
 if __name__ == "__main__":
     main()

@@ -18,7 +18,13 @@ def test_every_row_is_measured(monkeypatch: pytest.MonkeyPatch, capsys: pytest.C
     finally:
         torch.set_num_threads(threads)
     table = capsys.readouterr().out
-    for what in ("resident memory", "x + y, 2 elements", "CNN step, op by op", "CNN step, one program"):
+    for what in (
+        "resident memory",
+        "x + y, 2 elements",
+        "CNN step, op by op",
+        "process: CNN step",
+        "state dict",
+    ):
         assert what in table
     counted = [line for line in table.splitlines() if "messages" in line or "objects gained at" in line]
     assert len(counted) == 3

@@ -101,7 +101,7 @@ def _grad_fn(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, 
 
 def _grad(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     pointer = args[0]
-    present = pointer.location.leaves_with_grad
+    present = pointer.location.known_gradients.present
     if present is not None and pointer.id_at_location not in present:
         return None
     # The same gradient as long as the worker has not told of a newer one: optimizers ask twice for each.
@@ -116,10 +116,7 @@ def _set_grad(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str,
     pointer, gradient = next(arg for arg in args if hasattr(arg, "_handle")), args[1]
     execute(type(pointer), "torch.Tensor.grad.__set__", args, kwargs)
     pointer.__dict__.pop("_grad_pointer", None)
-    present = pointer.location.leaves_with_grad
-    if present is not None:
-        own = frozenset({pointer.id_at_location})
-        pointer.location.leaves_with_grad = present - own if gradient is None else present | own
+    pointer.location.known_gradients.note(pointer.id_at_location, has_gradient=gradient is not None)
 
 
 def _backward(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:

@@ -44,7 +44,8 @@ def run_backward(
         None if chosen is None else tuple(refer(leaf, location) for leaf in chosen),
         current_round(),
     )
-    location.leaves_with_grad = location.submit(message).wait().object_ids
+    change = location.known_gradients.begin_change()
+    location.known_gradients.learn(change, location.submit(message).wait().object_ids)
 
 
 def _check_remote(value: Any, place: str) -> None:

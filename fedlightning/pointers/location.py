@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, Protocol
 from weakref import WeakValueDictionary
 
+from fedlightning.pointers.known_gradients import KnownGradients
 from fedlightning.pointers.messages import Message
 
 
@@ -27,11 +28,8 @@ class Location(Protocol):
         """How often a place of this name was started before; pointers of an earlier one are stale."""
 
     @property
-    def leaves_with_grad(self) -> frozenset[int] | None:
-        """Which tensors there have a gradient, as far as the controller knows; None if it must ask."""
-
-    @leaves_with_grad.setter
-    def leaves_with_grad(self, value: frozenset[int] | None) -> None: ...
+    def known_gradients(self) -> KnownGradients:
+        """Which tensors there have a gradient, as far as the controller knows."""
 
     def submit(self, message: Message) -> Answer:
         """Send a message without waiting for its answer."""

@@ -37,11 +37,11 @@ def move_object(handle: Handle, destination: Location) -> TensorDescription | Ob
 
 
 def _move_gradient(source: Location, old_id: int, destination: Location, new_id: int) -> None:
-    known, there = source.leaves_with_grad, destination.leaves_with_grad
+    known = source.known_gradients.present
     if known is None:
-        destination.leaves_with_grad = None
-    elif there is not None and old_id in known:
-        destination.leaves_with_grad = there | {new_id}
+        destination.known_gradients.forget()
+    elif old_id in known:
+        destination.known_gradients.note(new_id, has_gradient=True)
 
 
 def send_pointer(pointer: PointerTensor, holder: Location) -> PointerTensor:
@@ -91,5 +91,5 @@ def recall(pointer: PointerTensor) -> PointerTensor:
     place = pointer.location
     description = place.submit(Recall(pointer._handle.use().object_id, current_round())).wait()
     # Whether it has brought a gradient is not told.
-    place.leaves_with_grad = None
+    place.known_gradients.forget()
     return pointer.refresh(description)

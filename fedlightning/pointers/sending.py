@@ -38,6 +38,6 @@ def send_tensor(
     guard_custom_functions()
     put = Put(new_id(), tensor, tuple(tags), description, round=current_round())
     pointer = PointerTensor.point(location, location.submit(put).wait())
-    if tensor.is_leaf and tensor.grad is not None and location.leaves_with_grad is not None:
-        location.leaves_with_grad |= {put.object_id}
+    if tensor.is_leaf and tensor.grad is not None:
+        location.known_gradients.note(put.object_id, has_gradient=True)
     return pointer

@@ -254,6 +254,9 @@ class Host:
                 create_graph=message.create_graph,
                 inputs=leaves,
             )
+        except WorkerError:
+            # From further away: a root was a pointer that this worker holds.
+            raise
         except Exception as error:  # noqa: BLE001  # raised again, as what the controller may know of it
             failure = self.failure("backward", error, sources=label, round=message.round)
             raise failure from failure.__cause__

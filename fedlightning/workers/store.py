@@ -155,7 +155,11 @@ class ObjectStore:
 
 
 def _has_gradient(value: Any) -> bool:
-    return isinstance(value, Tensor) and (value.is_leaf or value.retains_grad) and value.grad is not None
+    try:
+        return isinstance(value, Tensor) and (value.is_leaf or value.retains_grad) and value.grad is not None
+    except RuntimeError:
+        # One of several views, made invalid by a change in place to what they were views of.
+        return False
 
 
 def describe_tensor(value: Tensor, object_id: int) -> TensorDescription:

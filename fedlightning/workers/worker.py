@@ -20,6 +20,7 @@ from typing_extensions import Self
 from fedlightning.pointers.arguments import handle_of, refer
 from fedlightning.pointers.errors import PointerError
 from fedlightning.pointers.ids import new_id
+from fedlightning.pointers.known_gradients import KnownGradients
 from fedlightning.pointers.location import Location, note_place
 from fedlightning.pointers.messages import Clear, Delete, Message, Put, Run, Search
 from fedlightning.pointers.objects import discard, fetch
@@ -71,7 +72,7 @@ class Worker(ABC):
         _started[id] += 1
         self.capabilities = capabilities
         self.policy = policy
-        self.leaves_with_grad: frozenset[int] | None = frozenset()
+        self.known_gradients = KnownGradients()
         self.known_workers: WeakValueDictionary[str, Worker] = WeakValueDictionary()
         self._released: deque[int] = deque()
         note_place(self)
@@ -171,7 +172,7 @@ class Worker(ABC):
             RemoteError: The program raised.
             RefusedByPolicy: The result may not leave, or the worker does not offer the program.
         """
-        return self.submit(self._call(program, args, kwargs, keep=False)).wait()
+        return self._called(program, args, kwargs, keep=False)
 
     def start(self, program: Callable[..., Any] | str, *args: Any, **kwargs: Any) -> Any:
         """Run a program at the worker and leave its result there.
@@ -188,7 +189,7 @@ class Worker(ABC):
             RemoteError: The program raised.
             RefusedByPolicy: The worker does not offer the program.
         """
-        return point_at(self, self.submit(self._call(program, args, kwargs, keep=True)).wait())
+        return point_at(self, self._called(program, args, kwargs, keep=True))
 
     def get(self, pointer: Any) -> Any:
         """Bring an object back, if the policy lets it leave; the worker then holds it no longer.
@@ -241,7 +242,7 @@ class Worker(ABC):
             This worker. Pointers to what is gone raise when they are used.
         """
         self.submit(Clear(current_round())).wait()
-        self.leaves_with_grad = None
+        self.known_gradients.forget()
         return self
 
     def add_worker(self, worker: Worker) -> Self:
@@ -295,12 +296,20 @@ class Worker(ABC):
         if self._released:
             self.submit(Delete(self.take_released(), current_round()))
 
+    def _called(
+        self, program: Callable[..., Any] | str, args: tuple[Any, ...], kwargs: dict[str, Any], *, keep: bool
+    ) -> Any:
+        # A program may compute gradients of tensors that pointers lead to.
+        self.known_gradients.forget()
+        try:
+            return self.submit(self._call(program, args, kwargs, keep=keep)).wait()
+        finally:
+            self.known_gradients.forget()
+
     def _call(
         self, program: Callable[..., Any] | str, args: tuple[Any, ...], kwargs: dict[str, Any], *, keep: bool
     ) -> Run:
         name, sent_args, sent_kwargs = program_name(program), refer(args, self), refer(kwargs, self)
-        # A program may compute gradients of tensors that pointers lead to: from now on, ask the worker.
-        self.leaves_with_grad = None
         return Run(name, sent_args, sent_kwargs, keep, new_id() if keep else 0, current_round())
 
     def _check_here(self, value: Any) -> None:

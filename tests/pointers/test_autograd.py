@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from fedlightning.pointers import MixedLocationsError
+from fedlightning.pointers.known_gradients import KnownGradients
 from fedlightning.pointers.messages import Backward, Execute, Message
 from fedlightning.workers import Reply, VirtualWorker, program
 
@@ -85,6 +86,31 @@ def test_non_leaf_gradients_are_retained(bob: VirtualWorker) -> None:
     y.retain_grad()
     (y * 5).sum().backward()
     assert torch.equal(y.grad.get(), torch.full((2,), 5.0))
+
+
+def test_a_view_made_invalid_does_not_disturb_the_backward_of_others(bob: VirtualWorker) -> None:
+    x = bob.send(torch.ones(2, requires_grad=True)) * 1
+    parts = x.split(1)
+    with torch.no_grad():
+        x.mul_(2)
+    y = bob.send(torch.ones(2, requires_grad=True))
+    y.sum().backward()
+    assert torch.equal(y.grad.get(), torch.ones(2))
+    del parts
+
+
+def test_a_reply_that_was_overtaken_is_not_believed() -> None:
+    known = KnownGradients()
+    slow = known.begin_change()
+    quick = known.begin_change()
+    known.learn(quick, frozenset({1, 2}))
+    known.learn(slow, frozenset({1}))
+    assert known.present is None
+    known.note(3, has_gradient=True)
+    assert known.present is None
+    known.learn(known.begin_change(), frozenset({1, 2, 3}))
+    known.note(2, has_gradient=False)
+    assert known.present == {1, 3}
 
 
 @program(returns="metadata")

@@ -111,6 +111,7 @@ def memory(effort: Effort) -> Iterator[Row]:
         gc.collect()
         return process.memory_info().rss / 1e6, len(worker), len(gc.get_objects())
 
+    holdings()  # looking takes memory, too, the first time
     for _ in range(effort.steps // 10):
         step()
     before = holdings()

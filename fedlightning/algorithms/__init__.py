@@ -5,6 +5,7 @@ from fedlightning.algorithms.cohort import uniform_cohort
 from fedlightning.algorithms.plan import Assignment, Plan
 from fedlightning.algorithms.schedule import AveragedSchedule, LocalWork, Schedule, SequentialSchedule
 from fedlightning.algorithms.server import ServerOptimizerFactory, ServerUpdate
+from fedlightning.algorithms.update import Update, UpdateKind, UpdateMean
 
 __all__ = [
     "Assignment",
@@ -17,5 +18,8 @@ __all__ = [
     "SequentialSchedule",
     "ServerOptimizerFactory",
     "ServerUpdate",
+    "Update",
+    "UpdateKind",
+    "UpdateMean",
     "uniform_cohort",
 ]

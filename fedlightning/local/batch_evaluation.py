@@ -102,7 +102,7 @@ class ShardReader:
         return next(self._batches)
 
 
-@program(returns="metadata")
+@program(returns="data")
 def open_reader(shard: Shard, *, seed: int, worker: str) -> ShardReader:
     """Open a worker's shard for evaluation; the reader stays at the worker."""
     return ShardReader(shard, seed, worker)

@@ -81,7 +81,7 @@ class WorkerMemory:
         self._precision = dict(state["precision"])
 
 
-@program(returns="metadata")
+@program(returns="module")
 def create_memory(optimizer_state: OptimizerState) -> WorkerMemory:
     """Create a worker's memory; it stays at the worker."""
     return WorkerMemory(optimizer_state)

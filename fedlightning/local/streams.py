@@ -137,7 +137,7 @@ class OrdinaryStream(Stream):
             yield item
 
 
-@program(returns="metadata")
+@program(returns="data")
 def open_stream(shard: Shard, *, seed: int, worker: str, alone: bool) -> Stream:
     """Open the stream of a worker's shard; it stays at the worker.
 

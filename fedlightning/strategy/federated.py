@@ -89,6 +89,8 @@ class FederatedStrategy(EvaluatingStrategy):
             sequential).
         server_optimizer: Builds the optimizer that steps the global module along the pseudo-gradient, e.g.
             ``functools.partial(torch.optim.Adam, lr=0.01)``; ``None`` to take the average as it is.
+        aggregator: A worker that is trusted to average: updates go to it from worker to worker, and only
+            their mean comes here. ``None`` to average at the controller.
         tolerance: What happens when a worker fails, is lost, or sends numbers that are not finite; by default
             the run stops at the first two and keeps the third.
         seed: Seed of partition, cohorts, shuffling and local randomness; ``None`` for the seed that
@@ -116,6 +118,7 @@ class FederatedStrategy(EvaluatingStrategy):
         local_epochs: int | None = None,
         optimizer_state: OptimizerState | None = None,
         server_optimizer: ServerOptimizerFactory | None = None,
+        aggregator: Worker | None = None,
         tolerance: Tolerance | None = None,
         seed: int | None = None,
         accelerator: Accelerator | None = None,
@@ -133,6 +136,7 @@ class FederatedStrategy(EvaluatingStrategy):
             local_epochs=local_epochs,
             optimizer_state=optimizer_state,
             server_optimizer=server_optimizer,
+            aggregator=aggregator,
             tolerance=tolerance if tolerance is not None else Tolerance(),
             seed=seed,
         )
@@ -368,6 +372,7 @@ class FederatedStrategy(EvaluatingStrategy):
                 accumulate=self._trainer.accumulate_grad_batches,
                 audience=self._audience,
                 tolerance=self.settings.tolerance,
+                aggregator=self.settings.aggregator,
             )
         manual = not module.automatic_optimization
         optimization = Optimization(
@@ -383,6 +388,7 @@ class FederatedStrategy(EvaluatingStrategy):
             accumulate=self._accumulate,
             audience=self._audience,
             tolerance=self.settings.tolerance,
+            aggregator=self.settings.aggregator,
         )
 
     @override

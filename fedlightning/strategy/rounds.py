@@ -10,19 +10,21 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 import lightning.pytorch as pl
 import torch
 from torch import Tensor
 from typing_extensions import override
 
-from fedlightning.algorithms import Assignment, BufferMean, ParameterMean, Plan
+from fedlightning.algorithms import Assignment, Plan, Update, UpdateKind
 from fedlightning.local.failures import LocalStepFailed
 from fedlightning.local.gradient import compute_gradients
 from fedlightning.local.logs import LoggedValue, combine_logs
 from fedlightning.local.metrics import MetricState, put_states, take_states
 from fedlightning.local.training import train_locally
 from fedlightning.local.visit import Visit, VisitReport
+from fedlightning.strategy.aggregation import Aggregation, AtController, AtTrustedWorker
 from fedlightning.strategy.errors import CohortTooSmall, RoundFailed
 from fedlightning.strategy.events import Audience
 from fedlightning.strategy.federation import Federation, Member
@@ -31,7 +33,7 @@ from fedlightning.strategy.records import VisitRecord
 from fedlightning.strategy.snapshot import ModuleSnapshot
 from fedlightning.strategy.tolerance import Tolerance
 from fedlightning.strategy.visits import VisitBook
-from fedlightning.workers import RemoteError, WorkerLost, in_round
+from fedlightning.workers import RemoteError, Worker, WorkerLost, in_round
 from fedlightning.workers.random import derive_seed
 
 
@@ -68,6 +70,7 @@ class Round(ABC):
         accumulate: Batches whose gradients are accumulated into one step of an optimizer.
         audience: Who is told of each visit; nobody, unless given.
         tolerance: Which failures the round survives; none, unless given.
+        aggregator: A worker that is trusted to average the updates; the controller does, unless given.
     """
 
     def __init__(
@@ -79,6 +82,7 @@ class Round(ABC):
         accumulate: int,
         audience: Audience | None = None,
         tolerance: Tolerance | None = None,
+        aggregator: Worker | None = None,
     ) -> None:
         self._federation = federation
         self._module = module
@@ -86,22 +90,22 @@ class Round(ABC):
         self._accumulate = accumulate
         self._audience = audience if audience is not None else Audience()
         self._tolerance = tolerance or Tolerance()
+        self._aggregator = aggregator
+
+    update: ClassVar[UpdateKind]
+    """What of the module is averaged."""
 
     @abstractmethod
-    def _work(self, member: Member, visit: Visit) -> VisitReport:
-        """Send what the visit needs, run it at the worker, and get it back."""
-
-    @abstractmethod
-    def _came_back(self) -> list[Tensor]:
-        """Return what the visit left on the module, to be averaged: one tensor per parameter."""
+    def _work(self, member: Member, visit: Visit, aggregation: Aggregation) -> VisitReport:
+        """Send what the visit needs, run it at the worker, and let its update be fetched."""
 
     def _snapshot(self) -> ModuleSnapshot:
         """Keep aside what a visit changes."""
         return ModuleSnapshot(self._module)
 
-    @abstractmethod
-    def _averaged(self, mean: list[Tensor]) -> Sequence[Tensor | None]:
-        """Return the round's average, given the mean of what came back; empty if nothing did."""
+    def _unchanged(self) -> Update:
+        """Return what stands for the mean of no updates at all."""
+        return Update.of(self._module, self.update).copied()
 
     def run(self, plan: Plan) -> RoundResult:
         """Carry out ``plan``; the module's own tensors are as before when this returns or raises.
@@ -113,7 +117,7 @@ class Round(ABC):
         several = len(plan.assignments) > 1
         start = self._snapshot()
         metrics = take_states(self._module)
-        updates, buffers = ParameterMean(), BufferMean()
+        aggregation = AtController() if self._aggregator is None else AtTrustedWorker(self._aggregator)
         reports: list[tuple[VisitReport, int]] = []
         visits = VisitBook(self._module, self._audience, plan)
         skipped: dict[str, str] = {}
@@ -125,15 +129,14 @@ class Round(ABC):
         try:
             for assignment in plan.assignments:
                 try:
-                    member, report = self._attempt(plan, assignment, visits, undo)
+                    member, report = self._attempt(plan, assignment, visits, aggregation, undo)
                 except RoundFailed as failure:
                     if not self._tolerance.skips(failure.kind):
                         raise
                     undo()
                     skipped[failure.worker] = failure.reason
                     continue
-                updates.add(self._came_back(), member.samples)
-                buffers.add(list(self._module.buffers()), member.samples)
+                aggregation.add(self._module, self.update, member.samples)
                 reports.append((report, member.samples))
                 start.restore()
                 visits.end(member, report)
@@ -144,9 +147,10 @@ class Round(ABC):
             raise
         if several:
             put_states(self._module, metrics)
+        mean = aggregation.result() or self._unchanged()
         return RoundResult(
-            average=self._averaged(updates.result()),
-            buffers=buffers.result() if reports else [b.clone() for b in self._module.buffers()],
+            average=[t if there else None for t, there in zip(mean.tensors, mean.present, strict=True)],
+            buffers=mean.buffers,
             loss=_mean_loss(reports),
             logs=combine_logs(report.logs for report, _ in reports),
             metrics=tuple(report.metrics for report, _ in reports) if several else (),
@@ -159,6 +163,7 @@ class Round(ABC):
         plan: Plan,
         assignment: Assignment,
         visits: VisitBook,
+        aggregation: Aggregation,
         undo: Callable[[], None],
         failures: int = 0,
     ) -> tuple[Member, VisitReport]:
@@ -167,14 +172,16 @@ class Round(ABC):
             with _named(assignment.worker, plan.round):
                 member = self._federation.members[assignment.worker]
                 visits.begin(member, assignment)
-                return member, self._visit(member, assignment, plan)
+                return member, self._visit(member, assignment, plan, aggregation)
         except RoundFailed as failure:
             if failures == self._tolerance.retries_of(failure.kind):
                 raise
         undo()
-        return self._attempt(plan, assignment, visits, undo, failures + 1)
+        return self._attempt(plan, assignment, visits, aggregation, undo, failures + 1)
 
-    def _visit(self, member: Member, assignment: Assignment, plan: Plan) -> VisitReport:
+    def _visit(
+        self, member: Member, assignment: Assignment, plan: Plan, aggregation: Aggregation
+    ) -> VisitReport:
         worker = assignment.worker
         visit = Visit(
             round=plan.round,
@@ -187,7 +194,7 @@ class Round(ABC):
             requires_finite=self._tolerance.on_nonfinite != "keep",
         )
         with in_round(plan.round):
-            report = self._work(member, visit)
+            report = self._work(member, visit, aggregation)
         if report.failed:
             raise RoundFailed(worker, plan.round, None, "the update is not finite", "nonfinite")
         return report
@@ -200,6 +207,8 @@ class GradientRound(Round):
     ordinary training step on that worker's batch.
     """
 
+    update = "gradients"
+
     @override
     def run(self, plan: Plan) -> RoundResult:
         # What earlier rounds have accumulated stays at the controller.
@@ -211,38 +220,21 @@ class GradientRound(Round):
                 parameter.grad = gradient
 
     @override
-    def _work(self, member: Member, visit: Visit) -> VisitReport:
+    def _work(self, member: Member, visit: Visit, aggregation: Aggregation) -> VisitReport:
         worker = member.worker
         module = worker.send(self._module)
-        try:
+        with aggregation.fetched(worker, module, self.update):
             report: VisitReport = worker.run(compute_gradients, module, member.stream, visit)
-        finally:
-            worker.get(module)
         return report
 
     @override
     def _snapshot(self) -> ModuleSnapshot:
-        self._has_gradient = [False] * len(list(self._module.parameters()))
         return ModuleSnapshot(self._module, parameters=False)
 
     @override
-    def _came_back(self) -> list[Tensor]:
-        gradients: list[Tensor] = []
-        for position, parameter in enumerate(self._module.parameters()):
-            if parameter.grad is None:
-                gradients.append(torch.zeros_like(parameter))
-            else:
-                self._has_gradient[position] = True
-                gradients.append(parameter.grad)
-                parameter.grad = None
-        return gradients
-
-    @override
-    def _averaged(self, mean: list[Tensor]) -> Sequence[Tensor | None]:
-        # Without a gradient is not the same as with a gradient of zero: momentum would move the parameter.
-        if not mean:
-            return [None for _ in self._has_gradient]
-        return [tensor if has else None for tensor, has in zip(mean, self._has_gradient, strict=True)]
+    def _unchanged(self) -> Update:
+        parameters, buffers = list(self._module.parameters()), list(self._module.buffers())
+        return Update(parameters, [False] * len(parameters), buffers)
 
 
 class LocalRound(Round):
@@ -256,7 +248,10 @@ class LocalRound(Round):
         accumulate: Local batches whose gradients are accumulated into one step of the optimizer.
         audience: Who is told of each visit; nobody, unless given.
         tolerance: Which failures the round survives; none, unless given.
+        aggregator: A worker that is trusted to average the updates; the controller does, unless given.
     """
+
+    update = "parameters"
 
     def __init__(
         self,
@@ -268,6 +263,7 @@ class LocalRound(Round):
         accumulate: int,
         audience: Audience | None = None,
         tolerance: Tolerance | None = None,
+        aggregator: Worker | None = None,
     ) -> None:
         super().__init__(
             federation,
@@ -276,6 +272,7 @@ class LocalRound(Round):
             accumulate=accumulate,
             audience=audience,
             tolerance=tolerance,
+            aggregator=aggregator,
         )
         self._optimization = optimization
 
@@ -285,28 +282,20 @@ class LocalRound(Round):
             return super().run(plan)
 
     @override
-    def _work(self, member: Member, visit: Visit) -> VisitReport:
+    def _work(self, member: Member, visit: Visit, aggregation: Aggregation) -> VisitReport:
         worker = member.worker
         module = worker.send(self._module)
         optimizers = [worker.send(optimizer) for optimizer in self._optimization.optimizers]
-        try:
-            with self._optimization.one_visit(visit.steps):
-                report: VisitReport = worker.run(
-                    train_locally, module, optimizers, member.stream, member.memory, visit
-                )
-        finally:
-            for optimizer in optimizers:
-                worker.get(optimizer)
-            worker.get(module)
+        with aggregation.fetched(worker, module, self.update):
+            try:
+                with self._optimization.one_visit(visit.steps):
+                    report: VisitReport = worker.run(
+                        train_locally, module, optimizers, member.stream, member.memory, visit
+                    )
+            finally:
+                for optimizer in optimizers:
+                    aggregation.release(worker, optimizer)
         return report
-
-    @override
-    def _came_back(self) -> list[Tensor]:
-        return [parameter.detach() for parameter in self._module.parameters()]
-
-    @override
-    def _averaged(self, mean: list[Tensor]) -> Sequence[Tensor | None]:
-        return mean or [parameter.detach().clone() for parameter in self._module.parameters()]
 
 
 @contextmanager
@@ -315,6 +304,10 @@ def _named(worker: str, round: int) -> Iterator[None]:
     try:
         yield
     except WorkerLost as error:
+        if (
+            error.worker != worker
+        ):  # the one that is trusted with all updates: there is no going on without it
+            raise
         raise RoundFailed(worker, round, None, str(error), "lost") from error
     except RemoteError as error:
         failure = error.__cause__ or error

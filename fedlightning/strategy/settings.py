@@ -30,6 +30,7 @@ class FederationSettings:
     local_epochs: int | None
     optimizer_state: OptimizerState | None
     server_optimizer: ServerOptimizerFactory | None
+    aggregator: Worker | None
     tolerance: Tolerance
     seed: int | None
 
@@ -54,6 +55,7 @@ class FederationSettings:
                 f"local_steps={self.local_steps} and local_epochs={self.local_epochs} are both given: a "
                 "visit is counted in steps or in epochs. Leave one of them out."
             )
+        self._check_aggregator()
         if not isinstance(self.tolerance, Tolerance):
             raise TypeError(f"tolerance must be a fedlightning.Tolerance, got {self.tolerance!r}.")
         if isinstance(count := self.cohort_size, int) and self.tolerance.min_cohort > count:
@@ -104,6 +106,25 @@ class FederationSettings:
             _check_names(self.workers)
         if self.cohort_size is not None and count is not None and self.cohort_size > count:
             raise ValueError(cohort_too_large(self.cohort_size, count))
+
+    def _check_aggregator(self) -> None:
+        if self.aggregator is None:
+            return
+        if not isinstance(self.aggregator, Worker):
+            raise TypeError(
+                f"aggregator must be a Worker such as VirtualWorker(id='trusted'), got {self.aggregator!r}."
+            )
+        if self.update == "sequential":
+            raise ValueError(
+                "aggregator is given, but update='sequential' has nothing to average: the module goes from "
+                "worker to worker. Use update='averaged', or leave aggregator out."
+            )
+        workers = self.workers if isinstance(self.workers, Sequence) else []
+        if any(worker.id == self.aggregator.id and worker is not self.aggregator for worker in workers):
+            raise ValueError(
+                f"aggregator has the id {self.aggregator.id!r} of another one of the workers. Give it an id "
+                "of its own, or give the same worker."
+            )
 
     def _check_server_optimizer(self) -> None:
         if self.server_optimizer is None:

@@ -214,7 +214,7 @@ class Host:
             RefusedByPolicy: It may not.
         """
         value, label, card = self.store.get(object_id), self.label_of(object_id), self.store.card(object_id)
-        kind = self._kind(value)
+        kind = self._kind(value, card)
         leaving = self.let_out(kind, value, sources=label, round=round, card=card, object_id=object_id, to=to)
         return leaving, label
 
@@ -287,7 +287,8 @@ class Host:
             self.labels.note_program(found, result if message.keep else None)
             self.labels.add_to_arguments(found, label)
         if message.keep:
-            return self.take_in(message.result_id, result, label)
+            card = Card(kind="module") if program.returns == "module" else NAMELESS
+            return self.take_in(message.result_id, result, label, card)
         return self.let_out(program.returns, result, sources=label, program=program.name, round=message.round)
 
     def _program(self, name: str) -> Program:
@@ -326,10 +327,10 @@ class Host:
     def _search(self, message: Search) -> Any:
         return tuple(map(self.store.describe, self.store.search(message.tags)))
 
-    def _kind(self, value: Any) -> EgressKind:
+    def _kind(self, value: Any, card: Card) -> EgressKind:
         if isinstance(value, PointerTensor):
             return "metadata"
-        if not isinstance(value, (nn.Module, torch.optim.Optimizer)):
+        if card.kind != "module" and not isinstance(value, (nn.Module, torch.optim.Optimizer)):
             return "data"
         # Written to by single operations, it is no product of a reviewed program, whatever its class.
         return "data" if self.labels.written_by_operations(value) else "module"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
 import torch
@@ -10,6 +10,7 @@ from torch import Tensor
 
 from fedlightning.pointers.messages import ObjectDescription, Ref, TensorDescription
 from fedlightning.pointers.tensor import PointerTensor
+from fedlightning.workers.policy import EgressKind
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,10 +20,12 @@ class Card:
     Args:
         tags: Words to find it by.
         description: For people.
+        kind: As what it leaves, where the program that made it has said so.
     """
 
     tags: tuple[str, ...] = ()
     description: str = ""
+    kind: EgressKind | None = None
 
 
 NAMELESS = Card()
@@ -83,8 +86,10 @@ class ObjectStore:
             description: For people; None likewise.
         """
         old = self.card(object_id)
-        card = Card(
-            old.tags if tags is None else tags, old.description if description is None else description
+        card = replace(
+            old,
+            tags=old.tags if tags is None else tags,
+            description=old.description if description is None else description,
         )
         self.cards[object_id] = card
         return card

@@ -1,0 +1,50 @@
+"""Programs of a worker that is trusted with the others' updates: it takes them in, and gives out their mean.
+
+Updates come to it from worker to worker; the controller sees the mean alone.
+"""
+
+from __future__ import annotations
+
+from torch import nn
+
+from fedlightning.algorithms.update import Update, UpdateKind, UpdateMean
+from fedlightning.workers import program
+
+
+@program(returns="module")
+def copy_update(module: nn.Module, kind: UpdateKind) -> Update:
+    """Copy what a visit has left on a module, at the worker that was visited.
+
+    Args:
+        module: The module at the worker. Gradients that are copied are taken off it.
+        kind: Whether its parameters or their gradients count.
+    """
+    update = Update.of(module, kind).copied()
+    if kind == "gradients":
+        for parameter in module.parameters():
+            parameter.grad = None
+    return update
+
+
+@program(returns="module")
+def open_mean() -> UpdateMean:
+    """Start a round's mean, at the worker that is trusted."""
+    return UpdateMean()
+
+
+@program(returns="metadata")
+def add_update(mean: UpdateMean, update: Update, weight: float) -> None:
+    """Take an update into the mean, at the worker that is trusted.
+
+    Args:
+        mean: The round's mean.
+        update: One worker's update, which has come there directly.
+        weight: Its weight.
+    """
+    mean.add(update, weight)
+
+
+@program(returns="module")
+def mean_of(mean: UpdateMean) -> Update | None:
+    """Return the round's mean to the controller; ``None`` where no update has come."""
+    return mean.result()

@@ -1,0 +1,116 @@
+"""Where the updates of a round are averaged: at the controller, or at a worker that is trusted with them."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
+from typing import Any
+
+from torch import nn
+from typing_extensions import override
+
+from fedlightning.algorithms import Update, UpdateKind, UpdateMean
+from fedlightning.algorithms.trusted import add_update, copy_update, mean_of, open_mean
+from fedlightning.workers import Worker
+
+
+class Aggregation(ABC):
+    """Collect the updates of one round."""
+
+    @abstractmethod
+    def fetched(self, worker: Worker, module: Any, kind: UpdateKind) -> AbstractContextManager[None]:
+        """Take the update of the visit that is the block, and the module away from its worker, in any case.
+
+        Args:
+            worker: The worker.
+            module: Pointer to the module there.
+            kind: What its update is.
+        """
+
+    @abstractmethod
+    def release(self, worker: Worker, pointer: Any) -> None:
+        """Take away from a worker what was sent there for the visit.
+
+        Args:
+            worker: The worker.
+            pointer: To what was sent.
+        """
+
+    @abstractmethod
+    def add(self, module: nn.Module, kind: UpdateKind, weight: float) -> None:
+        """Take what was fetched last into the mean.
+
+        Args:
+            module: The global module.
+            kind: What its update is.
+            weight: The weight of the update.
+        """
+
+    @abstractmethod
+    def result(self) -> Update | None:
+        """Return the mean; ``None`` where nothing was added."""
+
+
+class AtController(Aggregation):
+    """Every update comes to the controller, on the module itself, and is averaged here."""
+
+    def __init__(self) -> None:
+        self._mean = UpdateMean()
+
+    @override
+    @contextmanager
+    def fetched(self, worker: Worker, module: Any, kind: UpdateKind) -> Iterator[None]:
+        try:
+            yield
+        finally:
+            self.release(worker, module)
+
+    @override
+    def release(self, worker: Worker, pointer: Any) -> None:
+        worker.get(pointer)
+
+    @override
+    def add(self, module: nn.Module, kind: UpdateKind, weight: float) -> None:
+        self._mean.add(Update.of(module, kind), weight)
+
+    @override
+    def result(self) -> Update | None:
+        return self._mean.result()
+
+
+class AtTrustedWorker(Aggregation):
+    """Updates go from worker to worker; only their mean comes to the controller.
+
+    Args:
+        aggregator: The worker that is trusted with single updates. The others must reach it directly.
+    """
+
+    def __init__(self, aggregator: Worker) -> None:
+        self._aggregator = aggregator
+        self._mean = aggregator.start(open_mean)
+        self._update: Any = None
+
+    @override
+    @contextmanager
+    def fetched(self, worker: Worker, module: Any, kind: UpdateKind) -> Iterator[None]:
+        try:
+            yield
+            self._update = worker.start(copy_update, module, kind).move(self._aggregator)
+        finally:
+            self.release(worker, module)
+
+    @override
+    def release(self, worker: Worker, pointer: Any) -> None:
+        # It is not brought back: the controller has its own, and must not see what became of this one.
+        worker.delete(pointer)
+
+    @override
+    def add(self, module: nn.Module, kind: UpdateKind, weight: float) -> None:
+        self._aggregator.run(add_update, self._mean, self._update, weight)
+        self._update = None
+
+    @override
+    def result(self) -> Update | None:
+        mean: Update | None = self._aggregator.run(mean_of, self._mean)
+        return mean

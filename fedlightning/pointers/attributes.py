@@ -77,6 +77,9 @@ class RemoteNode:
 
 
 def _from_wrapper(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    for pointer in args[:1] or kwargs.values():
+        if "_promised" in pointer.__dict__:
+            pointer.settle()
     with torch._C.DisableTorchFunctionSubclass():
         return func(*args, **kwargs)
 
@@ -107,7 +110,8 @@ def _grad(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any
     # The same gradient as long as the worker has not told of a newer one: optimizers ask twice for each.
     known_from, gradient = pointer.__dict__.get("_grad_pointer", (None, None))
     if present is None or known_from is not present:
-        gradient = execute(type(pointer), "torch.Tensor.grad.__get__", args, kwargs)
+        known_to_be = present is not None
+        gradient = execute(type(pointer), "torch.Tensor.grad.__get__", args, kwargs, one_tensor=known_to_be)
         pointer._grad_pointer = (present, gradient)
     return gradient
 

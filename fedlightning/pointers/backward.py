@@ -45,11 +45,15 @@ def run_backward(
         current_round(),
     )
     change = location.known_gradients.begin_change()
-    location.known_gradients.learn(change, location.submit(message).wait().object_ids)
+    answer = location.submit(message)
+    if location.pipelining:
+        location.known_gradients.expect(change, answer)
+    else:
+        location.known_gradients.learn(change, answer.wait().object_ids)
 
 
 def _check_remote(value: Any, place: str) -> None:
-    if value is not None and value.dim() > 0 and handle_of(value) is None:
+    if value is not None and handle_of(value) is None and value.dim() > 0:
         raise MixedLocationsError(
             f"backward at {place!r} got a local tensor of shape {tuple(value.shape)}: send it there first"
         )

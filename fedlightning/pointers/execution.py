@@ -15,6 +15,7 @@ from fedlightning.pointers.ids import new_id
 from fedlightning.pointers.location import Location, controller
 from fedlightning.pointers.messages import Execute, Ref, TensorDescription
 from fedlightning.pointers.operations import OPERATIONS
+from fedlightning.pointers.promises import changes_its_first_argument, gives_one_tensor
 from fedlightning.pointers.rounds import current_round
 
 if TYPE_CHECKING:
@@ -123,6 +124,7 @@ def execute(
     args: tuple[Any, ...],
     kwargs: dict[str, Any],
     location: Location | None = None,
+    one_tensor: bool = False,
 ) -> Any:
     """Run one operation where its pointers lead, by one message.
 
@@ -132,6 +134,7 @@ def execute(
         args: As for the torch function; pointers may be deep in lists and tuples.
         kwargs: Likewise.
         location: The worker, if no pointer among the arguments tells it.
+        one_tensor: Whether the result is known to be one tensor, which the operation's name does not tell.
 
     Returns:
         What the torch function returns, with pointers for tensors. An argument that the operation returns, as
@@ -161,6 +164,8 @@ def execute(
         operation, sent_args, sent_kwargs, (result_id,), torch.is_grad_enabled(), current_round()
     )
     try:
+        if place.pipelining and (one_tensor or gives_one_tensor(operation)) and "out" not in kwargs:
+            return _promise(cls, place, message, args)
         answer = place.submit(message).wait()
     except Exception as error:
         reraise_stop(error)
@@ -168,6 +173,16 @@ def execute(
     if type(answer) is TensorDescription and answer.object_id == result_id:
         return cls.point(place, answer)
     return _receive(cls, place, answer, (args, kwargs))
+
+
+def _promise(
+    cls: type[PointerTensor], place: Location, message: Execute, args: tuple[Any, ...]
+) -> PointerTensor:
+    """Send an operation without waiting for its answer, and point to what will be there."""
+    answer = place.submit(message)
+    if changes_its_first_argument(message.operation) and type(args[0]) is cls:
+        return args[0].expect(answer)
+    return cls.promise(place, message.result_ids[0], answer)
 
 
 def _run_below(operation: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:

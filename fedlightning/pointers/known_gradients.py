@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 from threading import Lock
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from fedlightning.pointers.location import Answer
 
 
 class KnownGradients:
@@ -11,16 +15,25 @@ class KnownGradients:
     Several threads may use one worker. A reply that another change has overtaken is not believed; then the
     worker is asked for each gradient until a backward is undisturbed.
 
-    Attributes:
-        present: Identifiers of the tensors that have a gradient; None if the worker must be asked.
     """
 
-    __slots__ = ("_changes", "_lock", "present")
+    __slots__ = ("_changes", "_expected", "_lock", "_present")
 
     def __init__(self) -> None:
-        self.present: frozenset[int] | None = frozenset()
+        self._present: frozenset[int] | None = frozenset()
         self._changes = 0
         self._lock = Lock()
+        self._expected: tuple[int, Answer] | None = None
+
+    @property
+    def present(self) -> frozenset[int] | None:
+        """Identifiers of the tensors that have a gradient; None if the worker must be asked."""
+        if self._expected is not None:
+            change, answer = self._expected
+            object_ids = answer.wait().object_ids
+            self._expected = None
+            self.learn(change, object_ids)
+        return self._present
 
     def begin_change(self) -> int:
         """Note that a backward begins, and return what `learn` needs to know when it has ended."""
@@ -36,18 +49,27 @@ class KnownGradients:
             object_ids: The tensors that had a gradient when it ended.
         """
         with self._lock:
-            self.present = object_ids if change == self._changes else None
+            self._present = object_ids if change == self._changes else None
+
+    def expect(self, change: int, answer: Answer) -> None:
+        """Note that the answer of a backward will tell, when it has come.
+
+        Args:
+            change: What `begin_change` returned.
+            answer: A stand-in for the `GradientPresence`.
+        """
+        self._expected = (change, answer)
 
     def note(self, object_id: int, *, has_gradient: bool) -> None:
         """Note that a tensor has been given a gradient, or none."""
         with self._lock:
             self._changes += 1
-            if self.present is not None:
+            if self._present is not None:
                 own = frozenset({object_id})
-                self.present = self.present | own if has_gradient else self.present - own
+                self._present = self._present | own if has_gradient else self._present - own
 
     def forget(self) -> None:
         """Note that any tensor may have got a gradient or lost it."""
         with self._lock:
             self._changes += 1
-            self.present = None
+            self._present = None

@@ -28,6 +28,10 @@ class Location(Protocol):
         """How often a place of this name was started before; pointers of an earlier one are stale."""
 
     @property
+    def pipelining(self) -> bool:
+        """Whether messages are sent there without waiting for the answers, for the time being."""
+
+    @property
     def known_gradients(self) -> KnownGradients:
         """Which tensors there have a gradient, as far as the controller knows."""
 

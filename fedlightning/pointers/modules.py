@@ -132,7 +132,7 @@ def _become(tensor: Tensor, pointer: PointerTensor) -> None:
 def _become_local(pointer: PointerTensor, tensor: Tensor) -> None:
     """Make a pointer, which keeps its identity, the local tensor."""
     local_class = pointer.__dict__.pop("_local_class", Tensor)
-    for name in ("_handle", "_description", "_grad_pointer", "_is_param"):
+    for name in ("_handle", "_description", "_promised", "_grad_pointer", "_is_param"):
         pointer.__dict__.pop(name, None)
     exchange(pointer, tensor)
     pointer.__class__ = local_class

@@ -37,7 +37,11 @@ def send_tensor(
         raise UnsupportedOperationError(f"a {type(tensor).__name__} cannot be sent: send plain tensors")
     guard_custom_functions()
     put = Put(new_id(), tensor, tuple(tags), description, round=current_round())
-    pointer = PointerTensor.point(location, location.submit(put).wait())
+    answer = location.submit(put)
+    if location.pipelining:
+        pointer = PointerTensor.promise(location, put.object_id, answer)
+    else:
+        pointer = PointerTensor.point(location, answer.wait())
     if tensor.is_leaf and tensor.grad is not None:
         location.known_gradients.note(put.object_id, has_gradient=True)
     return pointer

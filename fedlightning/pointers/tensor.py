@@ -15,10 +15,11 @@ from fedlightning.pointers.errors import HiddenValueError, UnsupportedOperationE
 from fedlightning.pointers.execution import execute
 from fedlightning.pointers.handle import Handle
 from fedlightning.pointers.html import as_table
-from fedlightning.pointers.location import Location, controller
+from fedlightning.pointers.location import Answer, Location, controller
 from fedlightning.pointers.messages import TensorDescription
 from fedlightning.pointers.objects import fetch
 from fedlightning.pointers.operations import NAMES
+from fedlightning.pointers.promises import UNKNOWN
 from fedlightning.pointers.refusals import refused_functions
 from fedlightning.pointers.swap import exchange
 
@@ -35,6 +36,7 @@ class PointerTensor(torch.Tensor):
 
     _handle: Handle
     _description: TensorDescription
+    _promised: tuple[TensorDescription, Answer]
 
     @classmethod
     def point(cls, location: Location, description: TensorDescription, owned: bool = True) -> Self:
@@ -49,6 +51,44 @@ class PointerTensor(torch.Tensor):
         pointer._handle = Handle(location, description.object_id, owned)
         pointer._description = description
         return pointer
+
+    @classmethod
+    def promise(cls, location: Location, object_id: int, answer: Answer) -> Self:
+        """Make a pointer to a tensor that a worker will describe.
+
+        Args:
+            location: The worker.
+            object_id: Identifier that the tensor gets there.
+            answer: The description, when it has come.
+        """
+        pointer = cls._wrapper(UNKNOWN)
+        pointer._handle = Handle(location, object_id)
+        pointer._description = UNKNOWN
+        return pointer.expect(answer)
+
+    def expect(self, answer: Answer) -> Self:
+        """Note that the tensor is about to change: what is known of it is asked for when it is needed.
+
+        Args:
+            answer: The new description, when it has come.
+        """
+        # Without a description, `__getattr__` is asked for it; a later answer makes an earlier one needless.
+        known = self.__dict__.pop("_description", None) or self._promised[0]
+        self._promised = (known, answer)
+        return self
+
+    def __getattr__(self, name: str) -> Any:
+        if name != "_description" or "_promised" not in self.__dict__:
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+        return self.settle()
+
+    def settle(self) -> TensorDescription:
+        """Wait for the description that was promised, and take it over."""
+        known, answer = self._promised
+        description = answer.wait()
+        del self._promised
+        self._description = known
+        return self.refresh(description)._description
 
     @classmethod
     def _wrapper(cls, description: TensorDescription) -> Self:

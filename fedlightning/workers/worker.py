@@ -8,6 +8,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections import Counter, deque
 from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from itertools import chain
 from typing import Any
@@ -76,6 +77,23 @@ class Worker(ABC):
         self.known_workers: WeakValueDictionary[str, Worker] = WeakValueDictionary()
         self._released: deque[int] = deque()
         note_place(self)
+
+    @property
+    def pipelining(self) -> bool:
+        """Whether a block of `pipeline` is under way."""
+        return False
+
+    def pipeline(self) -> AbstractContextManager[None]:
+        """Send what is done in a ``with`` block without waiting for answers, where that saves time.
+
+        Operations on tensors, sending tensors and ``backward`` do not wait then; whoever asks for a shape or
+        a value waits for what was sent before. An operation that fails raises at the next point that waits,
+        at the latest at the end of the block, and names itself; nothing that was sent after it is done.
+
+        Returns:
+            A context manager. In process there is nothing to wait for, and it does nothing.
+        """
+        return nullcontext()
 
     @property
     @abstractmethod

@@ -198,6 +198,31 @@ def test_op_by_op_training_has_the_bits_of_local_training(bob: Worker) -> None:
     assert len(bob) == 0
 
 
+def test_a_pipeline_changes_nothing_but_the_waiting(bob: Worker) -> None:
+    batch = torch.randn(6, 3, generator=torch.Generator().manual_seed(1))
+    local, sent = small_network(), small_network()
+    losses = []
+    with bob.pipeline():
+        for module, at_worker in ((local, False), (sent, True)):
+            inputs = bob.send(batch) if at_worker else batch
+            if at_worker:
+                module.send(bob)
+            optimizer = torch.optim.SGD(module.parameters(), lr=0.1, momentum=0.9)
+            for _ in range(3):
+                optimizer.zero_grad()
+                loss = module(inputs).square().sum()
+                loss.backward()
+                optimizer.step()
+            losses.append(loss.get() if at_worker else loss.detach())
+    sent.get()
+    assert torch.equal(*losses)
+    for name, value in local.state_dict().items():
+        assert torch.equal(value, sent.state_dict()[name]), name
+    del loss, optimizer, inputs
+    gc.collect()
+    assert len(bob) == 0
+
+
 def test_operations_with_several_results_and_with_keywords(bob: Worker) -> None:
     x = torch.randn(4, 3)
     pointer = bob.send(x)

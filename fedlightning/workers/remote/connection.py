@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -18,23 +19,45 @@ from fedlightning.workers.remote.frames import encode
 from fedlightning.workers.remote.protocol import Answered, Failed
 from fedlightning.workers.reply import Reply
 
+# Answers that nobody waits for are taken in when there are more.
+_MOST_UNDER_WAY = 256
+
+
+@dataclass
+class Pipeline:
+    """A block of requests of which those after a failed one are not done.
+
+    Args:
+        number: Its number among those of the connection, from 1.
+
+    Attributes:
+        failure: What went wrong first.
+    """
+
+    number: int
+    failure: Exception | None = None
+
 
 class Pending(Reply):
     """Be the outcome of a request that is under way.
 
     Args:
         connection: Where the answer will come from.
+        pipeline: The block that the request belongs to.
     """
 
-    __slots__ = ("_connection", "_outcome")
+    __slots__ = ("_connection", "_outcome", "_pipeline")
 
-    def __init__(self, connection: Connection) -> None:
+    def __init__(self, connection: Connection, pipeline: Pipeline | None = None) -> None:
         self._connection = connection
         self._outcome: Answered | Failed | None = None
+        self._pipeline = pipeline
 
     def settle(self, outcome: Answered | Failed) -> None:
-        """Take the answer that has come."""
+        """Take the answer that has come; answers come in the order of the requests."""
         self._outcome = outcome
+        if isinstance(outcome, Failed) and self._pipeline is not None and self._pipeline.failure is None:
+            self._pipeline.failure = outcome.error
 
     @override
     def wait(self) -> Any:
@@ -42,7 +65,8 @@ class Pending(Reply):
             self._connection.receive_until(self)
         assert self._outcome is not None
         if isinstance(self._outcome, Failed):
-            raise self._outcome.error
+            # Of what was not done any more, the reason is what went wrong first.
+            raise (self._pipeline and self._pipeline.failure) or self._outcome.error
         return self._outcome.value
 
     @property
@@ -78,11 +102,12 @@ class Connection:
         self._pending: deque[Pending] = deque()
         self._loss = ""
 
-    def request(self, value: Any) -> Pending:
+    def request(self, value: Any, pipeline: Pipeline | None = None) -> Pending:
         """Send a request.
 
         Args:
             value: The request.
+            pipeline: The block that it belongs to.
 
         Returns:
             The stand-in of its answer; its ``wait`` raises if the other side is gone.
@@ -90,7 +115,7 @@ class Connection:
         Raises:
             UnsendableError: Something in it cannot be sent; nothing was.
         """
-        pending = Pending(self)
+        pending = Pending(self, pipeline)
         # Not at a worker, whatever mode the calling code is in: these are our own tensors.
         with self._lock, torch._C.DisableTorchFunction():
             if not self._loss:
@@ -99,6 +124,8 @@ class Connection:
                 pending.settle(self._failure())
             else:
                 self._pending.append(pending)
+            while len(self._pending) > _MOST_UNDER_WAY:
+                self._receive()
         return pending
 
     def _send(self, value: Any) -> None:
@@ -115,6 +142,12 @@ class Connection:
     def close(self) -> None:
         """End the connection; what it led to is lost."""
         self._channel.shut_down()
+
+    def receive_all(self) -> None:
+        """Receive the answers to all requests that were sent."""
+        with self._lock, torch._C.DisableTorchFunction():
+            while self._pending:
+                self._receive()
 
     def receive_until(self, pending: Pending) -> None:
         """Receive answers until a request has its own."""

@@ -30,10 +30,13 @@ class Request:
     Args:
         message: What to do.
         released: Objects that no pointer needs any more, dropped before.
+        pipeline: Number of the block of requests that it belongs to: when one of them has failed, those after
+            it are not done. 0 for a request of its own.
     """
 
     message: Any
     released: tuple[int, ...] = ()
+    pipeline: int = 0
 
 
 @_part

@@ -5,7 +5,8 @@ from __future__ import annotations
 import logging
 from typing import Any, get_args
 
-from fedlightning.pointers.messages import Get, Message, Run
+from fedlightning.pointers.messages import Execute, Get, Message, Run, TensorDescription
+from fedlightning.pointers.promises import changes_its_first_argument
 from fedlightning.workers.errors import RemoteError, WorkerError
 from fedlightning.workers.host import Host
 from fedlightning.workers.policy import Label
@@ -34,6 +35,7 @@ class Session:
         self.channel = channel
         self._host = host
         self._surroundings = surroundings
+        self._broken_pipeline = 0
 
     def serve_one(self) -> bool:
         """Receive one request and answer it.
@@ -49,8 +51,11 @@ class Session:
         return True
 
     def _response(self) -> list[Any]:
+        pipeline = 0
         try:
-            return self._answer(self._take_in(self.channel.receive()))
+            request = self._take_in(self.channel.receive())
+            pipeline = request.pipeline
+            return self._answer(request)
         except BrokenChannelError:
             raise
         except WorkerError as error:
@@ -59,25 +64,42 @@ class Session:
             failure = RemoteError(self._host.worker_id, "reading a message", error)
         except (Exception, SystemExit) as error:  # noqa: BLE001  # whatever it is, the controller waits for it
             failure = RemoteError(self._host.worker_id, "a request", _ordinary(error))
+        self._broken_pipeline = pipeline
         return self._encode(Failed(failure))
 
-    def _take_in(self, incoming: Incoming) -> Any:
+    def _take_in(self, incoming: Incoming) -> Request:
         request = incoming.decode(self._surroundings)
         if type(request) is not Request:
             raise MalformedMessageError(f"a {type(request).__name__} is no request")
         for object_id in request.released:
             self._host.release(object_id)
-        return request.message
+        return request
 
-    def _answer(self, message: Any) -> list[Any]:
-        leaving = self._about_to_leave(message)
-        value = self._handle(message)
+    def _answer(self, request: Request) -> list[Any]:
+        if request.pipeline and request.pipeline == self._broken_pipeline:
+            skipped = RuntimeError("an earlier request of the same pipeline has failed")
+            raise RemoteError(self._host.worker_id, "a request", skipped)
+        leaving = self._about_to_leave(request.message)
+        value = self._handle(request.message)
+        if request.pipeline and type(request.message) is Execute:
+            value = self._as_promised(request.message, value)
         try:
             return self._encode(Answered(value))
         except UnsendableError as error:
             if leaving is not None:
                 self._host.take_in(*leaving)
             raise RemoteError(self._host.worker_id, "sending the answer", error) from error
+
+    def _as_promised(self, message: Execute, answer: Any) -> Any:
+        """Hold a result that is one of the arguments under its promised identifier, too."""
+        promised = message.result_ids[0]
+        if type(answer) is not TensorDescription or promised in self._host.store.objects:
+            return answer
+        if changes_its_first_argument(message.operation):
+            # The controller knows that it is.
+            return answer
+        value = self._host.store.get(answer.object_id)
+        return self._host.take_in(promised, value, self._host.label_of(answer.object_id))
 
     def _about_to_leave(self, message: Any) -> tuple[int, Any, Label, Card] | None:
         """Return the object that a message would take away, to be put back if it cannot be sent."""

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from itertools import count
 
 from torch import Tensor, nn
 from typing_extensions import override
@@ -15,7 +17,7 @@ from fedlightning.workers.remote.codecs.names import AllowedNames
 from fedlightning.workers.remote.codecs.optimizers import parameters_of
 from fedlightning.workers.remote.codecs.packing import Surroundings
 from fedlightning.workers.remote.codecs.travellers import OwnObjects
-from fedlightning.workers.remote.connection import Pending
+from fedlightning.workers.remote.connection import Pending, Pipeline
 from fedlightning.workers.remote.process import HostProcess
 from fedlightning.workers.remote.protocol import CountObjects, Request, ShowLedger
 from fedlightning.workers.reply import Reply
@@ -80,6 +82,8 @@ class ProcessWorker(Worker):
         self.process = process or HostProcess(programs, threads=threads)
         self._connection = self.process.open(id, self.policy, modules, surroundings)
         self._ready = False
+        self._pipeline: Pipeline | None = None
+        self._pipelines = count(1)
 
     @override
     def submit(self, message: Message) -> Reply:
@@ -87,11 +91,32 @@ class ProcessWorker(Worker):
         self._note_modules(message)
         return reply
 
+    @property
+    @override
+    def pipelining(self) -> bool:
+        return self._pipeline is not None
+
+    @override
+    @contextmanager
+    def pipeline(self) -> Iterator[None]:
+        if self._pipeline is not None:
+            raise RuntimeError(f"worker {self.id!r} is in a pipeline already: blocks cannot be nested")
+        current = self._pipeline = Pipeline(next(self._pipelines))
+        try:
+            yield
+            self._connection.receive_all()
+        finally:
+            self._pipeline = None
+        if current.failure is not None:
+            raise current.failure
+
     def _request(self, message: Message | CountObjects | ShowLedger) -> Pending:
         """Send a request, and with it what no pointer needs: that costs no message of its own."""
         released = self.take_released()
         try:
-            reply = self._connection.request(Request(message, released))
+            pipeline = self._pipeline
+            request = Request(message, released, 0 if pipeline is None else pipeline.number)
+            reply = self._connection.request(request, pipeline)
         except BaseException:
             self._released.extend(released)
             raise

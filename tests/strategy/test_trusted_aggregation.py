@@ -119,9 +119,9 @@ def test_a_mean_of_updates() -> None:
     mean = UpdateMean()
     assert mean.result() is None
     mean.add(Update([torch.zeros(2), torch.zeros(1)], [False, False], [torch.tensor(1)]), 1)
-    mean.add(Update([torch.tensor([4.0, 8.0]), torch.zeros(1)], [True, False], [torch.tensor(3)]), 3)
+    mean.add(Update([torch.tensor([4.0, 8.0]), torch.zeros(1)], [True, False], [torch.tensor(5)]), 3)
     result = mean.result()
     assert result is not None
     assert result.tensors[0].tolist() == [3.0, 6.0]
     assert list(result.present) == [True, False]
-    assert result.buffers[0].item() == 2
+    assert result.buffers[0].item() == 4

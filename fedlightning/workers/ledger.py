@@ -49,14 +49,6 @@ class Traffic(NamedTuple):
     sent: int = 0
     received: int = 0
 
-    def plus(self, direction: Direction, nbytes: int) -> Traffic:
-        """Return the traffic with one entry more; what was refused or withheld counts nothing."""
-        if direction == "sent":
-            return Traffic(self.sent + nbytes, self.received)
-        if direction == "received":
-            return Traffic(self.sent, self.received + nbytes)
-        return self
-
 
 class Ledger:
     """Keep the account of a worker's traffic.
@@ -79,10 +71,10 @@ class Ledger:
     """
 
     def __init__(self) -> None:
-        self._counts: dict[Entry, tuple[int, int]] = {}
-        self._items: dict[int | None, int] = {}
-        self._rounds: dict[int | None, Traffic] = {}
-        self._total = Traffic()
+        # Lists that are counted up in place: there are thousands of messages a second.
+        self._tallies: dict[Entry, list[int]] = {}  # times, bytes
+        self._rounds: dict[int | None, list[int]] = {}  # bytes sent, bytes received, entries
+        self._total = [0, 0]  # bytes sent, bytes received
 
     def record(self, egress: Egress, decision: Decision) -> None:
         """Enter something that left, or was refused.
@@ -119,17 +111,17 @@ class Ledger:
     @property
     def entries(self) -> dict[Entry, tuple[int, int]]:
         """All entries, each with how often it occurred and its bytes altogether."""
-        return dict(self._counts)
+        return {entry: (times, nbytes) for entry, (times, nbytes) in self._tallies.items()}
 
     @property
     def sent_bytes(self) -> int:
         """Bytes that have left the worker."""
-        return self._total.sent
+        return self._total[_SENT]
 
     @property
     def received_bytes(self) -> int:
         """Bytes that have come to the worker."""
-        return self._total.received
+        return self._total[_RECEIVED]
 
     def of_round(self, round: int | None) -> Traffic:
         """Return the bytes that passed in one federated round.
@@ -137,7 +129,8 @@ class Ledger:
         Args:
             round: Its number; None for what happened outside of rounds.
         """
-        return self._rounds.get(round, Traffic())
+        sent, received, _ = self._rounds.get(round, (0, 0, 0))
+        return Traffic(sent, received)
 
     def rows(self) -> list[dict[str, Any]]:
         """Return the account as plain records, one for each entry, in the order of first occurrence."""
@@ -152,7 +145,7 @@ class Ledger:
                 "bytes": nbytes,
                 "rule": entry.rule,
             }
-            for entry, (times, nbytes) in self._counts.items()
+            for entry, (times, nbytes) in self._tallies.items()
         ]
 
     def to_csv(self, path: str | PathLike[str]) -> None:
@@ -164,19 +157,23 @@ class Ledger:
         ledger_table.write_csv(COLUMNS, self.rows(), path)
 
     def _add(self, entry: Entry, nbytes: int) -> None:
-        if entry not in self._counts:
-            entry = self._room_for(entry)
-        times, before = self._counts.get(entry, (0, 0))
-        self._counts[entry] = (times + 1, before + nbytes)
-        self._total = self._total.plus(entry.direction, nbytes)
-        self._rounds[entry.round] = self.of_round(entry.round).plus(entry.direction, nbytes)
+        tally = self._tallies.get(entry)
+        if tally is None:
+            tally = self._begin(entry)
+        tally[0] += 1
+        tally[1] += nbytes
+        column = _COLUMNS_OF_BYTES.get(entry.direction)
+        if column is not None:
+            self._total[column] += nbytes
+            self._rounds[entry.round][column] += nbytes
 
-    def _room_for(self, entry: Entry) -> Entry:
-        known = self._items.get(entry.round, 0)
-        if known >= ITEMS_PER_ROUND:
-            return Entry(entry.direction, entry.kind, OTHERS, "", entry.round, OTHERS)
-        self._items[entry.round] = known + 1
-        return entry
+    def _begin(self, entry: Entry) -> list[int]:
+        of_round = self._rounds.setdefault(entry.round, [0, 0, 0])
+        if of_round[_ENTRIES] < ITEMS_PER_ROUND:
+            of_round[_ENTRIES] += 1
+        else:
+            entry = Entry(entry.direction, entry.kind, OTHERS, "", entry.round, OTHERS)
+        return self._tallies.setdefault(entry, [0, 0])
 
     def __str__(self) -> str:
         return ledger_table.as_text(COLUMNS, self.rows())
@@ -184,6 +181,10 @@ class Ledger:
     def _repr_html_(self) -> str:
         return ledger_table.as_html(COLUMNS, self.rows())
 
+
+_SENT, _RECEIVED, _ENTRIES = range(3)
+# What was refused or withheld moved no bytes.
+_COLUMNS_OF_BYTES: dict[Direction, int] = {"sent": _SENT, "received": _RECEIVED}
 
 COLUMNS = (*(field.name for field in fields(Entry)[:-1]), "times", "bytes", "rule")
 """The columns of the account, in order."""

@@ -34,6 +34,14 @@ class LoaderSettings:
         prefetch_factor: Batches that each loader process loads ahead.
         persistent_workers: Whether loader processes live on after an epoch.
         in_order: Whether batches of several loader processes come in order.
+
+    Raises:
+        ValueError: If ``batch_size`` is below 1, or ``num_workers`` below 0.
+
+    Example:
+        >>> settings = LoaderSettings.from_loader(DataLoader([1, 2, 3], batch_size=2, shuffle=True))
+        >>> settings.batch_size, settings.shuffle
+        (2, True)
     """
 
     batch_size: int = 1

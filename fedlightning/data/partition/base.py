@@ -27,6 +27,11 @@ class Partition:
     Args:
         indices: For each worker the numbers of its samples, ascending, dtype int64.
         worker_names: Names that the data gives to the workers (groups of a natural partition), or None.
+
+    Example:
+        >>> halves = Partition((np.array([0, 2]), np.array([1])), worker_names=("bob", "alice"))
+        >>> halves.sizes, [part.tolist() for part in halves.for_workers(["alice", "bob"])]
+        ((2, 1), [[1], [0, 2]])
     """
 
     indices: tuple[Indices, ...]

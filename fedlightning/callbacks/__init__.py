@@ -8,6 +8,7 @@ from fedlightning.callbacks.hooks import FederatedCallback
 from fedlightning.callbacks.metrics import FederatedMetrics
 from fedlightning.callbacks.plot import FederationPlot
 from fedlightning.callbacks.progress import FederatedProgressBar, FederatedRichProgressBar
+from fedlightning.callbacks.report import FederationReport
 from fedlightning.callbacks.table import FederationTable
 
 __all__ = [
@@ -16,6 +17,7 @@ __all__ = [
     "FederatedProgressBar",
     "FederatedRichProgressBar",
     "FederationPlot",
+    "FederationReport",
     "FederationTable",
     "RunFingerprint",
 ]

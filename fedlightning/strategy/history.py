@@ -6,12 +6,17 @@ import csv
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from os import PathLike
-from typing import Any, Literal, overload
+from typing import TYPE_CHECKING, Any, Literal, overload
 
 from typing_extensions import override
 
+from fedlightning.strategy.curves import plot_history
 from fedlightning.strategy.records import RoundRecord, VisitRecord
 from fedlightning.strategy.wording import counted, human_bytes
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 MAX_NAMED_WORKERS = 20
 """Cohorts up to this size are recorded worker by worker; of larger ones, the spread is."""
@@ -120,6 +125,22 @@ class History(Sequence[RoundRecord]):
             writer = csv.DictWriter(file, list(dict.fromkeys(name for row in rows for name in row)))
             writer.writeheader()
             writer.writerows(rows)
+
+    def plot(self, *names: str, ax: Axes | None = None) -> tuple[Figure, Axes]:
+        """Draw metrics over rounds, with the band between the worst and the best worker of each round.
+
+        Args:
+            *names: Metrics of rounds, visits or evaluations, such as ``"val/acc"``; ``"loss"`` unless given.
+            ax: Where to draw; None makes a new figure.
+
+        Returns:
+            The figure and its axes.
+
+        Raises:
+            ModuleNotFoundError: matplotlib is not installed.
+            ValueError: The history has no metric of a name.
+        """
+        return plot_history(self, names, ax)
 
     def state_dict(self) -> dict[str, Any]:
         """Return the history as plain values, visits in columns since there are many of them."""

@@ -31,6 +31,7 @@ def test_an_experiment_runs(
 
     federated = experiment != "digits_central"
     assert (tmp_path / "federation.png").is_file() == federated
+    assert (tmp_path / "report.html").is_file() == federated
     assert ("The federation" in capsys.readouterr().out) == federated
 
 

@@ -112,7 +112,10 @@ def _labels(workers: Sequence[WorkerSummary]) -> _Column:
         [sum(count > 0 for count in worker.label_counts.values()) or None for worker in workers],
         lambda number: f"{number:.3g} of {len(labels)}",
         bars(totals),
-        cells=[bars(worker.label_counts.get(label, 0) for label in labels) for worker in workers],
+        cells=[
+            bars(worker.label_counts.get(label, 0) for label in labels) if worker.label_counts else "-"
+            for worker in workers
+        ],
     )
 
 

@@ -56,9 +56,12 @@ def _final_values(module: pl.LightningModule, logs: LogRecorder) -> dict[str, fl
     return values
 
 
-@program(returns="metadata")
+@program(returns="data")
 def count_labels(shard: Shard) -> Counter[int] | None:
-    """Return how many samples of each label a worker has, or ``None`` where its data has no labels."""
+    """Return how many samples of each label a worker has, or ``None`` where its data has no labels.
+
+    Exact counts of private labels are private data: of a shard with one sample, they are its label.
+    """
     return shard.label_counts()
 
 

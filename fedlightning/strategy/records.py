@@ -87,7 +87,8 @@ class WorkerSummary:
     Args:
         worker: Its name.
         samples: Number of its samples.
-        label_counts: Samples of each label; empty where its data has no labels.
+        label_counts: Samples of each label; empty where its data has no labels, or where the worker's policy
+            keeps them.
         metrics: What the global module's ``validation_step`` logs on the worker's own data; empty where it
             was not evaluated.
         sent_bytes: Bytes that left the worker.

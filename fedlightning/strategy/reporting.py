@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 
 import lightning.pytorch as pl
@@ -14,6 +15,7 @@ from fedlightning.local.metrics import merge_states, metric_at, put_states, take
 from fedlightning.strategy.federation import Member
 from fedlightning.strategy.records import RoundRecord, VisitRecord, WorkerSummary
 from fedlightning.strategy.rounds import RoundResult
+from fedlightning.workers import RefusedByPolicy
 
 
 def log_round(module: pl.LightningModule, result: RoundResult) -> None:
@@ -107,17 +109,25 @@ def metrics_or_loss(visit: VisitRecord) -> Mapping[str, float]:
 
 
 def describe(member: Member) -> WorkerSummary:
-    """Return what a worker holds; its labels are counted there."""
+    """Return what a worker holds; its labels are counted there, and left out where they may not leave."""
     worker = member.worker
     return WorkerSummary(
         worker=worker.id,
         samples=member.samples,
-        label_counts=worker.run(count_labels, member.shard) or {},
+        label_counts=_label_counts(member),
         metrics={},
         sent_bytes=worker.ledger.sent_bytes,
         received_bytes=worker.ledger.received_bytes,
         data_bytes=worker.run(count_bytes, member.shard),
     )
+
+
+def _label_counts(member: Member) -> Mapping[int, int]:
+    try:
+        counts: Counter[int] | None = member.worker.run(count_labels, member.shard)
+    except RefusedByPolicy:  # the rest of the summary is not private
+        return {}
+    return counts or {}
 
 
 def evaluate_at(member: Member, module: pl.LightningModule) -> dict[str, float]:

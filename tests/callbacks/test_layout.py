@@ -65,6 +65,11 @@ def test_a_metric_that_only_some_have_is_a_dash() -> None:
     assert table.foot[2] == "-"
 
 
+def test_labels_that_a_worker_keeps_to_itself_are_a_dash() -> None:
+    table = start_table([summary("bob", 2, label_counts={0: 1, 1: 1}), summary("alice", 1)], max_workers=2)
+    assert [row[3] for row in table.rows] == ["██", "-"]
+
+
 def test_a_column_of_which_nothing_is_known_is_left_out() -> None:
     table = start_table([summary("bob", 1)], max_workers=1)
     assert table.head == ("worker", "samples", "share")

@@ -29,6 +29,8 @@ from fedlightning.pointers import send_module
 from fedlightning.pointers.messages import Message
 from fedlightning.workers import ProcessWorker, Reply
 
+PIPELINED = 100
+
 
 class CountingWorker(fl.VirtualWorker):
     """Count the messages that arrive."""
@@ -134,6 +136,14 @@ def another_process(effort: Effort) -> Iterator[Row]:
         x = worker.send(torch.rand(2))
         spread = seconds_each(partial(operator.add, x, x), effort)
         yield Row("process: x + y, 2 elements, waited for", spread.scaled(1e6), "us")
+
+        def in_a_pipeline() -> None:
+            with worker.pipeline():
+                for _ in range(PIPELINED):
+                    operator.add(x, x)
+
+        spread = seconds_each(in_a_pipeline, effort).scaled(1e6 / PIPELINED)
+        yield Row(f"process: x + y, {PIPELINED} in a pipeline, each", spread, "us")
 
         state = {f"layer{i}": torch.rand(effort.size // 4 // 10) for i in range(10)}
         spread = seconds_each(lambda: worker.send(state).get(), effort)

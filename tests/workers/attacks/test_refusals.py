@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from fedlightning.pointers import PointerTensor
 from fedlightning.pointers.messages import Ref
 from fedlightning.workers import RefusedByPolicy, Worker, WorkerError
-from tests.workers.attacks.expecting import ask, stays
+from tests.workers.attacks.expecting import ask, is_silent, stays
 from tests.workers.programs import count, reveal, total
 
 
@@ -80,3 +80,12 @@ def test_each_refusal_is_entered(guard: Worker, secret: Tensor) -> None:
     )
     assert tally == (3, 3 * 24)
     assert guard.ledger.sent_bytes == 0
+
+
+def test_sent_without_waiting_it_is_refused_all_the_same(guard: Worker, secret: Tensor) -> None:
+    with stays(), guard.pipeline():
+        (secret * 2).get()
+    with stays(), guard.pipeline():
+        guard.send(torch.ones(6))[secret > 2].shape  # noqa: B018  # to ask for it is the attack
+    with is_silent(), guard.pipeline():
+        secret.view(5).add(1)

@@ -25,7 +25,8 @@ class Update:
     """Trained parameters or gradients, and buffers.
 
     Args:
-        tensors: One per parameter of the module, in its order; zeros in place of a missing gradient.
+        tensors: One per parameter of the module, in its order. Of gradients: zeros in place of a missing one,
+            and in place of a frozen parameter's, the parameter, to which a training step may have written.
         present: For each, whether it was there: only gradients may be missing.
         buffers: One per buffer.
     """
@@ -45,12 +46,12 @@ class Update:
         parameters, buffers = list(module.parameters()), list(module.buffers())
         if kind == "parameters":
             return cls([parameter.detach() for parameter in parameters], [True] * len(parameters), buffers)
-        gradients = [parameter.grad for parameter in parameters]
+        left = [parameter.grad if parameter.requires_grad else parameter.detach() for parameter in parameters]
         tensors = [
-            torch.zeros_like(parameter) if gradient is None else gradient
-            for parameter, gradient in zip(parameters, gradients, strict=True)
+            torch.zeros_like(parameter) if tensor is None else tensor
+            for parameter, tensor in zip(parameters, left, strict=True)
         ]
-        return cls(tensors, [gradient is not None for gradient in gradients], buffers)
+        return cls(tensors, [tensor is not None for tensor in left], buffers)
 
     def copied(self) -> Update:
         """Return an update that shares no memory with the module."""

@@ -344,6 +344,7 @@ class FederatedStrategy(EvaluatingStrategy):
         log_round(self.lightning_module, self._result)
         loss = self._result.loss
         if self._steps_at_controller:
+            self._take_frozen_over()
             self._complete_round()
             if lightning_calls.only_accumulates(self._trainer):
                 self._announce_end()
@@ -406,6 +407,8 @@ class FederatedStrategy(EvaluatingStrategy):
             return closure_loss.detach()
         closure_loss = self.precision_plugin.pre_backward(closure_loss, self.lightning_module)
         for parameter, gradient in zip(self._parameters, self._result.average, strict=True):
+            if not parameter.requires_grad:
+                continue
             if parameter.grad is None:
                 parameter.grad = gradient
             elif gradient is not None:
@@ -439,6 +442,14 @@ class FederatedStrategy(EvaluatingStrategy):
         self._complete_round()
         self._announce_end()
         self._result = None
+
+    @torch.no_grad()
+    def _take_frozen_over(self) -> None:
+        """Take over what training steps wrote to parameters without a gradient, such as a teacher."""
+        assert self._result is not None
+        for parameter, mean in zip(self._parameters, self._result.average, strict=True):
+            if not parameter.requires_grad and mean is not None:
+                parameter.copy_(mean)
 
     @torch.no_grad()
     def _complete_round(self) -> None:

@@ -42,7 +42,8 @@ class RoundResult:
     """What a round's visits amount to, before anything is taken over into the global module.
 
     Args:
-        average: Weighted mean of what came back, one tensor per parameter: gradients or parameters.
+        average: Weighted mean of what came back, one tensor per parameter: gradients or parameters. Frozen
+            parameters are themselves in either case.
         buffers: Weighted mean of the buffers.
         loss: Mean training loss, weighted like the average; ``None`` where every step was skipped.
         logs: What ``self.log`` was given, combined over steps and workers.
@@ -229,7 +230,7 @@ class GradientRound(Round):
 
     @override
     def _snapshot(self) -> ModuleSnapshot:
-        return ModuleSnapshot(self._module, parameters=False)
+        return ModuleSnapshot(self._module, trainable=False)
 
     @override
     def _unchanged(self) -> Update:

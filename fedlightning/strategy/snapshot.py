@@ -13,12 +13,12 @@ class ModuleSnapshot:
 
     Args:
         module: The module; its tensors are copied.
-        parameters: Whether parameters are kept, too, or buffers only.
+        trainable: Whether trainable parameters are kept, too, or only what changes without an optimizer.
     """
 
-    def __init__(self, module: nn.Module, *, parameters: bool = True) -> None:
+    def __init__(self, module: nn.Module, *, trainable: bool = True) -> None:
         self._module = module
-        self._parameters = parameters
+        self._trainable = trainable
         self._tensors = [tensor.detach().clone() for tensor in self._current()]
 
     @torch.no_grad()
@@ -29,5 +29,6 @@ class ModuleSnapshot:
             torch._foreach_copy_(now, self._tensors)
 
     def _current(self) -> list[Tensor]:
-        parameters = list(self._module.parameters()) if self._parameters else []
-        return [*parameters, *self._module.buffers()]
+        parameters = self._module.parameters()
+        kept = [parameter for parameter in parameters if self._trainable or not parameter.requires_grad]
+        return [*kept, *self._module.buffers()]

@@ -20,7 +20,6 @@ _KNOWN_HERE = (
     "__len__",
     "dim",
     "element_size",
-    "get_device",
     "is_complex",
     "is_contiguous",
     "is_distributed",
@@ -37,20 +36,12 @@ _KNOWN_HERE = (
 _ATTRIBUTES_KNOWN_HERE = (
     "_backward_hooks",
     "_post_accumulate_grad_hooks",
-    "device",
     "dtype",
-    "is_cpu",
-    "is_cuda",
-    "is_meta",
     "is_mkldnn",
-    "is_mps",
-    "is_mtia",
     "is_nested",
     "is_quantized",
     "is_sparse",
     "is_sparse_csr",
-    "is_xla",
-    "is_xpu",
     "itemsize",
     "name",
     "nbytes",
@@ -68,9 +59,10 @@ class RemoteNode:
     location: str
     object_id: int
 
-    @property
-    def next_functions(self) -> Any:
-        """Refuse: the nodes behind this one are the worker's."""
+    def __getattr__(self, name: str) -> Any:
+        # Asked for hooks, and for the nodes behind this one.
+        if name.startswith("__"):
+            raise AttributeError(name)
         raise UnsupportedOperationError(
             f"the autograd graph is at {self.location!r} and not to be walked here"
         )
@@ -95,6 +87,20 @@ def _is_leaf(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, 
 def _layout(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> torch.layout:
     layout: torch.layout = args[0]._description.layout
     return layout
+
+
+def _device(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> torch.device:
+    device: torch.device = args[0]._description.device
+    return device
+
+
+def _get_device(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> int:
+    index = args[0]._description.device.index
+    return -1 if index is None else int(index)
+
+
+def _is_on(kind: str) -> Handler:
+    return lambda func, args, kwargs: bool(args[0]._description.device.type == kind)
 
 
 def _grad_fn(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> RemoteNode | None:
@@ -132,6 +138,8 @@ _ANSWERED: dict[str, Handler] = {
     "requires_grad": _requires_grad,
     "is_leaf": _is_leaf,
     "layout": _layout,
+    "device": _device,
+    **{f"is_{kind}": _is_on(kind) for kind in ("cpu", "cuda", "meta", "mps", "mtia", "xla", "xpu")},
     "grad_fn": _grad_fn,
     "grad": _grad,
 }
@@ -156,6 +164,8 @@ def _handlers() -> dict[Callable[..., Any], Handler]:
         for place in (Tensor, torch):
             if hasattr(place, name):
                 handlers[getattr(place, name)] = _from_wrapper
+    for get_device in (Tensor.get_device, torch.get_device):
+        handlers[get_device] = _get_device
     for name in _ATTRIBUTES_KNOWN_HERE:
         handlers[getattr(Tensor, name).__get__] = _from_wrapper
     descriptors: dict[str, Any] = {name: getattr(Tensor, name) for name in _ANSWERED}

@@ -30,6 +30,7 @@ _INDEXING = frozenset(
         "torch.Tensor.index_put_",
         "torch.index_put",
         "torch.index_put_",
+        "torch._VF._pack_padded_sequence",
         "torch.ops.aten.index",
     }
 )

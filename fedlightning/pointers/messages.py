@@ -46,8 +46,7 @@ class Put:
     round: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Execute:
+class Execute(NamedTuple):
     """Call one torch operation on objects of the worker.
 
     Args:
@@ -58,6 +57,8 @@ class Execute:
         grad_enabled: The controller's gradient mode at the time of the call.
         round: Federated round, or None outside of rounds.
     """
+
+    # A named tuple, as one is made per operation: it takes a fraction of a frozen dataclass's time.
 
     operation: str
     args: tuple[Any, ...]
@@ -203,7 +204,7 @@ Message: TypeAlias = (
 class TensorDescription(NamedTuple):
     """Tell what a pointer knows of its tensor."""
 
-    # A named tuple: one is made per operation, in a fraction of a frozen dataclass's time.
+    # A named tuple for the same reason as `Execute`.
 
     object_id: int
     shape: torch.Size

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from fedlightning.pointers.tensor import PointerTensor
 
 _aten = torch.ops.aten
+_DEVICE = torch.ops.prim.device.default
 _RESHAPING_IN_PLACE = frozenset(
     (_aten.squeeze_, _aten.unsqueeze_, _aten.t_, _aten.transpose_, _aten.swapaxes_, _aten.swapdims_)
 )
@@ -32,6 +33,9 @@ def catch(cls: type[PointerTensor], func: Any, args: tuple[Any, ...], kwargs: di
     Raises:
         UnsupportedOperationError: A gradient would be cut silently, or the operation is not offered.
     """
+    if func is _DEVICE:
+        device: torch.device = args[0]._description.device
+        return device
     if torch.is_grad_enabled() and any(_needs_grad(value) for value in (*args, *kwargs.values())):
         raise UnsupportedOperationError(
             f"{func} reached a pointer below torch's functions, where its gradient would be lost: "

@@ -198,6 +198,8 @@ _EXTRA_OPERATIONS: dict[str, Operation] = {
     **_present("torch.sparse", torch.sparse, _SPARSE_UNLISTED),
     # What functions of the same names, themselves in Python, call when they are given a list.
     **_present("torch._VF", torch._VF, ("atleast_1d", "atleast_2d", "atleast_3d", "meshgrid")),
+    **_present("torch._VF", torch._VF, ("_pack_padded_sequence", "_pad_packed_sequence")),
+    **_present("torch._C._nn", torch._C._nn, ("pad_sequence",)),
     **_present("torch.nn.init", torch.nn.init, _INITIALIZERS),
     **_present("torch.ops.aten", torch.ops.aten, _OPERATORS_UNLISTED),
 }

@@ -24,6 +24,7 @@ from fedlightning.pointers.refusals import refused_functions
 from fedlightning.pointers.swap import exchange
 
 _REFUSED = refused_functions()
+_NOWHERE = torch.device("meta")
 
 
 class PointerTensor(torch.Tensor):
@@ -100,7 +101,10 @@ class PointerTensor(torch.Tensor):
             storage_offset=description.storage_offset,
             dtype=description.dtype,
             layout=description.layout,
-            device=description.device,
+            # The net answers with the real device when it is asked. Tensors on this one have no memory: torch
+            # refuses to assign a pointer to a local tensor's `.data`, which would end in a crash.
+            device=_NOWHERE,
+            dispatch_device=True,
         )
         # There is no memory behind it: C code that asks for its address, such as dlpack, must not get one.
         torch._C._set_throw_on_mutable_data_ptr(wrapper)

@@ -43,7 +43,8 @@ def run_operation(host: Host, message: Execute) -> Any:
         raise RefusedByPolicy(
             host.worker_id, message.operation, "it is no operation on the allow-list", remedy
         )
-    resolve, found = host.store.resolve, list[Held]()
+    resolve = host.store.resolve
+    found: list[Held] = []
     args = [resolve(value, found) for value in message.args]
     kwargs = {key: resolve(value, found) for key, value in message.kwargs.items()} if message.kwargs else {}
     for object_id, held in found:

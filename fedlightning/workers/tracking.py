@@ -25,7 +25,14 @@ RETURNS_A_VALUE = frozenset(
     for name in ("allclose", "equal", "is_nonzero", "is_same_size", "is_set_to", "__repr__")
 )
 # They read positions out of tensors without torch's noticing.
-_READ_SILENTLY = frozenset({"torch.tensor_split", "torch.Tensor.tensor_split"})
+_READ_SILENTLY = frozenset(
+    {
+        "torch.tensor_split",
+        "torch.Tensor.tensor_split",
+        "torch._VF._pack_padded_sequence",
+        "torch._VF._pad_packed_sequence",
+    }
+)
 # They hand out a tensor that is not computed from their operand.
 GRADIENTS = frozenset({"torch.Tensor.grad.__get__", "torch.Tensor._grad.__get__"})
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from fedlightning.pointers import PointerError, PointerTensor, get_module, send_module
 from fedlightning.pointers.modules import move_module
 from fedlightning.pointers.swap import exchange
-from fedlightning.workers import Decision, Egress, Policy, RefusedByPolicy, VirtualWorker
+from fedlightning.workers import Decision, Egress, KeepData, Policy, RefusedByPolicy, VirtualWorker
 
 
 class Recurrent(nn.Module):
@@ -258,3 +258,38 @@ def test_private_swap_of_torch_still_exchanges_implementations() -> None:
     assert type(second) is nn.Parameter
     assert torch.equal(first, torch.zeros(3))
     assert torch.equal(second.data, torch.ones(2))
+
+
+class OfDifferentLengths(nn.Module):
+    """Read sequences of different lengths, which an LSTM takes packed."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lstm = nn.LSTM(3, 4)
+
+    def forward(self, sequences: list[Tensor]) -> Tensor:
+        lengths = torch.tensor([len(sequence) for sequence in sequences])
+        padded = nn.utils.rnn.pad_sequence(sequences)
+        packed = nn.utils.rnn.pack_padded_sequence(padded, lengths)
+        return nn.utils.rnn.pad_packed_sequence(self.lstm(packed)[0])[0]
+
+
+def test_packed_sequences(bob: VirtualWorker) -> None:
+    torch.manual_seed(0)
+    module, sequences = OfDifferentLengths(), [torch.randn(length, 3) for length in (4, 2, 1)]
+    local = copy.deepcopy(module)
+    expected = local(sequences)
+    expected.sum().backward()
+    send_module(module, bob)
+    result = module([bob.send(sequence) for sequence in sequences])
+    result.sum().backward()
+    assert torch.equal(result.get(), expected)
+    for got, want in zip(get_module(module).parameters(), local.parameters(), strict=True):
+        assert torch.equal(got.grad, want.grad)
+
+
+def test_private_lengths_do_not_decide_on_shapes() -> None:
+    worker = VirtualWorker(id="owner", policy=KeepData())
+    lengths = worker.register(torch.tensor([3, 1]))
+    with pytest.raises(RefusedByPolicy):
+        nn.utils.rnn.pack_padded_sequence(worker.send(torch.ones(3, 2, 1)), lengths)

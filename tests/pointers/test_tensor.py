@@ -160,6 +160,43 @@ def test_a_notebook_shows_what_is_known_and_no_value(bob: VirtualWorker) -> None
     assert "was fetched" in pointer._repr_html_()
 
 
+def test_a_pointer_is_on_the_device_where_its_tensor_is(bob: VirtualWorker) -> None:
+    x = torch.ones(2)
+    pointer = bob.send(x)
+    assert pointer.device == x.device
+    assert (pointer.is_cpu, pointer.is_meta, pointer.is_cuda) == (True, False, False)
+    assert (pointer.get_device(), torch.get_device(pointer)) == (-1, -1)
+    with torch._C.DisableTorchFunctionSubclass():
+        assert pointer.device == x.device
+
+
+@pytest.mark.parametrize(
+    "attempt",
+    [
+        lambda p: setattr(torch.ones(2), "data", p),
+        lambda p: torch.ones(2).set_(p),
+        lambda p: torch.Tensor(p),
+        lambda p: p.as_subclass(Tensor),
+        lambda p: torch.from_numpy(p),
+        lambda p: torch.frombuffer(p, dtype=torch.float32),
+    ],
+)
+def test_a_pointer_never_becomes_a_local_tensors_memory(
+    attempt: Callable[[Tensor], object], bob: VirtualWorker
+) -> None:
+    # Assigning to `.data` without the meta device would end the process.
+    with pytest.raises((RuntimeError, TypeError, ValueError)):
+        attempt(bob.send(torch.ones(2)))
+
+
+def test_making_a_tensor_of_a_pointer_gives_a_pointer(bob: VirtualWorker) -> None:
+    pointer = bob.send(torch.ones(2))
+    for make in (torch.tensor, torch.as_tensor, torch.asarray):
+        assert isinstance(make(pointer), PointerTensor)
+    with pytest.raises(UnsupportedOperationError, match="at 'bob'"):
+        (pointer.requires_grad_() * 2).grad_fn.register_hook(print)
+
+
 def test_text_of_a_pointer_holds_no_values(bob: VirtualWorker) -> None:
     pointer = bob.send(torch.tensor([0.123456]))
     expected = f"(Wrapper)>[PointerTensor | me:{pointer.id} -> bob:{pointer.id_at_location}]"

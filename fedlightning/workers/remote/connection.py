@@ -15,12 +15,14 @@ from fedlightning.workers.errors import WorkerLost
 from fedlightning.workers.remote.channel import Channel
 from fedlightning.workers.remote.codecs.packing import Surroundings
 from fedlightning.workers.remote.errors import BrokenChannelError, MalformedMessageError
-from fedlightning.workers.remote.frames import encode
+from fedlightning.workers.remote.frames import Incoming, encode
 from fedlightning.workers.remote.protocol import Answered, Failed
 from fedlightning.workers.reply import Reply
 
 # Answers that nobody waits for are taken in when there are more.
 _MOST_UNDER_WAY = 256
+# Requests of a pipeline are sent several at once: what costs most is to wake the other side up.
+_SENT_AT_ONCE = 16
 
 
 @dataclass
@@ -50,11 +52,11 @@ class Pending(Reply):
 
     def __init__(self, connection: Connection, pipeline: Pipeline | None = None) -> None:
         self._connection = connection
-        self._outcome: Answered | Failed | None = None
+        self._outcome: Answered | Failed | Incoming | None = None
         self._pipeline = pipeline
 
-    def settle(self, outcome: Answered | Failed) -> None:
-        """Take the answer that has come; answers come in the order of the requests."""
+    def settle(self, outcome: Answered | Failed | Incoming) -> None:
+        """Take the answer that has come, decoded or not; answers come in the order of the requests."""
         self._outcome = outcome
         if isinstance(outcome, Failed) and self._pipeline is not None and self._pipeline.failure is None:
             self._pipeline.failure = outcome.error
@@ -63,6 +65,8 @@ class Pending(Reply):
     def wait(self) -> Any:
         if self._outcome is None:
             self._connection.receive_until(self)
+        if isinstance(self._outcome, Incoming):
+            self._outcome = self._connection.decode(self._outcome)
         assert self._outcome is not None
         if isinstance(self._outcome, Failed):
             # Of what was not done any more, the reason is what went wrong first.
@@ -73,6 +77,11 @@ class Pending(Reply):
     def done(self) -> bool:
         """Whether the answer is here."""
         return self._outcome is not None
+
+    @property
+    def in_pipeline(self) -> bool:
+        """Whether nobody may ever want to know the answer, unless it is a failure."""
+        return self._pipeline is not None
 
 
 class Connection:
@@ -100,6 +109,7 @@ class Connection:
         self._explain = explain
         self._lock = threading.RLock()
         self._pending: deque[Pending] = deque()
+        self._unsent: list[Any] = []
         self._loss = ""
 
     def request(self, value: Any, pipeline: Pipeline | None = None) -> Pending:
@@ -119,7 +129,11 @@ class Connection:
         # Not at a worker, whatever mode the calling code is in: these are our own tensors.
         with self._lock, torch._C.DisableTorchFunction():
             if not self._loss:
-                self._send(value)
+                parts = encode(value, self._surroundings, self._channel.limit)
+                self._unsent += parts
+                # What has tensors goes at once: their memory may change when this returns.
+                if pipeline is None or len(self._unsent) >= _SENT_AT_ONCE or len(parts) > 1:
+                    self._flush()
             if self._loss:
                 pending.settle(self._failure())
             else:
@@ -128,8 +142,8 @@ class Connection:
                 self._receive()
         return pending
 
-    def _send(self, value: Any) -> None:
-        parts = encode(value, self._surroundings, self._channel.limit)
+    def _flush(self) -> None:
+        parts, self._unsent = self._unsent, []
         try:
             self._channel.send(parts, self._receive)
         except BrokenChannelError as error:
@@ -149,6 +163,15 @@ class Connection:
             while self._pending:
                 self._receive()
 
+    def decode(self, incoming: Incoming) -> Answered | Failed:
+        """Read an answer that has come."""
+        with self._lock, torch._C.DisableTorchFunction():
+            try:
+                outcome: Answered | Failed = incoming.decode(self._surroundings)
+            except MalformedMessageError as error:
+                return Failed(error)
+            return outcome
+
     def receive_until(self, pending: Pending) -> None:
         """Receive answers until a request has its own."""
         with self._lock, torch._C.DisableTorchFunction():
@@ -156,18 +179,25 @@ class Connection:
                 self._receive()
 
     def _receive(self) -> None:
+        if self._unsent:
+            self._flush()
         try:
-            outcome = self._channel.receive().decode(self._surroundings)
+            incoming = self._channel.receive()
         except BrokenChannelError as error:
             self._lose(error)
-            return
         except MalformedMessageError as error:
-            outcome = Failed(error)
+            self._settle_next(Failed(error))
+        else:
+            needless = self._pending and self._pending[0].in_pipeline and incoming.tag != Failed.__name__
+            self._settle_next(incoming if needless else self.decode(incoming))
+
+    def _settle_next(self, outcome: Answered | Failed | Incoming) -> None:
         if self._pending:
             self._pending.popleft().settle(outcome)
 
     def _lose(self, error: BrokenChannelError) -> None:
         self._loss = self._loss or self._explain(error)
+        self._unsent = []
         while self._pending:
             self._pending.popleft().settle(self._failure())
 

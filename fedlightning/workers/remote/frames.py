@@ -102,6 +102,11 @@ class Incoming:
         self._entries, self._root = _read_structure(structure)
         self.tensors = allocate(self._entries, header.memory)
 
+    @property
+    def tag(self) -> Any:
+        """What kind of value it is, before anything of it is made."""
+        return self._root[0] if type(self._root) is list and self._root else None
+
     def decode(self, surroundings: Surroundings) -> Any:
         """Make the value, when all memory has arrived.
 

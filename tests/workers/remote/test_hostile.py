@@ -136,6 +136,8 @@ PATHS = [
     "torch:load",
     "posix:system",
     "torch.hub:load",
+    "torch.optim.optimizer:register_optimizer_step_pre_hook",
+    "torch.nn.modules.module:register_module_forward_hook",
 ]
 scalars = (
     st.none()

@@ -173,6 +173,8 @@ def test_a_policy_that_cannot_be_told_is_refused(host_process: HostProcess, poli
         ({"threads": 0}, "threads=0"),
         ({"programs": "os"}, r"give a list, such as \['os'\]"),
         ({"modules": ["no name"]}, "modules='no name'"),
+        ({"modules": ["os.path"]}, "modules='os.path' is of Python's standard library"),
+        ({"modules": ["builtins"]}, "modules='builtins' is of Python's standard library"),
     ],
 )
 def test_settings_are_checked_before_anything_starts(settings: dict[str, Any], message: str) -> None:

@@ -41,8 +41,8 @@ def _tensors(module: nn.Module) -> Iterator[tuple[nn.Module, str, Tensor]]:
 
 def _pack(module: nn.Module, packer: Packer) -> list[Any]:
     travellers = packer.surroundings.travellers
-    blueprint = None if travellers.is_known_there(module) else pack_blueprint(module, packer)
     tensors = [packer.pack(_checked(tensor)) for _, _, tensor in _tensors(module)]
+    blueprint = None if travellers.is_known_there(module) else pack_blueprint(module, packer)
     training = [part.training for part in module.modules()]
     companions = [
         [name, packer.pack(data)]

@@ -43,6 +43,7 @@ class ParameterMean:
         self._dtypes: list[torch.dtype] = []
         # What has no running mean, by position; looked for when a second update comes.
         self._others: list[int] | None = None
+        self._running: list[int] = []
         self._means_of_others = BufferMean()
 
     @torch.no_grad()
@@ -65,12 +66,16 @@ class ParameterMean:
             )
         if self._others is None:
             self._others = _without_running_mean(self._mean)
+            self._running = sorted(set(range(len(tensors))) - set(self._others))
             self._means_of_others.add([self._mean[position] for position in self._others], before)
-        self._means_of_others.add([tensors[position] for position in self._others], weight)
-        running = sorted(set(range(len(tensors))) - set(self._others))
-        if running:
-            means = [self._mean[position] for position in running]
-            updates = [tensors[position].detach().to(self._mean[position].dtype) for position in running]
+        if self._others:
+            self._means_of_others.add([tensors[position] for position in self._others], weight)
+        if self._running:
+            means = [self._mean[position] for position in self._running]
+            updates = [
+                _as(mean.dtype, tensors[position])
+                for mean, position in zip(means, self._running, strict=True)
+            ]
             torch._foreach_lerp_(means, updates, share)
 
     def result(self) -> list[Tensor]:
@@ -121,6 +126,10 @@ def _without_running_mean(tensors: Sequence[Tensor]) -> list[int]:
     norms = torch._foreach_norm([tensors[position] for position in interpolated]) if interpolated else ()
     finite = {position for position, norm in zip(interpolated, norms, strict=True) if norm.isfinite()}
     return [position for position in range(len(tensors)) if position not in finite]
+
+
+def _as(dtype: torch.dtype, tensor: Tensor) -> Tensor:
+    return tensor if tensor.dtype == dtype else tensor.to(dtype)
 
 
 def _accumulator(dtype: torch.dtype) -> torch.dtype:

@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torchmetrics import Metric, MetricCollection
+from torchmetrics import Metric
 from torchmetrics.utilities.data import (
     dim_zero_cat,
     dim_zero_max,
@@ -22,6 +22,7 @@ from torchmetrics.utilities.data import (
     dim_zero_sum,
 )
 
+from fedlightning.local.known import known
 from fedlightning.workers.remote import accompany_modules, record
 from fedlightning.workers.samples import kept_samples
 
@@ -62,13 +63,10 @@ def _(value: nn.Module) -> str:
 
 def metrics_of(module: nn.Module) -> Iterator[tuple[str, Metric]]:
     """Yield the torchmetrics inside ``module`` with their paths, each with a state of its own."""
-    for child in module.modules():
-        if isinstance(child, MetricCollection):
-            # Metrics of one compute group share their state until they are asked for copies.
-            list(child.values(copy_state=True))
-    for path, child in module.named_modules():
-        if isinstance(child, Metric):
-            yield path, child
+    for collection in known(module).collections:
+        # Metrics of one compute group share their state until they are asked for copies.
+        list(collection.values(copy_state=True))
+    yield from known(module).metrics
 
 
 def take_states(module: nn.Module) -> tuple[MetricState, ...]:
@@ -92,7 +90,9 @@ def metric_at(module: nn.Module, path: str) -> Metric:
 def reset_metrics(module: nn.Module) -> None:
     """Empty every torchmetric inside ``module``."""
     for _, metric in metrics_of(module):
-        metric.reset()
+        # A reset costs more than a step of a small module, and most metrics count in validation only.
+        if metric._update_count or any(metric._persistent.values()):
+            metric.reset()
 
 
 def put_states(module: nn.Module, states: Iterable[MetricState]) -> None:

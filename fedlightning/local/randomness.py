@@ -7,12 +7,15 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
+from contextvars import ContextVar
 from typing import Any
 
 import numpy as np
 import torch
 from lightning.pytorch.utilities.seed import isolate_rng
+
+_isolated: ContextVar[bool] = ContextVar("isolated", default=False)
 
 
 @contextmanager
@@ -27,11 +30,26 @@ def own_randomness(seed: int | None) -> Iterator[None]:
     if seed is None:
         yield
         return
-    with isolate_rng():
+    with nullcontext() if _isolated.get() else isolate_rng():
         _seed_torch(seed)
-        np.random.seed([seed & 0xFFFFFFFF, seed >> 32])
+        np.random.seed(seed & 0xFFFFFFFF)  # all that NumPy's global generator takes in one piece
         random.seed(seed)
         yield
+
+
+@contextmanager
+def isolated_streams() -> Iterator[None]:
+    """Restore the global generators after the block, once, so that visits within it need not do so each.
+
+    Saving and restoring NumPy's alone takes as long as a step of a small module. Nothing but visits may draw
+    random numbers within the block.
+    """
+    token = _isolated.set(True)
+    try:
+        with isolate_rng():
+            yield
+    finally:
+        _isolated.reset(token)
 
 
 def _seed_torch(seed: int) -> None:

@@ -37,10 +37,19 @@ def training_loss(
     logs.start_step(batch)
     with module.trainer.precision_plugin.train_step_context():
         output = module.training_step(batch) if batch_idx is None else module.training_step(batch, batch_idx)
-    return _loss_of(output, required=module.automatic_optimization)
+    return loss_of(output, required=module.automatic_optimization)
 
 
-def _loss_of(output: Any, *, required: bool) -> Tensor | None:
+def loss_of(output: Any, *, required: bool) -> Tensor | None:
+    """Find the loss in what ``training_step`` returned.
+
+    Args:
+        output: What it returned.
+        required: Whether it must be, or hold, a loss, or else be ``None``.
+
+    Raises:
+        TypeError: It has no loss, and must have one.
+    """
     if output is None or isinstance(output, Tensor):
         return output
     if isinstance(output, Mapping) and isinstance(output.get("loss"), Tensor):

@@ -11,7 +11,9 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from fedlightning.local.automatic import AutomaticOptimization
-from fedlightning.local.failures import NotFinite, named_step, require_finite
+from fedlightning.local.failures import LocalStepFailed, NotFinite, require_finite
+from fedlightning.local.known import known
+from fedlightning.local.lean import LeanOptimization, lean_optimization
 from fedlightning.local.logs import LogRecorder, recorded_logs
 from fedlightning.local.memory import WorkerMemory
 from fedlightning.local.metrics import reset_metrics, take_states
@@ -76,7 +78,7 @@ def train_locally(
 
 
 def _drop_gradients(module: pl.LightningModule) -> None:
-    for parameter in module.parameters():
+    for parameter in known(module).parameters:
         parameter.grad = None
 
 
@@ -88,25 +90,32 @@ def _take_steps(
     logs: LogRecorder,
 ) -> list[Tensor]:
     """Train on each batch of the visit and return the losses of the steps that were not skipped."""
-    automatic = (
-        AutomaticOptimization(module, optimizers[0], logs, accumulate=visit.accumulate)
-        if module.automatic_optimization
-        else None
-    )
+    automatic = _automatic(module, optimizers[0], logs, visit) if module.automatic_optimization else None
     batches = stream.take(visit.first_step, visit.steps)
     end = visit.first_step + visit.steps
     losses: list[Tensor] = []
-    for step in range(visit.first_step, end):
-        with named_step(step):
+    step = visit.first_step
+    try:
+        for step in range(visit.first_step, end):
             batch_idx, batch = next(batches)
             if automatic is None:
                 loss = _manual_step(module, batch, batch_idx, visit, logs)
             else:
                 last = step + 1 == end or batch_idx + 1 == stream.shard.num_batches
                 loss = automatic.step(batch, batch_idx, passes_batch_idx=visit.passes_batch_idx, last=last)
-        if loss is not None:
-            losses.append(loss)
+            if loss is not None:
+                losses.append(loss)
+    except Exception as error:
+        raise LocalStepFailed(step) from error
     return losses
+
+
+def _automatic(
+    module: pl.LightningModule, optimizer: Optimizer, logs: LogRecorder, visit: Visit
+) -> AutomaticOptimization | LeanOptimization:
+    if visit.accumulate == 1 and not known(module).why_not_lean:
+        return lean_optimization(module, optimizer, logs)
+    return AutomaticOptimization(module, optimizer, logs, accumulate=visit.accumulate)
 
 
 def _manual_step(

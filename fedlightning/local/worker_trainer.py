@@ -18,16 +18,9 @@ from lightning.pytorch.utilities.model_helpers import is_overridden
 from torch import nn
 from torch.optim import Optimizer
 
+from fedlightning.local.hooks import BATCH_HOOKS, STEP_HOOKS
 from fedlightning.local.lightning_calls import attach, callbacks_of, set_progress
 from fedlightning.workers.remote import UnsendableError, accompany_modules, record
-
-_BATCH_HOOKS = ("on_before_batch_transfer", "transfer_batch_to_device", "on_after_batch_transfer")
-_STEP_HOOKS = (
-    "on_before_backward",
-    "on_after_backward",
-    "on_before_optimizer_step",
-    "on_before_zero_grad",
-)
 
 
 @record
@@ -134,11 +127,11 @@ def _give(module: nn.Module, view: Any) -> None:
 def _check_hooks(trainer: pl.Trainer) -> None:
     datamodule = getattr(trainer, "datamodule", None)
     if datamodule is not None:
-        for hook in _BATCH_HOOKS:
+        for hook in BATCH_HOOKS:
             if is_overridden(hook, datamodule, parent=DataHooks):
                 _refuse(type(datamodule).__name__, hook, "move it to the LightningModule")
     for callback in callbacks_of(trainer):
-        for hook in _STEP_HOOKS:
+        for hook in STEP_HOOKS:
             if is_overridden(hook, callback, parent=pl.Callback):
                 _refuse(type(callback).__name__, hook, "override the hook in the LightningModule")
 

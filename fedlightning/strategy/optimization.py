@@ -76,12 +76,12 @@ class Optimization:
         return [settings, [deepcopy(scheduler.state_dict()) for scheduler in self._schedulers]]
 
     def _restore(self, captured: list[Any]) -> None:
-        groups, states = deepcopy(captured)
+        groups, states = captured
         for optimizer, settings in zip(self.optimizers, groups, strict=True):
             for group, before in zip(optimizer.param_groups, settings, strict=True):
-                group.update(before)
+                group.update({name: _kept(value) for name, value in before.items()})
         for scheduler, state in zip(self._schedulers, states, strict=True):
-            scheduler.load_state_dict(state)
+            scheduler.load_state_dict(deepcopy(state))
 
 
 def _copied_state(optimizer: Optimizer) -> defaultdict[Any, Any]:
@@ -91,6 +91,11 @@ def _copied_state(optimizer: Optimizer) -> defaultdict[Any, Any]:
 
 def _settings_of(optimizer: Optimizer) -> list[dict[str, Any]]:
     return [
-        {name: deepcopy(value) for name, value in group.items() if name != "params"}
+        {name: _kept(value) for name, value in group.items() if name != "params"}
         for group in optimizer.param_groups
     ]
+
+
+def _kept(value: Any) -> Any:
+    """Return a copy of what could be changed in place, such as a learning rate in a tensor."""
+    return value if value is None or isinstance(value, int | float | str) else deepcopy(value)

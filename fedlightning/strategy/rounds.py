@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import ClassVar
 
@@ -20,8 +20,10 @@ from typing_extensions import override
 from fedlightning.algorithms import Assignment, Plan, Update, UpdateKind
 from fedlightning.local.failures import LocalStepFailed
 from fedlightning.local.gradient import compute_gradients
+from fedlightning.local.known import looked_up_once
 from fedlightning.local.logs import LoggedValue, combine_logs
 from fedlightning.local.metrics import MetricState, put_states, take_states
+from fedlightning.local.randomness import isolated_streams
 from fedlightning.local.training import train_locally
 from fedlightning.local.visit import Visit, VisitReport
 from fedlightning.strategy.aggregation import Aggregation, AtController, AtTrustedWorker
@@ -115,6 +117,12 @@ class Round(ABC):
             RoundFailed: A visit failed, and the run does not tolerate it.
             CohortTooSmall: Too many visits failed.
         """
+        # Listeners draw from the process's own random numbers, between one visit and the next.
+        quiet = not self._federation.alone and not self._audience
+        with looked_up_once(self._module), isolated_streams() if quiet else nullcontext():
+            return self._visits(plan)
+
+    def _visits(self, plan: Plan) -> RoundResult:
         several = len(plan.assignments) > 1
         start = self._snapshot()
         metrics = take_states(self._module)

@@ -18,7 +18,10 @@ class ModuleSnapshot:
 
     def __init__(self, module: nn.Module, *, trainable: bool = True) -> None:
         self._module = module
-        self._trainable = trainable
+        self._parameters: list[Tensor] = [
+            parameter for parameter in module.parameters() if trainable or not parameter.requires_grad
+        ]
+        self._has_buffers = next(module.buffers(), None) is not None
         self._tensors = [tensor.detach().clone() for tensor in self._current()]
 
     @torch.no_grad()
@@ -29,6 +32,5 @@ class ModuleSnapshot:
             torch._foreach_copy_(now, self._tensors)
 
     def _current(self) -> list[Tensor]:
-        parameters = self._module.parameters()
-        kept = [parameter for parameter in parameters if self._trainable or not parameter.requires_grad]
-        return [*kept, *self._module.buffers()]
+        # Modules exchange buffers, rather than fill them; parameters stay, for the optimizers' sake.
+        return [*self._parameters, *self._module.buffers()] if self._has_buffers else self._parameters

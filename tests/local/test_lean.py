@@ -1,0 +1,148 @@
+"""The lean loop gives the bits of the general loop, and is left wherever somebody would notice it."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import lightning as L
+import pytest
+import torch
+from torch import Tensor, nn
+
+from fedlightning import FederatedStrategy
+from fedlightning.local import hooks, lean
+from fedlightning.local.hooks import why_not_lean
+from fedlightning.local.known import Known
+from tests.strategy.toys import Classifier, Memo, assert_same_module, assert_same_optimizer, fit, trainer
+
+SGD = torch.optim.SGD
+OPTIMIZERS: dict[str, Callable[..., Any]] = {
+    "plain": partial(SGD, lr=0.1),
+    "decay": partial(SGD, lr=0.05, weight_decay=0.01),
+    "whole numbers": partial(SGD, lr=1, weight_decay=1),
+    "groups": lambda parameters: SGD(
+        [{"params": [p], "lr": 0.01 * n, "weight_decay": 0.1 * (n % 2)} for n, p in enumerate(parameters)]
+    ),
+    "momentum": partial(SGD, lr=0.05, momentum=0.9),
+    "nesterov": partial(SGD, lr=0.05, momentum=0.9, nesterov=True, weight_decay=0.01),
+    "maximize": partial(SGD, lr=0.01, maximize=True),
+    "tensor rate": partial(SGD, lr=torch.tensor(0.05)),
+    "foreach": partial(SGD, lr=0.05, foreach=True),
+    "fused": partial(SGD, lr=0.05, fused=True),
+    "adam": partial(torch.optim.Adam, lr=0.01),
+    "lbfgs": partial(torch.optim.LBFGS, lr=0.1, max_iter=2),
+}
+PLAIN = {"plain", "decay", "whole numbers", "groups", "foreach"}
+
+
+class Uneven(Classifier):
+    """With a frozen parameter, one that is never used, one that is used now and then, and skipped steps."""
+
+    def __init__(self, make: Any) -> None:
+        super().__init__(make)
+        self.net[0].bias.requires_grad_(False)
+        self.unused = nn.Parameter(torch.ones(2))
+        self.seldom = nn.Parameter(torch.ones(()))
+        self.table = nn.Embedding(3, 2, sparse=make is OPTIMIZERS["plain"])
+
+    def training_step(self, batch: list[Tensor], batch_idx: int) -> Any:
+        if batch_idx == 2:
+            return None
+        loss = super().training_step(batch, batch_idx) + self.table(batch[1]).pow(2).mean()
+        return {"loss": loss * self.seldom if batch_idx % 2 else loss}
+
+
+@pytest.mark.parametrize("make_module", [Classifier, Uneven])
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_the_lean_loop_gives_the_bits_of_the_general_one(
+    name: str, make_module: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if name == "lbfgs":
+        make_module = Classifier  # torch's wants a loss from every step
+    make = OPTIMIZERS[name]
+    chosen: list[type] = []
+    choose = lean.lean_optimization
+
+    def noted(*args: Any) -> Any:
+        chosen.append(type(choose(*args)))
+        return choose(*args)
+
+    monkeypatch.setattr("fedlightning.local.training.lean_optimization", noted)
+    lean_log, log = Memo(), Memo()
+    settings: dict[str, Any] = {"optimizer_state": "keep", "local_epochs": 2, "seed": 0}
+    ours, our_run = fit(FederatedStrategy(3, **settings), module=lambda: make_module(make), logger=lean_log)
+    assert set(chosen) == {lean.LeanSGD if name in PLAIN else lean.LeanOptimization}
+
+    monkeypatch.setattr(Known, "why_not_lean", "told so")
+    count = len(chosen)
+    general, run = fit(FederatedStrategy(3, **settings), module=lambda: make_module(make), logger=log)
+    assert len(chosen) == count
+    assert_same_module(ours, general)
+    assert_same_optimizer(our_run.optimizers[0], run.optimizers[0])
+    assert lean_log.entries == log.entries
+
+
+def test_a_scheduler_sees_that_the_optimizer_has_stepped() -> None:
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", message=".*lr_scheduler.step.*")
+        module, _ = fit(FederatedStrategy(3), module=lambda: Classifier(partial(SGD, lr=0.1)))
+    assert module.trainer.optimizers[0].param_groups[0]["lr"] < 0.1
+
+
+def attached(module: L.LightningModule, **settings: Any) -> L.LightningModule:
+    run = trainer(**settings)
+    run.strategy.connect(module)
+    module.trainer = run
+    return module
+
+
+def test_nothing_is_in_the_way_of_an_ordinary_module() -> None:
+    assert why_not_lean(attached(Classifier())) == ""
+
+
+@pytest.mark.parametrize("hook", hooks.MODULE_HOOKS)
+def test_a_module_that_overrides_a_hook_takes_the_general_loop(hook: str) -> None:
+    kind = type("Hooked", (Classifier,), {hook: lambda self, *args, **kwargs: None})
+    assert why_not_lean(attached(kind())) == f"Hooked.{hook}"
+
+
+@pytest.mark.parametrize("hook", hooks.STEP_HOOKS)
+def test_a_callback_that_overrides_a_hook_takes_the_general_loop(hook: str) -> None:
+    kind = type("Hooked", (L.Callback,), {hook: lambda self, *args, **kwargs: None})
+    assert why_not_lean(attached(Classifier(), callbacks=[kind()])) == f"Hooked.{hook}"
+
+
+@pytest.mark.parametrize("hook", hooks.BATCH_HOOKS)
+def test_a_datamodule_that_overrides_a_hook_takes_the_general_loop(hook: str) -> None:
+    module = attached(Classifier())
+    kind = type("Hooked", (L.LightningDataModule,), {hook: lambda self, batch, *args: batch})
+    module.trainer.datamodule = kind()
+    assert why_not_lean(module) == f"Hooked.{hook}"
+
+
+@pytest.mark.parametrize(
+    ("settings", "why"),
+    [
+        ({"gradient_clip_val": 0.1}, "gradient clipping"),
+        ({"precision": "bf16-mixed"}, "precision bf16-mixed"),
+    ],
+)
+def test_what_the_trainer_does_to_a_step_takes_the_general_loop(settings: dict[str, Any], why: str) -> None:
+    assert why_not_lean(attached(Classifier(), **settings)) == why
+
+
+@pytest.mark.parametrize("register", ["register_step_pre_hook", "register_step_post_hook"])
+def test_whoever_listens_to_an_optimizer_hears_its_steps(register: str) -> None:
+    optimizer = SGD([nn.Parameter(torch.ones(2))], lr=0.1)
+    assert lean.LeanSGD.fits(optimizer)
+    getattr(optimizer, register)(lambda *args: None)
+    assert not lean.LeanSGD.fits(optimizer)
+
+
+def test_whoever_listens_to_gradients_gets_them() -> None:
+    parameter = nn.Parameter(torch.ones(2))
+    parameter.register_post_accumulate_grad_hook(lambda _: None)
+    assert not lean.LeanSGD.fits(SGD([parameter], lr=0.1))

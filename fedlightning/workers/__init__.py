@@ -8,7 +8,16 @@ from fedlightning.workers.hook import TorchHook
 from fedlightning.workers.known import check_unique_ids, local_worker
 from fedlightning.workers.ledger import Entry, Ledger, Traffic
 from fedlightning.workers.payload import payload_bytes
-from fedlightning.workers.policy import AllowAll, Decision, Egress, EgressKind, KeepData, Policy, Source
+from fedlightning.workers.policy import (
+    AllowAll,
+    Decision,
+    Egress,
+    EgressKind,
+    KeepData,
+    Policy,
+    ResultShape,
+    Source,
+)
 from fedlightning.workers.programs import Program, program
 from fedlightning.workers.remote import HostProcess, ProcessWorker, UnsendableError
 from fedlightning.workers.reply import Reply
@@ -38,6 +47,7 @@ __all__ = [
     "RefusedByPolicy",
     "RemoteError",
     "Reply",
+    "ResultShape",
     "Rule",
     "Rules",
     "Scope",

@@ -18,7 +18,6 @@ from fedlightning.pointers.location import find_place
 from fedlightning.pointers.lost_gradients import refuse_gradient
 from fedlightning.pointers.messages import Move, Recall
 from fedlightning.pointers.tensor import PointerTensor
-from fedlightning.workers.contents import tensors_in
 from fedlightning.workers.errors import RefusedByPolicy
 from fedlightning.workers.payload import payload_bytes
 from fedlightning.workers.policy import Label
@@ -139,13 +138,13 @@ def refuse_mixture(host: Host, action: str, found: Iterable[Held]) -> None:
     Raises:
         RefusedByPolicy: One of them is a pointer.
     """
+    # Pointers are not sent inside other objects: each that there is has been found.
     for _, value in found:
-        for tensor in tensors_in(value):
-            if (handle := handle_of(tensor)) is not None:
-                remedy = "Bring the other one here first, with .remote_get() or .move(...)."
-                raise RefusedByPolicy(
-                    host.worker_id,
-                    f"{action} on private data together with a pointer to {handle.location.id!r}",
-                    "private data goes to other workers only by .move(...)",
-                    remedy,
-                )
+        if (handle := handle_of(value)) is not None:
+            remedy = "Bring the other one here first, with .remote_get() or .move(...)."
+            raise RefusedByPolicy(
+                host.worker_id,
+                f"{action} on private data together with a pointer to {handle.location.id!r}",
+                "private data goes to other workers only by .move(...)",
+                remedy,
+            )

@@ -19,6 +19,7 @@ from fedlightning.pointers import HiddenValueError, MixedLocationsError, Pointer
 from fedlightning.workers import KeepData, RefusedByPolicy, RemoteError, VirtualWorker
 from fedlightning.workers.labels import LabelBook
 from fedlightning.workers.policy import PUBLIC, Source
+from tests.workers.programs import count
 
 OWNERS = ("ann", "ben", "cem")
 COMPUTE = {
@@ -161,6 +162,25 @@ def test_without_private_data_nobody_looks_for_labels() -> None:
     assert not worker._host.labels.active
     worker.register(torch.ones(2))
     assert worker._host.labels.active
+
+
+class Counted(list[float]):
+    """Samples that count how often somebody looks through them."""
+
+    looked = 0
+
+    def __iter__(self) -> Iterator[float]:
+        Counted.looked += 1
+        return super().__iter__()
+
+
+def test_a_visit_does_not_look_through_the_data() -> None:
+    """A million samples would else be walked through in each round."""
+    worker = VirtualWorker(id="bob", policy=KeepData())
+    samples = worker.register(Counted([1.0, 2.0]))
+    before = Counted.looked
+    assert worker.run(count, samples) == 2
+    assert Counted.looked == before
 
 
 def test_a_source_needs_no_policy_that_can_be_hashed() -> None:

@@ -12,7 +12,7 @@ export UV_FIND_LINKS ?= $(PIP_FIND_LINKS)
 export OMP_NUM_THREADS ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lint types pytest bench-pointers bench-simulation lightning-suite docs clean
+.PHONY: help run test lint types pytest bench-pointers bench-simulation lightning-suite opinfo docs clean
 
 help:  ## Show these targets.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -41,6 +41,9 @@ bench-simulation: $(STAMP)  ## Measure what a simulated federation costs beside 
 
 lightning-suite: $(STAMP)  ## Run Lightning's own tests with our strategy (LIGHTNING_TESTS=<its checkout> UPDATE=averaged).
 	$(BIN)/python -m tests.lightning_suite.compare "$(LIGHTNING_TESTS)" --update $(or $(UPDATE),sequential)
+
+opinfo: $(STAMP)  ## Survey every operator of torch's database on pointers, with all samples (SAMPLES=1 for one each).
+	$(BIN)/python -W ignore -m tests.pointers.opinfo $(SAMPLES)
 
 docs: $(STAMP)  ## Build the documentation into site/; any warning is an error.
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet

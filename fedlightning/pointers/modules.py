@@ -177,4 +177,5 @@ def _move_all(pointers: list[PointerTensor], location: Location) -> list[Pointer
 def _lead_to(pointer: PointerTensor, other: PointerTensor) -> None:
     """Make a pointer, which keeps its identity, lead where another leads."""
     pointer._handle, pointer._description = other._handle, other._description
-    pointer.__dict__.pop("_grad_pointer", None)
+    for name in ("_grad_pointer", "_promised"):
+        pointer.__dict__.pop(name, None)

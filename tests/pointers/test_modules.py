@@ -38,6 +38,27 @@ class Tied(nn.Module):
         return self.second(self.first(x))
 
 
+class First(nn.Module):
+    """Keep the first of what a module returns."""
+
+    def __init__(self, inner: nn.Module) -> None:
+        super().__init__()
+        self.inner = inner
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.inner(x)[0]
+
+
+class SelfAttention(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.attention = nn.MultiheadAttention(8, 2, batch_first=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        causal = nn.Transformer.generate_square_subsequent_mask(x.shape[1], device=x.device)
+        return self.attention(x, x, x, attn_mask=causal, is_causal=True)[0]
+
+
 def _convolutional() -> nn.Module:
     parts = [nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten(), nn.Dropout(0.2)]
     return nn.Sequential(*parts, nn.Linear(36, 2))
@@ -45,9 +66,18 @@ def _convolutional() -> nn.Module:
 
 MODULES: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
     "linear": (lambda: nn.Linear(3, 2), (4, 3)),
+    "mlp": (lambda: nn.Sequential(nn.Linear(3, 8), nn.ReLU(), nn.Dropout(0.1), nn.Linear(8, 2)), (4, 3)),
     "cnn": (_convolutional, (5, 1, 8, 8)),
     "lstm": (Recurrent, (4, 2, 3)),
     "transformer": (lambda: nn.TransformerEncoderLayer(8, 2, 16, batch_first=True), (2, 5, 8)),
+    "attention": (SelfAttention, (2, 5, 8)),
+    "weight norm": (lambda: nn.utils.parametrizations.weight_norm(nn.Linear(3, 2)), (4, 3)),
+    "spectral norm": (lambda: nn.utils.parametrizations.spectral_norm(nn.Linear(3, 2)), (4, 3)),
+    "gru": (lambda: First(nn.GRU(3, 4, bidirectional=True)), (4, 2, 3)),
+    "upsampling": (
+        lambda: nn.Sequential(nn.ConvTranspose2d(1, 2, 2), nn.GroupNorm(2, 2), nn.GELU()),
+        (2, 1, 3, 3),
+    ),
     "tied": (Tied, (4, 3)),
     "embedding": (lambda: nn.Sequential(nn.Flatten(), nn.Linear(6, 4), nn.LayerNorm(4)), (2, 3, 2)),
 }
@@ -234,15 +264,16 @@ def test_a_sent_module_changes_its_dtype(bob: VirtualWorker) -> None:
     assert torch.equal(get_module(module).weight, expected)
 
 
-def test_gradient_clipping(bob: VirtualWorker) -> None:
+@pytest.mark.parametrize("foreach", [None, True, False])
+def test_gradient_clipping(foreach: bool | None, bob: VirtualWorker) -> None:
     torch.manual_seed(0)
     module, batch = nn.Linear(3, 1), torch.randn(4, 3) * 100
     local = copy.deepcopy(module)
     local(batch).square().sum().backward()
-    nn.utils.clip_grad_norm_(local.parameters(), 1.0, foreach=False)
+    nn.utils.clip_grad_norm_(local.parameters(), 1.0, foreach=bool(foreach))
     send_module(module, bob)
     module(bob.send(batch)).square().sum().backward()
-    nn.utils.clip_grad_norm_(module.parameters(), 1.0)
+    nn.utils.clip_grad_norm_(module.parameters(), 1.0, foreach=foreach)
     get_module(module)
     for parameter, expected in zip(module.parameters(), local.parameters(), strict=True):
         assert torch.equal(parameter.grad, expected.grad)

@@ -1,6 +1,6 @@
 """torch's own database of operators: each computes on pointers, in every form, what it does locally.
 
-One sample per operator here; ``python -m tests.pointers.opinfo`` takes them all and prints the table.
+One sample per operator here; ``make opinfo`` takes them all and prints the table.
 """
 
 from __future__ import annotations

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import inspect
 from collections.abc import Callable
 from typing import Any
@@ -11,7 +12,14 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from fedlightning.pointers import HiddenValueError, PointerError, UnsupportedOperationError, send_module
+from fedlightning.pointers import (
+    HiddenValueError,
+    PointerError,
+    UnsupportedOperationError,
+    get_module,
+    send_module,
+)
+from fedlightning.pointers.modules import move_module
 from fedlightning.workers import VirtualWorker
 
 WITHOUT_CLOSURE = [
@@ -66,6 +74,41 @@ def _trained(
         module(batch).square().sum().backward()
         optimizer.step()
     return [parameter.detach().clone().get() if worker else parameter for parameter in module.parameters()]
+
+
+@pytest.mark.parametrize("foreach", [True, False])
+def test_bits_stay_equal_from_worker_to_worker(
+    foreach: bool, bob: VirtualWorker, alice: VirtualWorker
+) -> None:
+    torch.manual_seed(0)
+    module, batch = nn.Sequential(nn.Linear(3, 4), nn.Linear(4, 2)), torch.randn(5, 3)
+    local = copy.deepcopy(module)
+    optimizers = [torch.optim.NAdam(m.parameters(), lr=0.1, foreach=foreach) for m in (module, local)]
+    send_module(module, bob)
+    for worker in (bob, alice, bob):
+        move_module(module, worker)
+        for optimizer, trained, inputs in zip(
+            optimizers, (module, local), (worker.send(batch), batch), strict=True
+        ):
+            optimizer.zero_grad()
+            trained(inputs).square().sum().backward()
+            optimizer.step()
+    for got, want in zip(get_module(module).parameters(), local.parameters(), strict=True):
+        assert torch.equal(got, want)
+
+
+def test_an_optimizer_that_reads_its_loss_is_refused(bob: VirtualWorker) -> None:
+    module = send_module(nn.Linear(3, 2), bob)
+    optimizer = torch.optim.LBFGS(module.parameters())
+
+    def closure() -> Tensor:
+        optimizer.zero_grad()
+        loss = module(bob.send(torch.ones(1, 3))).square().sum()
+        loss.backward()
+        return loss
+
+    with pytest.raises(HiddenValueError, match="__float__"):
+        optimizer.step(closure)
 
 
 def test_one_message_steps_all_parameters_of_a_fused_optimizer(bob: VirtualWorker) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from typing import Any
 
@@ -78,14 +79,21 @@ def test_what_a_transform_cannot_do_is_refused(bob: VirtualWorker) -> None:
         grad(lambda t: t.sin().sum())(bob.send(x.requires_grad_()))
 
 
-def test_autocast_reaches_the_worker(bob: VirtualWorker) -> None:
+@pytest.mark.parametrize("name", MODULES)
+def test_autocast_reaches_the_worker(name: str, bob: VirtualWorker) -> None:
+    make, shape = MODULES[name]
     torch.manual_seed(0)
-    module, batch = nn.Linear(3, 2), torch.randn(4, 3)
+    module, batch = make(), torch.randn(shape)
+    local = copy.deepcopy(module)
+    send_module(module, bob)
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        expected = module(batch)
-        result = send_module(module, bob)(bob.send(batch))
-    assert result.dtype == torch.bfloat16
+        expected, result = local(batch), module(bob.send(batch))
+    assert result.dtype == expected.dtype
+    result.float().square().sum().backward()
+    expected.float().square().sum().backward()
     assert torch.equal(result.get(), expected)
+    for got, want in zip(module.parameters(), local.parameters(), strict=True):
+        assert torch.equal(got.grad.copy().get(), want.grad)
 
 
 def test_checkpointing_gives_the_same_gradients(bob: VirtualWorker) -> None:
@@ -104,6 +112,36 @@ def test_checkpointing_gives_the_same_gradients(bob: VirtualWorker) -> None:
     checkpoint(counted, pointer, use_reentrant=False).sum().backward()
     assert len(calls) == 2  # once forward, once again for backward
     assert torch.equal(pointer.grad.get(), local.grad)
+
+
+def test_hooks_that_would_carry_code_to_the_worker_are_refused(bob: VirtualWorker) -> None:
+    module = nn.Linear(2, 1)
+    module.register_full_backward_hook(lambda module, grad_input, grad_output: None)
+    send_module(module, bob)
+    with pytest.raises(UnsupportedOperationError, match="Remove the module's backward hooks"):
+        module(bob.send(torch.ones(1, 2, requires_grad=True)))
+
+
+def test_forward_hooks_compute_at_the_worker(bob: VirtualWorker) -> None:
+    module, x = nn.Linear(2, 1), torch.ones(1, 2)
+    module.register_forward_hook(lambda module, args, output: output * 2)
+    expected = module(x)
+    assert torch.equal(send_module(module, bob)(bob.send(x)).get(), expected)
+
+
+def test_double_backward_of_a_module(bob: VirtualWorker) -> None:
+    def penalty(module: nn.Module, x: Tensor) -> Tensor:
+        (slope,) = torch.autograd.grad(module(x).sum(), [x], create_graph=True)
+        slope.norm().backward()
+        weight = next(module.parameters())
+        assert weight.grad is not None
+        return weight.grad
+
+    torch.manual_seed(0)
+    module, x = nn.Sequential(nn.Linear(2, 3), nn.Tanh(), nn.Linear(3, 1)), torch.ones(4, 2)
+    expected = penalty(copy.deepcopy(module), x.clone().requires_grad_())
+    got = penalty(send_module(module, bob), bob.send(x.clone().requires_grad_()))
+    assert torch.equal(got.get(), expected)
 
 
 def test_reentrant_checkpointing_names_the_other_one(bob: VirtualWorker) -> None:

@@ -12,8 +12,8 @@ no formal privacy: what a class looks like still shows, and who knows the others
 
 from __future__ import annotations
 
-import matplotlib.pyplot as plt
 import torch
+from matplotlib.figure import Figure
 from torch import Tensor, nn
 
 import fedlightning as fl
@@ -51,24 +51,25 @@ def attack(images: Tensor, labels: Tensor) -> dict[str, Tensor]:
     return {"first layer": found, "search": searched}
 
 
-def main() -> None:
-    """Print the error of the attacker's best image, and save the pictures to gradient_leakage.png."""
+def draw() -> Figure:
+    """Attack three workers, print the errors of the attacker's best images, and draw them side by side."""
     images, labels = load_digits().train.tensors
     images = images.flatten(1).double()
-    averages = {size: attack(images[:size], labels[:size]) for size in COHORTS}
-    figure, axes = plt.subplots(len(VICTIMS), 8, figsize=(12, 5.4), layout="constrained")
-    for row, victim in zip(axes, VICTIMS, strict=True):
+    averages = {f"average of {size}": attack(images[:size], labels[:size]) for size in COHORTS}
+    figure = Figure(figsize=(12, 5.4), layout="constrained")
+    for row, victim in zip(figure.subplots(len(VICTIMS), 8), VICTIMS, strict=True):
         alone = attack(images[[victim]], labels[[victim]])
         columns = {"private digit": images[[victim]], "stranger's digit": images[50:100]}
-        for size, attacks in {1: alone, **averages}.items():
-            columns |= {f"average of {size}\n{name}": found for name, found in attacks.items()}
+        for seen_was, attacks in {"one update": alone, **averages}.items():
+            columns |= {f"{seen_was}\n{name}": found for name, found in attacks.items()}
         for axis, (title, candidates) in zip(row, columns.items(), strict=True):
             image, error = leakage.nearest(candidates, images[victim])
             print(f"{labels[victim]}  {title!r:<27}  mean squared error {error:.4f}")
             axis.imshow(image.view(8, 8).numpy(), cmap="gray_r", vmin=0, vmax=1)
-            axis.set(title=title, xlabel=f"error {error:.4f}", xticks=[], yticks=[])
-    figure.savefig("gradient_leakage.png", dpi=120)
+            axis.set(xlabel=f"error {error:.4f}", xticks=[], yticks=[])
+            axis.set_title(title if victim == VICTIMS[0] else "")
+    return figure
 
 
 if __name__ == "__main__":
-    main()
+    draw().savefig("gradient_leakage.png", dpi=120)

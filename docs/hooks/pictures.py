@@ -5,8 +5,10 @@ MkDocs calls `on_files`. The pages themselves are Markdown, one folder up.
 
 from __future__ import annotations
 
+import runpy
 from collections.abc import Callable, Iterator
-from io import BytesIO
+from contextlib import redirect_stdout
+from io import BytesIO, StringIO
 
 from matplotlib.figure import Figure
 from mkdocs.config.defaults import MkDocsConfig
@@ -49,9 +51,17 @@ def draw_heatmap() -> Figure:
     return figure
 
 
+def draw_leakage() -> Figure:
+    """Draw what the script on leakage draws."""
+    with redirect_stdout(StringIO()):
+        figure: Figure = runpy.run_path("examples/gradient_leakage.py", run_name="gradient_leakage")["draw"]()
+    return figure
+
+
 PICTURES: dict[str, Callable[[], Figure]] = {
     "pictures/partitions.svg": draw_partitions,
     "pictures/classes.svg": draw_heatmap,
+    "pictures/leakage.svg": draw_leakage,
 }
 
 

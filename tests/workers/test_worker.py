@@ -16,6 +16,7 @@ from fedlightning.pointers import MixedLocationsError, ObjectPointer, PointerTen
 from fedlightning.pointers.messages import Execute, Message, Put, Run
 from fedlightning.workers import (
     Allow,
+    AtLeast,
     Deny,
     KeepData,
     RefusedByPolicy,
@@ -321,6 +322,20 @@ def test_what_is_written_from_private_data_is_private(make_worker: MakeWorker) -
     own.add_(data)
     with pytest.raises(RefusedByPolicy):
         own.get()
+
+
+def test_only_the_average_leaves_a_trusted_aggregator(make_worker: MakeWorker) -> None:
+    rules = Rules(Allow(kinds=("data",), to=("trusted",)), AtLeast(2))
+    bob, alice, trusted = (make_worker(name, policy=rules) for name in ("bob", "alice", "trusted"))
+    one, three = bob.register(torch.full((2,), 1.0)), alice.register(torch.full((2,), 3.0))
+    with pytest.raises(RefusedByPolicy, match="only aggregates over 2"):
+        one.get()
+    at_trusted = [pointer.move(trusted) for pointer in (one, three)]
+    assert {pointer.location for pointer in at_trusted} == {trusted}
+    with pytest.raises(RefusedByPolicy, match="only aggregates over 2"):
+        at_trusted[0].get()
+    assert torch.equal(torch.stack(at_trusted).mean(0).get(), torch.full((2,), 2.0))
+    assert [entry.to for entry in bob.ledger.entries if entry.direction == "sent"] == ["trusted"]
 
 
 def test_the_owners_rules_are_followed(make_worker: MakeWorker) -> None:

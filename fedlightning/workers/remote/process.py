@@ -82,12 +82,13 @@ class HostProcess:
         )
 
     def open(
-        self, worker: str, policy: Any, modules: Sequence[str], surroundings: Surroundings
+        self, worker: str, generation: int, policy: Any, modules: Sequence[str], surroundings: Surroundings
     ) -> Connection:
         """Let the process hold one worker more.
 
         Args:
             worker: Its name.
+            generation: How many workers of this name there were before.
             policy: What may leave it.
             modules: Python modules whose classes and functions messages to it may name.
             surroundings: What this side knows and allows.
@@ -100,7 +101,9 @@ class HostProcess:
         """
         ours, theirs = socket.socketpair()
         with theirs:
-            self._tell(OpenWorker(worker, PolicySettings(policy), tuple(modules)), theirs.fileno())
+            self._tell(
+                OpenWorker(worker, generation, PolicySettings(policy), tuple(modules)), theirs.fileno()
+            )
         channel = Channel(ours, self.limit)
         self._channels.append(channel)
         return Connection(channel, surroundings, worker, self.explain)

@@ -74,11 +74,13 @@ class OpenWorker:
 
     Args:
         worker: Its name.
+        generation: How many workers of this name there were before.
         policy: What may leave it.
         modules: Python modules whose classes and functions messages may name.
     """
 
     worker: str
+    generation: int
     policy: Any
     modules: tuple[str, ...]
 

@@ -12,10 +12,14 @@ import signal
 import socket
 import sys
 import threading
+from typing import Any, cast
 
 import torch
+from torch import Tensor
 
+from fedlightning.pointers.location import Location, note_place
 from fedlightning.workers.errors import RemoteError
+from fedlightning.workers.handing_over import Arrival, take_over
 from fedlightning.workers.host import Host
 from fedlightning.workers.ledger import Ledger
 from fedlightning.workers.remote.channel import Channel
@@ -27,9 +31,29 @@ from fedlightning.workers.remote.frames import MAX_MESSAGE_BYTES, Incoming, enco
 from fedlightning.workers.remote.offers import offer
 from fedlightning.workers.remote.protocol import Answered, Failed, OpenWorker, StartUp
 from fedlightning.workers.remote.session import Session
+from fedlightning.workers.virtual import copied
 
 # The rest of a message that has begun comes at once, or its sender is stuck and holds up the other workers.
 _STALL_SECONDS = 30
+
+
+class Resident:
+    """Be a worker as the others in this process know it: somebody to hand objects to.
+
+    Args:
+        host: The worker.
+    """
+
+    def __init__(self, host: Host) -> None:
+        self.id = host.worker_id
+        self.generation = host.generation
+        self._host = host
+        # Of a place, others of this process need no more than to hand objects to it.
+        note_place(cast("Location", self))
+
+    def take_over(self, value: Any, arrival: Arrival) -> Any:
+        """Place an object that another worker of this process has let out, and describe it."""
+        return take_over(self._host, copied(value) if isinstance(value, Tensor) else value, arrival)
 
 
 class Server:
@@ -44,6 +68,7 @@ class Server:
         self._limit = MAX_MESSAGE_BYTES
         self._selector = selectors.DefaultSelector()
         self._selector.register(control, selectors.EVENT_READ, self._serve_control)
+        self._residents: list[Resident] = []
 
     def run(self) -> None:
         """Serve until the starter has gone."""
@@ -82,7 +107,8 @@ class Server:
         connection = socket.socket(fileno=descriptor)
         for name in request.modules:
             importlib.import_module(name)
-        host = Host(request.worker, request.policy, Ledger())
+        host = Host(request.worker, request.policy, Ledger(), request.generation)
+        resident = Resident(host)
         surroundings = Surroundings(
             names=AllowedNames(request.modules), travellers=Guests(), find=host.store.get
         )
@@ -90,9 +116,11 @@ class Server:
 
         def serve() -> None:
             if not session.serve_one():
+                self._residents.remove(resident)
                 self._selector.unregister(connection)
                 session.channel.close()
 
+        self._residents.append(resident)
         self._selector.register(connection, selectors.EVENT_READ, serve)
 
 

@@ -10,6 +10,7 @@ from itertools import count
 from torch import Tensor, nn
 from typing_extensions import override
 
+from fedlightning.pointers.location import Location
 from fedlightning.pointers.messages import Delete, Get, Message, Put
 from fedlightning.workers.ledger import Ledger
 from fedlightning.workers.policy import AllowAll, Policy
@@ -80,7 +81,7 @@ class ProcessWorker(Worker):
         )
         self._own_process = process is None
         self.process = process or HostProcess(programs, threads=threads)
-        self._connection = self.process.open(id, self.policy, modules, surroundings)
+        self._connection = self.process.open(id, self.generation, self.policy, modules, surroundings)
         self._ready = False
         self._pipeline: Pipeline | None = None
         self._pipelines = count(1)
@@ -90,6 +91,11 @@ class ProcessWorker(Worker):
         reply = self._request(message)
         self._note_modules(message)
         return reply
+
+    @override
+    def reaches(self, other: Location) -> bool:
+        """Tell whether another worker lives in the same process: others get objects from the controller."""
+        return isinstance(other, ProcessWorker) and other.process is self.process
 
     @property
     @override

@@ -6,6 +6,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from copy import deepcopy
+from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
 from lightning.pytorch.plugins.precision import Precision
@@ -23,8 +24,19 @@ OptimizerState = Literal["reset", "keep", "travel"]
 """
 
 
+@dataclass(frozen=True)
+class _Kept:
+    """What a visit has left: optimizer states by the index of their parameter, and the loss scale."""
+
+    optimizers: Sequence[Mapping[int, Any]] = ()
+    precision: Mapping[str, Any] = field(default_factory=dict)
+
+
 class WorkerMemory:
     """A worker's own storage for one run.
+
+    What a visit leaves counts once its round is over: where a round fails and is done again, every worker of
+    it starts from what it had kept before.
 
     The loss scale of 16-bit precision is each worker's own, whatever becomes of optimizer states: it depends
     on the worker's gradients, and a visit that began with a fresh one would skip its first steps.
@@ -39,46 +51,55 @@ class WorkerMemory:
                 f"optimizer_state must be one of {get_args(OptimizerState)}, got {optimizer_state!r}."
             )
         self._policy = optimizer_state
-        self._states: list[dict[int, Any]] = []
-        self._precision: dict[str, Any] = {}
+        self._kept = _Kept()
+        self._left: _Kept | None = None
+        self._left_in = -1
 
     @contextmanager
-    def lent_to(self, optimizers: Sequence[Optimizer], precision: Precision) -> Iterator[None]:
+    def lent_to(self, optimizers: Sequence[Optimizer], precision: Precision, round: int) -> Iterator[None]:
         """Give optimizers and precision plugin what a visit starts with, and take it back after.
 
         If the block raises, what is kept stays as it was before.
+
+        Args:
+            optimizers: The optimizers at the worker.
+            precision: The precision plugin at the worker.
+            round: Number of the visit's round.
         """
+        kept = self._kept = self._kept_before(round)
+        self._left = None
         scale = precision.state_dict()
-        before = deepcopy(self._states)  # optimizers change their states in place
-        if self._precision:
-            precision.load_state_dict(self._precision)
+        if kept.precision:
+            precision.load_state_dict(dict(kept.precision))
         if self._policy != "travel":
             for position, optimizer in enumerate(optimizers):
-                kept = self._states[position] if position < len(self._states) else {}
-                _set_state(optimizer, kept)
+                state = kept.optimizers[position] if position < len(kept.optimizers) else {}
+                _set_state(optimizer, deepcopy(state))  # optimizers change their states in place
         try:
             yield
-        except BaseException:
-            self._states = before
-            raise
-        else:
-            self._precision = precision.state_dict()
-            if self._policy == "keep":
-                self._states = [_state_by_index(optimizer) for optimizer in optimizers]
+            states = [_state_by_index(o) for o in optimizers] if self._policy == "keep" else []
+            self._left, self._left_in = _Kept(states, precision.state_dict()), round
         finally:
             precision.load_state_dict(scale)
             if self._policy != "travel":
                 for optimizer in optimizers:
                     _set_state(optimizer, {})
 
-    def state_dict(self) -> dict[str, Any]:
-        """Return what is kept, as plain values: optimizer states by the index of their parameter."""
-        return {"optimizers": self._states, "precision": self._precision}
+    def state_dict(self, round: int) -> dict[str, Any]:
+        """Return what is kept, as plain values: optimizer states by the index of their parameter.
+
+        Args:
+            round: Number of the round that comes next; what a visit has left in it already is not over.
+        """
+        kept = self._kept_before(round)
+        return {"optimizers": [dict(state) for state in kept.optimizers], "precision": dict(kept.precision)}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Take over what was saved."""
-        self._states = list(state["optimizers"])
-        self._precision = dict(state["precision"])
+        self._kept, self._left = _Kept(state["optimizers"], state["precision"]), None
+
+    def _kept_before(self, round: int) -> _Kept:
+        return self._left if self._left is not None and self._left_in < round else self._kept
 
 
 @program(returns="module")
@@ -88,9 +109,9 @@ def create_memory(optimizer_state: OptimizerState) -> WorkerMemory:
 
 
 @program(returns="module")
-def export_memory(memory: WorkerMemory) -> dict[str, Any]:
-    """Return a worker's memory for a checkpoint."""
-    return memory.state_dict()
+def export_memory(memory: WorkerMemory, round: int) -> dict[str, Any]:
+    """Return a worker's memory for a checkpoint, from which ``round`` is the next."""
+    return memory.state_dict(round)
 
 
 @program(returns="metadata")

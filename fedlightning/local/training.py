@@ -59,7 +59,7 @@ def train_locally(
             own_randomness(visit.seed),
             recorded_logs(module) as logs,
             stream.kept_on_failure(),
-            memory.lent_to(optimizers, precision),
+            memory.lent_to(optimizers, precision, visit.round),
         ):
             losses = _take_steps(module, optimizers, stream, visit, logs)
             loss = torch.stack(losses).mean() if losses else None

@@ -507,7 +507,9 @@ class FederatedStrategy(EvaluatingStrategy):
             "state": self._state.state_dict(),
             "rounds_of_epoch": 0 if ended else plans.rounds_done,
             "server_optimizer": self._server.state_dict(),
-            "workers": self.federation.state_dict(without_lost=self.settings.tolerance.skips("lost")),
+            "workers": self.federation.state_dict(
+                round=self._state.round, without_lost=self.settings.tolerance.skips("lost")
+            ),
             "global_streams": capture_global_streams(),
             "history": self.history.state_dict(),
         }

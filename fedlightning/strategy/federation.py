@@ -123,10 +123,11 @@ class Federation:
             for member in self.members.values():
                 member.worker.run(begin_epoch, member.stream)
 
-    def state_dict(self, *, without_lost: bool = False) -> dict[str, Any]:
+    def state_dict(self, *, round: int, without_lost: bool = False) -> dict[str, Any]:
         """Return what the workers keep between visits, by name: memory, and where the stream stands.
 
         Args:
+            round: Number of the round that comes next.
             without_lost: Whether lost workers are left out, with all that they kept.
 
         Raises:
@@ -136,7 +137,7 @@ class Federation:
         for name, member in self.members.made().items():
             with suppress(*([WorkerLost] if without_lost else [])):
                 states[name] = {
-                    "memory": member.worker.run(export_memory, member.memory),
+                    "memory": member.worker.run(export_memory, member.memory, round),
                     "stream": member.worker.run(export_stream, member.stream),
                 }
         return states

@@ -12,11 +12,11 @@ from torch.nn import Parameter
 from fedlightning.local.memory import WorkerMemory
 
 
-def visit(memory: WorkerMemory, optimizer: torch.optim.Optimizer) -> float:
+def visit(memory: WorkerMemory, optimizer: torch.optim.Optimizer, round: int = 0) -> float:
     """Take one step of momentum SGD with gradient 1 and return how far it went."""
     parameter = optimizer.param_groups[0]["params"][0]
     before = parameter.item()
-    with memory.lent_to([optimizer], Precision()):
+    with memory.lent_to([optimizer], Precision(), round):
         parameter.grad = torch.ones(1)
         optimizer.step()
     return before - parameter.item()
@@ -34,8 +34,8 @@ def momentum() -> torch.optim.Optimizer:
 def test_the_state_a_visit_starts_with(policy: Any, first: list[float], second: list[float]) -> None:
     optimizer = momentum()
     bob, alice = WorkerMemory(policy), WorkerMemory(policy)
-    assert [visit(bob, optimizer), visit(alice, optimizer)] == first
-    assert [visit(bob, optimizer), visit(alice, optimizer)] == second
+    assert [visit(bob, optimizer, 0), visit(alice, optimizer, 0)] == first
+    assert [visit(bob, optimizer, 1), visit(alice, optimizer, 1)] == second
 
 
 def test_a_failed_visit_leaves_a_clean_optimizer() -> None:
@@ -43,7 +43,7 @@ def test_a_failed_visit_leaves_a_clean_optimizer() -> None:
     memory = WorkerMemory("reset")
 
     def break_off() -> None:
-        with memory.lent_to([optimizer], Precision()):
+        with memory.lent_to([optimizer], Precision(), 0):
             optimizer.state[optimizer.param_groups[0]["params"][0]] = {"momentum_buffer": torch.ones(1)}
             raise RuntimeError("broken")
 
@@ -61,8 +61,18 @@ def test_what_is_kept_survives_a_checkpoint() -> None:
     optimizer, memory = momentum(), WorkerMemory("keep")
     visit(memory, optimizer)
     copied = WorkerMemory("keep")
-    copied.load_state_dict(memory.state_dict())
-    assert visit(copied, optimizer) == 2
+    copied.load_state_dict(memory.state_dict(1))
+    assert visit(copied, optimizer, 1) == 2
+
+
+def test_a_round_that_is_done_again_starts_from_what_was_kept_before_it() -> None:
+    optimizer, memory = momentum(), WorkerMemory("keep")
+    assert visit(memory, optimizer, 0) == 1
+    assert visit(memory, optimizer, 1) == 2
+    assert visit(memory, optimizer, 1) == 2
+    assert memory.state_dict(1)["optimizers"][0][0]["momentum_buffer"] == 1
+    assert memory.state_dict(2)["optimizers"][0][0]["momentum_buffer"] == 2
+    assert visit(memory, optimizer, 2) == 3
 
 
 def test_each_worker_has_a_loss_scale_of_its_own() -> None:
@@ -76,9 +86,9 @@ def test_each_worker_has_a_loss_scale_of_its_own() -> None:
             self.scale = state_dict["scale"]
 
     precision, bob, alice = Scaling(), WorkerMemory("reset"), WorkerMemory("reset")
-    with bob.lent_to([momentum()], precision):
+    with bob.lent_to([momentum()], precision, 0):
         precision.scale = 4.0
-    with alice.lent_to([momentum()], precision):
+    with alice.lent_to([momentum()], precision, 0):
         assert precision.scale == 8.0
-    with bob.lent_to([momentum()], precision):
+    with bob.lent_to([momentum()], precision, 1):
         assert precision.scale == 4.0

@@ -48,8 +48,12 @@ def test_what_was_kept_waits_for_the_first_visit() -> None:
     memory = first.members["worker-2"].memory
     first.load_state_dict({"worker-2": {"memory": kept, "stream": {}}}, streams=False)
     second = federation()
-    second.load_state_dict(first.state_dict(), streams=False)
+    second.load_state_dict(first.state_dict(round=4), streams=False)
     assert second.members.made() == {}
-    assert second.state_dict() == first.state_dict() == {"worker-2": {"memory": kept, "stream": {}}}
+    assert (
+        second.state_dict(round=4)
+        == first.state_dict(round=4)
+        == {"worker-2": {"memory": kept, "stream": {}}}
+    )
     worker, memory = second.members["worker-2"].worker, second.members["worker-2"].memory
-    assert worker._objects[memory.id_at_location].state_dict() == kept  # type: ignore[attr-defined]
+    assert worker._objects[memory.id_at_location].state_dict(4) == kept  # type: ignore[attr-defined]

@@ -116,8 +116,8 @@ class BreaksOnce(Classifier):
         return super().training_step(batch, batch_idx)
 
 
-@pytest.mark.parametrize("step", [2, 5])
-@pytest.mark.parametrize("name", ["averaged", "averaged gradients"])
+@pytest.mark.parametrize("step", [2, 5, 11])
+@pytest.mark.parametrize("name", ["averaged", "averaged keep", "averaged gradients"])
 def test_a_round_that_failed_is_done_again(name: str, step: int, tmp_path: Path) -> None:
     whole, _ = fit(strategy(name), module=lambda: BreaksOnce(SGD), max_epochs=3)
     BreaksOnce.steps_left = step

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from fedlightning.cli.job import run
+from fedlightning.cli.main import parser
 from tests.configs.composing import composing
 from tests.documents import PAGES, ROOT, commands, execute
 
@@ -21,9 +22,15 @@ def test_the_python_of_a_page_runs(page: Path, tmp_path: Path, monkeypatch: pyte
 
 
 def test_every_command_is_known() -> None:
-    assert {command[0] for command in commands()} == {"make", "fedlightning-train"}
+    assert {command[0] for command in commands()} == {"make", "fedlightning", "fedlightning-train"}
     targets = re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
     assert {command[1] for command in commands() if command[0] == "make"} <= set(targets)
+
+
+def test_the_subcommands_are_known() -> None:
+    for words in commands():
+        if words[0] == "fedlightning" and words[1] != "train":
+            assert callable(parser().parse_args(words[1:]).run_command)
 
 
 def test_every_script_that_is_named_is_there() -> None:

@@ -49,6 +49,7 @@ from fedlightning.strategy.evaluation_hooks import EvaluatingStrategy
 from fedlightning.strategy.events import Audience
 from fedlightning.strategy.federation import Federation
 from fedlightning.strategy.history import History
+from fedlightning.strategy.notebook import strategy_as_html
 from fedlightning.strategy.optimization import Optimization
 from fedlightning.strategy.plan_loader import PlanLoader
 from fedlightning.strategy.records import RoundRecord, WorkerSummary
@@ -197,6 +198,14 @@ class FederatedStrategy(EvaluatingStrategy):
                 )
             )
         return summaries
+
+    @override
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.settings})"
+
+    def _repr_html_(self) -> str:
+        workers = None if self._federation is None else self._federation.samples
+        return strategy_as_html(repr(self), workers, self.history)
 
     # Before the first round.
 

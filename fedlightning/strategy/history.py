@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
+from html import escape
 from os import PathLike
 from typing import TYPE_CHECKING, Any, Literal, overload
 
@@ -13,6 +14,7 @@ from typing_extensions import override
 from fedlightning.strategy.curves import plot_history
 from fedlightning.strategy.records import RoundRecord, VisitRecord
 from fedlightning.strategy.wording import counted, human_bytes
+from fedlightning.workers.ledger_table import as_html
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -20,6 +22,8 @@ if TYPE_CHECKING:
 
 MAX_NAMED_WORKERS = 20
 """Cohorts up to this size are recorded worker by worker; of larger ones, the spread is."""
+
+_SHOWN_ROUNDS = 10
 
 Table = Literal["rounds", "visits", "evaluations"]
 
@@ -182,6 +186,23 @@ class History(Sequence[RoundRecord]):
             raise ValueError(f"of={of!r} is no table of a history. Use one of {', '.join(tables)}.")
         return tables[of]
 
+    def _repr_html_(self) -> str:
+        last = self._rounds[-_SHOWN_ROUNDS:]
+        metrics = list(dict.fromkeys(name for record in last for name in record.metrics))
+        rows = [
+            {
+                "round": record.round,
+                "workers": len(record.workers),
+                "loss": _short(record.loss),
+                **{name: _short(record.metrics.get(name)) for name in metrics},
+                "up": human_bytes(record.bytes_up),
+                "down": human_bytes(record.bytes_down),
+            }
+            for record in last
+        ]
+        table = as_html(("round", "workers", "loss", *metrics, "up", "down"), rows)
+        return f"<p>{escape(repr(self))}</p>{table}"
+
     @override
     def __repr__(self) -> str:
         if not self._rounds:
@@ -196,6 +217,10 @@ class History(Sequence[RoundRecord]):
             f"{human_bytes(sum(record.bytes_down for record in self))} down",
         ]
         return f"History({', '.join(parts)})"
+
+
+def _short(value: float | None) -> str | None:
+    return None if value is None else f"{value:.4g}"
 
 
 def _flat(record: RoundRecord | VisitRecord | Evaluation) -> dict[str, Any]:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Literal, get_args
+
+from typing_extensions import override
 
 from fedlightning.algorithms import LocalWork, ServerOptimizerFactory
 from fedlightning.data import Partitioner
@@ -69,6 +71,12 @@ class FederationSettings:
                 "optimizer_state='travel' lets the optimizer's state go from worker to worker, and under "
                 "update='averaged' all workers start at once. Use 'reset' or 'keep', or update='sequential'."
             )
+
+    @override
+    def __str__(self) -> str:
+        """Return what was set, as arguments of a call; what is None is left out."""
+        given = ((field.name, getattr(self, field.name)) for field in fields(self))
+        return ", ".join(f"{name}={value!r}" for name, value in given if value is not None)
 
     @property
     def work(self) -> LocalWork:

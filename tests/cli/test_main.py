@@ -7,7 +7,10 @@ from pathlib import Path
 import pytest
 
 from fedlightning import __version__
+from fedlightning.cli import job
+from fedlightning.cli.compare import compare
 from fedlightning.cli.main import main
+from tests.configs.composing import composing
 
 ROOT = Path(__file__).resolve().parents[2]
 COMMAND = "from fedlightning.cli.main import main; main()"
@@ -31,7 +34,7 @@ def test_help_names_the_commands_and_does_not_import_torch() -> None:
     result = subprocess.run(
         [sys.executable, "-c", HELP_WITHOUT_TORCH], capture_output=True, text=True, check=True
     )
-    for name in ("train", "compare", "doctor"):
+    for name in ("train", "compare", "replay", "doctor"):
         assert f"    {name} " in result.stdout
     assert result.stdout.endswith("imported: set()\n")
 
@@ -48,22 +51,17 @@ def test_train_is_the_training_command(tmp_path: Path) -> None:
     assert run("train", "seeed=1", cwd=tmp_path).returncode == 1
 
 
-def test_two_runs_are_trained_and_compared(tmp_path: Path) -> None:
-    for folder, seed in (("a", 1), ("b", 1), ("c", 2)):
-        result = run(
-            "train",
-            "debug=short",
-            "logger=none",
-            "fingerprint=true",
-            f"seed={seed}",
-            f"hydra.run.dir={folder}",
-            cwd=tmp_path,
-        )
-        assert result.returncode == 0, result.stderr
-    same, other = run("compare", "a", "b", cwd=tmp_path), run("compare", "a", "c", cwd=tmp_path)
-    assert (same.returncode, other.returncode) == (0, 1)
-    assert "The same bits before the first round to after round 1" in same.stdout
-    assert other.stdout.startswith("They differ before the first round: network.")
+def test_two_runs_are_trained_and_compared(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name, seed in (("a", 1), ("b", 1), ("c", 2)):
+        with composing(tmp_path / name) as composed:
+            job.run(
+                composed("debug=short", "logger=none", "callbacks=none", "fingerprint=true", f"seed={seed}")
+            )
+    capsys.readouterr()
+    assert compare(tmp_path / "a", tmp_path / "b") == 0
+    assert "The same bits before the first round to after round 1" in capsys.readouterr().out
+    assert compare(tmp_path / "a", tmp_path / "c") == 1
+    assert capsys.readouterr().out.startswith("They differ before the first round: network.")
 
 
 @pytest.mark.parametrize(("arguments", "code"), [([], 2), (["unknown"], 2), (["--version"], 0), (["-h"], 0)])

@@ -8,19 +8,24 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
+from html import escape
 from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
+from typing_extensions import override
 
 from fedlightning.data.checks import check_count
 from fedlightning.data.map_style import MapStyle, check_map_style
+from fedlightning.workers.ledger_table import as_html
 from fedlightning.workers.random import derive_seed
 
 Indices: TypeAlias = npt.NDArray[np.int64]
 
+_SHOWN_WORKERS = 20
 
-@dataclass(frozen=True, eq=False)
+
+@dataclass(frozen=True, eq=False, repr=False)
 class Partition:
     """Say which samples lie at which worker.
 
@@ -41,6 +46,23 @@ class Partition:
     def sizes(self) -> tuple[int, ...]:
         """Number of samples at each worker."""
         return tuple(len(part) for part in self.indices)
+
+    @override
+    def __repr__(self) -> str:
+        sizes = self.sizes
+        return f"Partition({len(sizes)} workers, {min(sizes)} to {max(sizes)} of {sum(sizes):,} samples each)"
+
+    def _repr_html_(self) -> str:
+        names = self.worker_names or tuple(map(str, range(len(self))))
+        whole = max(sum(self.sizes), 1)
+        rows = [
+            {"worker": name, "samples": size, "share": f"{size / whole:.1%}"}
+            for name, size in zip(names, self.sizes, strict=True)
+        ]
+        hidden = len(rows) - _SHOWN_WORKERS
+        more = f"<p>... and {hidden} more</p>" if hidden > 0 else ""
+        table = as_html(("worker", "samples", "share"), rows[:_SHOWN_WORKERS])
+        return f"<p>{escape(repr(self))}</p>{table}{more}"
 
     def for_workers(self, worker_ids: Sequence[str]) -> tuple[Indices, ...]:
         """Give each worker its samples: by name where the data names workers, otherwise by position.

@@ -43,7 +43,17 @@ class Update:
             module: The module.
             kind: Whether its parameters or their gradients count.
         """
-        parameters, buffers = list(module.parameters()), list(module.buffers())
+        return cls.left_on(list(module.parameters()), list(module.buffers()), kind)
+
+    @classmethod
+    def left_on(cls, parameters: Sequence[Tensor], buffers: Sequence[Tensor], kind: UpdateKind) -> Update:
+        """Return what a visit has left on a module whose tensors are known.
+
+        Args:
+            parameters: All of its parameters.
+            buffers: All of its buffers.
+            kind: Whether its parameters or their gradients count.
+        """
         if kind == "parameters":
             return cls([parameter.detach() for parameter in parameters], [True] * len(parameters), buffers)
         left = [parameter.grad if parameter.requires_grad else parameter.detach() for parameter in parameters]

@@ -26,6 +26,7 @@ class TensorRows:
     def __init__(self, tensors: Sequence[torch.Tensor], rows: torch.Tensor | None = None) -> None:
         self.tensors = tuple(tensors)
         self.rows = rows
+        self._here = all(tensor.device.type == "cpu" for tensor in self.tensors)
 
     def take(self, positions: torch.Tensor) -> list[torch.Tensor]:
         """Gather a batch, equal to what torch's default collation makes of the samples.
@@ -37,6 +38,8 @@ class TensorRows:
             A list (as the default collation returns) of new tensors, each of shape ``(b, ...)``.
         """
         rows = positions if self.rows is None else self.rows[positions]
+        if self._here:
+            return [tensor.index_select(0, rows) for tensor in self.tensors]
         return [tensor.index_select(0, rows.to(tensor.device)) for tensor in self.tensors]
 
 

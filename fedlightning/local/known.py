@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import cached_property
 
-from torch import nn
+from torch import Tensor, nn
 from torchmetrics import Metric, MetricCollection
 
 from fedlightning.local.hooks import why_not_lean
@@ -27,6 +27,15 @@ class Known:
     def parameters(self) -> list[nn.Parameter]:
         """Its parameters."""
         return list(self.module.parameters())
+
+    @property
+    def buffers(self) -> list[Tensor]:
+        """Its buffers as they are now: modules exchange them, rather than fill them."""
+        return list(self.module.buffers()) if self._has_buffers else []
+
+    @cached_property
+    def _has_buffers(self) -> bool:
+        return next(self.module.buffers(), None) is not None
 
     @cached_property
     def collections(self) -> list[MetricCollection]:

@@ -64,7 +64,7 @@ def train_locally(
             losses = _take_steps(module, optimizers, stream, visit, logs)
             loss = torch.stack(losses).mean() if losses else None
             if visit.requires_finite:
-                require_finite(loss, module.parameters())
+                require_finite(loss, known(module).parameters)
     except NotFinite:
         return VisitReport(visit.steps, None, (), (), failed=True)
     finally:

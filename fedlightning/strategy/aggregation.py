@@ -12,6 +12,7 @@ from typing_extensions import override
 
 from fedlightning.algorithms import Update, UpdateKind, UpdateMean
 from fedlightning.algorithms.trusted import add_update, copy_update, mean_of, open_mean
+from fedlightning.local.known import known
 from fedlightning.workers import Worker
 
 
@@ -72,7 +73,8 @@ class AtController(Aggregation):
 
     @override
     def add(self, module: nn.Module, kind: UpdateKind, weight: float) -> None:
-        self._mean.add(Update.of(module, kind), weight)
+        tensors = known(module)
+        self._mean.add(Update.left_on(tensors.parameters, tensors.buffers, kind), weight)
 
     @override
     def result(self) -> Update | None:

@@ -60,6 +60,28 @@ def parts_of(value: Any) -> Iterator[Any]:
             waiting.extend(_inside(item))
 
 
+def module_tensors(module: nn.Module) -> list[Tensor]:
+    """List a module's parameters and buffers, each once, in no order to rely on.
+
+    Modules are looked through at every visit: `parameters()` and `buffers()` would make a name for each
+    tensor, and ask torchmetrics for their hash, which they compute from all that they hold.
+
+    Args:
+        module: Any module.
+    """
+    tensors: dict[int, Tensor] = {}
+    seen: set[int] = set()
+    waiting = [module]
+    while waiting:
+        item = waiting.pop()
+        if id(item) not in seen:
+            seen.add(id(item))
+            own = (*item._parameters.values(), *item._buffers.values())
+            tensors.update((id(tensor), tensor) for tensor in own if tensor is not None)
+            waiting.extend(child for child in item._modules.values() if child is not None)
+    return list(tensors.values())
+
+
 def _inside(item: Any) -> Iterable[Any]:
     if isinstance(item, nn.Module):
         return _tensors_of_module(item)

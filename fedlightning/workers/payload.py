@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import singledispatch
-from itertools import chain
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.utils.data import Subset, TensorDataset
+
+from fedlightning.workers.contents import module_tensors
 
 
 @singledispatch
@@ -35,7 +36,7 @@ def _(value: Tensor) -> int:
 
 @payload_bytes.register
 def _(value: nn.Module) -> int:
-    return sum(map(payload_bytes, chain(value.parameters(), value.buffers())))
+    return sum(tensor.numel() * tensor.element_size() for tensor in module_tensors(value))
 
 
 @payload_bytes.register

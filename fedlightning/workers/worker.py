@@ -10,7 +10,6 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from itertools import chain
 from typing import Any
 from weakref import WeakValueDictionary
 
@@ -28,6 +27,7 @@ from fedlightning.pointers.objects import discard, fetch
 from fedlightning.pointers.pointing import point_at
 from fedlightning.pointers.rounds import current_round
 from fedlightning.pointers.sending import send_tensor
+from fedlightning.workers.contents import module_tensors
 from fedlightning.workers.ledger import Ledger
 from fedlightning.workers.policy import Policy
 from fedlightning.workers.programs import program_name
@@ -331,9 +331,7 @@ class Worker(ABC):
         return Run(name, sent_args, sent_kwargs, keep, new_id() if keep else 0, current_round())
 
     def _check_here(self, value: Any) -> None:
-        held = (
-            chain(value.parameters(), value.buffers()) if isinstance(value, nn.Module) else tree_leaves(value)
-        )
+        held = module_tensors(value) if isinstance(value, nn.Module) else tree_leaves(value)
         for item in held:
             if (handle := handle_of(item)) is not None:
                 said = f"this {type(value).__name__} holds a pointer to {handle.location.id!r}"

@@ -12,7 +12,7 @@ export UV_FIND_LINKS ?= $(PIP_FIND_LINKS)
 export OMP_NUM_THREADS ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lint types pytest bench-pointers bench-simulation lightning-suite opinfo docs clean
+.PHONY: help run test lint types pytest bench-pointers bench-simulation bench-trainer lightning-suite opinfo docs clean
 
 help:  ## Show these targets.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -38,6 +38,9 @@ bench-pointers: $(STAMP)  ## Measure what pointers cost against doing without th
 
 bench-simulation: $(STAMP)  ## Measure what a simulated federation costs beside a loop by hand (minutes).
 	$(BIN)/python -m benchmarks.simulation
+
+bench-trainer: $(STAMP)  ## Measure what the strategy adds to an ordinary fit, step for step (minutes).
+	$(BIN)/python -m benchmarks.trainer
 
 lightning-suite: $(STAMP)  ## Run Lightning's own tests with our strategy (LIGHTNING_TESTS=<its checkout> UPDATE=averaged).
 	$(BIN)/python -m tests.lightning_suite.compare "$(LIGHTNING_TESTS)" --update $(or $(UPDATE),sequential)

@@ -47,7 +47,10 @@ class FederationTable(L.Callback):
             return
         workers = _holdings(federation, self.max_workers)
         caption = f"{counted(len(workers), 'worker')}, a module of {human_bytes(payload_bytes(pl_module))}"
-        print_table(start_table(workers, self.max_workers), "The federation", caption)
+        text = rendered(start_table(workers, self.max_workers), "The federation", caption)
+        # A progress bar may be up by now, and knows how to make room.
+        bar = trainer.progress_bar_callback
+        print(text) if bar is None else bar.print(text)
 
     @override
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
@@ -65,7 +68,7 @@ class FederationTable(L.Callback):
         """Print the table once the progress bar is through."""
         if self._at_end is not None:
             table, caption = self._at_end
-            print_table(table, "The federation, trained", caption)
+            print(rendered(table, "The federation, trained", caption))
             self._at_end = None
 
 
@@ -77,18 +80,17 @@ def _holdings(federation: FederatedStrategy, max_workers: int) -> list[WorkerSum
     return [WorkerSummary(name, count, {}, {}, 0, 0) for name, count in samples.items()]
 
 
-def print_table(table: TextTable, title: str, caption: str) -> None:
-    """Print a table with rich where it is installed, else as aligned text.
+def rendered(table: TextTable, title: str, caption: str) -> str:
+    """Set a table for the terminal: with rich where it is installed, else as aligned text.
 
     Args:
-        table: What to print.
+        table: What to set.
         title: Stands above it.
         caption: Stands below it.
     """
     if find_spec("rich") is not None:
-        _print_rich(table, title, caption)
-    else:
-        print(f"{title}\n{as_text(table)}\n{caption}")
+        return _with_rich(table, title, caption)
+    return f"{title}\n{as_text(table)}\n{caption}"
 
 
 def as_text(table: TextTable) -> str:
@@ -109,7 +111,7 @@ def is_number(title: str) -> bool:
     return title not in ("worker", "labels")
 
 
-def _print_rich(table: TextTable, title: str, caption: str) -> None:
+def _with_rich(table: TextTable, title: str, caption: str) -> str:
     from rich import box
     from rich.console import Console
     from rich.table import Table
@@ -120,4 +122,7 @@ def _print_rich(table: TextTable, title: str, caption: str) -> None:
         rich.add_column(name, foot, justify="right" if is_number(name) else "left", no_wrap=True, style=style)
     for row in table.rows:
         rich.add_row(*row)
-    Console().print(rich)
+    console = Console()
+    with console.capture() as capture:
+        console.print(rich)
+    return capture.get().rstrip("\n")

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from fedlightning.callbacks import FederationTable, table
+from fedlightning.callbacks import FederatedProgressBar, FederationTable, table
 from fedlightning.callbacks.layout import TextTable
 from tests.callbacks.conftest import Fit
 
@@ -76,7 +76,15 @@ def test_no_rows_at_all_is_refused() -> None:
         FederationTable(max_workers=0)
 
 
-def test_an_empty_table_has_head_and_foot(capsys, monkeypatch) -> None:
+def test_an_empty_table_has_head_and_foot(monkeypatch) -> None:
     without_rich(monkeypatch)
-    table.print_table(TextTable(("worker", "samples"), (), ("global", "0")), "Title", "Caption")
-    assert capsys.readouterr().out == "Title\nworker  samples\nglobal        0\nCaption\n"
+    text = table.rendered(TextTable(("worker", "samples"), (), ("global", "0")), "Title", "Caption")
+    assert text == "Title\nworker  samples\nglobal        0\nCaption"
+
+
+def test_the_progress_bar_makes_room(fit: Fit, monkeypatch) -> None:
+    printed: list[str] = []
+    monkeypatch.setattr(FederatedProgressBar, "print", lambda self, text: printed.append(text))
+    fit(FederatedProgressBar(), FederationTable(), enable_progress_bar=True)
+    assert len(printed) == 1
+    assert "60.0%" in printed[0]

@@ -33,15 +33,17 @@ class Plan:
         round: Number of the round, counted from 0 over the whole run.
         assignments: The cohort's work, in the order in which updates are combined.
         seed: Seed of the whole run, from which every random stream of the round is derived.
+        loader: Number of the train loader that it was drawn for, where there are several.
     """
 
     # Not a dataclass: Lightning's precision plugins take every dataclass apart that a loader yields.
-    __slots__ = ("assignments", "round", "seed")
+    __slots__ = ("assignments", "loader", "round", "seed")
 
-    def __init__(self, round: int, assignments: tuple[Assignment, ...], seed: int) -> None:
+    def __init__(self, round: int, assignments: tuple[Assignment, ...], seed: int, loader: int = 0) -> None:
         self.round = round
         self.assignments = assignments
         self.seed = seed
+        self.loader = loader
 
     @property
     def workers(self) -> tuple[str, ...]:

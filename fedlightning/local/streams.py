@@ -13,7 +13,7 @@ from typing import Any
 from typing_extensions import override
 
 from fedlightning.data.shard import Shard
-from fedlightning.local.randomness import capture_global_streams, restore_global_streams
+from fedlightning.data.whole_loader import WholeLoader
 from fedlightning.workers import program
 
 
@@ -24,12 +24,8 @@ class Stream(ABC):
         shard: The worker's data and how it is loaded.
     """
 
-    def __init__(self, shard: Shard) -> None:
+    def __init__(self, shard: Shard | WholeLoader) -> None:
         self.shard = shard
-
-    @abstractmethod
-    def begin_epoch(self) -> None:
-        """Note that an epoch of the Trainer begins."""
 
     @abstractmethod
     def state_dict(self) -> dict[str, Any]:
@@ -46,7 +42,14 @@ class Stream(ABC):
 
     @abstractmethod
     def take(self, first: int, steps: int) -> Iterator[tuple[int, Any]]:
-        """Yield ``(number within the local epoch, batch)`` for ``steps`` batches from number ``first`` on."""
+        """Yield ``(number within the local epoch, batch)`` for ``steps`` batches from number ``first`` on.
+
+        Fewer, where the data ends before.
+        """
+
+    def ends_after(self, batch_idx: int) -> bool:
+        """Tell whether the local epoch ends with a batch, given its number."""
+        return batch_idx + 1 == self.shard.num_batches
 
 
 class KeyedStream(Stream):
@@ -60,12 +63,9 @@ class KeyedStream(Stream):
 
     def __init__(self, shard: Shard, seed: int, worker: str) -> None:
         super().__init__(shard)
+        self._numbered = shard
         self._seed = seed
         self._worker = worker
-
-    @override
-    def begin_epoch(self) -> None:
-        """Do nothing: local epochs are counted in batches, whatever the Trainer's are."""
 
     @override
     def state_dict(self) -> dict[str, Any]:
@@ -77,83 +77,21 @@ class KeyedStream(Stream):
 
     @override
     def take(self, first: int, steps: int) -> Iterator[tuple[int, Any]]:
-        batches = self.shard.batches(first, steps, seed=self._seed, worker=self._worker)
+        batches = self._numbered.batches(first, steps, seed=self._seed, worker=self._worker)
         for number, batch in zip(range(first, first + steps), batches, strict=True):
             yield number % self.shard.num_batches, batch
 
 
-class OrdinaryStream(Stream):
-    """Batches as the user's own DataLoader yields them, shuffled from the process's global stream.
-
-    For a worker that is alone: its iterator is opened when the Trainer opens that of an epoch and read
-    batch by batch, so that random numbers are drawn just as in an ordinary ``fit``. It goes on where the
-    last visit stopped, whatever the number of the first batch.
-    """
-
-    def __init__(self, shard: Shard) -> None:
-        super().__init__(shard)
-        self._loader = shard.ordinary_loader()
-        self._iterator: Iterator[tuple[int, Any]] = iter(())
-        self._taken = 0
-        self._opened_with: dict[str, Any] = {}
-
-    @override
-    def begin_epoch(self) -> None:
-        self._taken = 0
-        self._opened_with = capture_global_streams()
-        self._iterator = enumerate(self._loader)
-
-    @override
-    def state_dict(self) -> dict[str, Any]:
-        return {"opened_with": self._opened_with, "taken": self._taken}
-
-    @override
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Open the epoch with the random numbers that it was opened with, and pass over what was taken."""
-        restore_global_streams(state["opened_with"])
-        self.begin_epoch()
-        for _ in self.take(0, state["taken"]):
-            pass
-
-    @override
-    @contextmanager
-    def kept_on_failure(self) -> Iterator[None]:
-        stood_at, streams = self.state_dict(), capture_global_streams()
-        try:
-            yield
-        except BaseException:
-            self.load_state_dict(stood_at)
-            restore_global_streams(streams)
-            raise
-
-    @override
-    def take(self, first: int, steps: int) -> Iterator[tuple[int, Any]]:
-        for _ in range(steps):
-            item = next(self._iterator, None)
-            if item is None:
-                self.begin_epoch()
-                item = next(self._iterator)
-            self._taken += 1
-            yield item
-
-
 @program(returns="data")
-def open_stream(shard: Shard, *, seed: int, worker: str, alone: bool) -> Stream:
+def open_stream(shard: Shard, *, seed: int, worker: str) -> Stream:
     """Open the stream of a worker's shard; it stays at the worker.
 
     Args:
         shard: The worker's data.
         seed: Seed of the run.
         worker: Name of the worker.
-        alone: Whether it is the only worker, and shuffles as an ordinary ``fit`` does.
     """
-    return OrdinaryStream(shard) if alone else KeyedStream(shard, seed, worker)
-
-
-@program(returns="metadata")
-def begin_epoch(stream: Stream) -> None:
-    """Tell a worker's stream that an epoch of the Trainer begins."""
-    stream.begin_epoch()
+    return KeyedStream(shard, seed, worker)
 
 
 @program(returns="metadata")

@@ -97,11 +97,16 @@ def _take_steps(
     step = visit.first_step
     try:
         for step in range(visit.first_step, end):
-            batch_idx, batch = next(batches)
+            numbered = next(batches, None)
+            if numbered is None:
+                break
+            batch_idx, batch = numbered
+            if batch is None:
+                continue
             if automatic is None:
                 loss = _manual_step(module, batch, batch_idx, visit, logs)
             else:
-                last = step + 1 == end or batch_idx + 1 == stream.shard.num_batches
+                last = step + 1 == end or stream.ends_after(batch_idx)
                 loss = automatic.step(batch, batch_idx, passes_batch_idx=visit.passes_batch_idx, last=last)
             if loss is not None:
                 losses.append(loss)

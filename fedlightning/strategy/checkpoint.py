@@ -39,11 +39,6 @@ class FederationState:
         for assignment in plan.assignments:
             self.steps_done[assignment.worker] = assignment.first_step + assignment.steps
 
-    def finish_local_epoch(self, batches: Mapping[str, int]) -> None:
-        """Move every worker to the start of a local epoch, where an epoch of the Trainer was cut short."""
-        for worker, done in self.steps_done.items():
-            self.steps_done[worker] = -(-done // batches[worker]) * batches[worker]
-
     def state_dict(self) -> dict[str, Any]:
         """Return the state as plain values."""
         return {"seed": self.seed, "round": self.round, "steps_done": dict(self.steps_done)}

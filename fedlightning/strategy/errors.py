@@ -74,6 +74,28 @@ class CohortTooSmall(RuntimeError):
         self.skipped = dict(skipped)
 
 
+def round_failed(worker: str, round: int, step: int | None, original: BaseException) -> RoundFailed:
+    """Make a `RoundFailed` that is of the original exception's kind as well.
+
+    Whoever catches what the module or its data raise goes on catching it, with its attributes.
+
+    Args:
+        worker: Name of the worker.
+        round: Number of the round.
+        step: Number of the local step, or ``None`` where none was under way.
+        original: What was raised.
+    """
+    reason, kind = f"{type(original).__name__}: {original}", type(original)
+    try:
+        both = type(RoundFailed.__name__, (RoundFailed, kind), {"__module__": __name__})
+        failed: RoundFailed = both(worker, round, step, reason)
+    except TypeError:  # not every class can be inherited from, or made anew
+        return RoundFailed(worker, round, step, reason)
+    failed.__dict__.update({**vars(original), **vars(failed)})
+    failed.args = original.args
+    return failed
+
+
 class EvaluationFailed(RuntimeError):
     """The user's code raised while a worker's data was evaluated. The global module is as it was.
 

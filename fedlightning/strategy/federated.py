@@ -49,6 +49,7 @@ from fedlightning.strategy.evaluation_hooks import EvaluatingStrategy
 from fedlightning.strategy.events import Audience
 from fedlightning.strategy.federation import Federation
 from fedlightning.strategy.history import History
+from fedlightning.strategy.lone import LoneLoader, LoneTraining, plans_in
 from fedlightning.strategy.notebook import strategy_as_html
 from fedlightning.strategy.optimization import Optimization
 from fedlightning.strategy.plan_loader import PlanLoader
@@ -148,7 +149,10 @@ class FederatedStrategy(EvaluatingStrategy):
         self._server = ServerUpdate(server_optimizer)
         self._federation: Federation | None = None
         self._schedule: Schedule | None = None
-        self._plans: PlanLoader | None = None
+        self._plans: PlanLoader | LoneLoader | None = None
+        self._lone: LoneTraining | None = None
+        self._placing = False
+        self._opened_epoch: int | None = None
         self._result: RoundResult | None = None
         self._visiting = False
         self._resume: Mapping[str, Any] | None = None
@@ -222,10 +226,11 @@ class FederatedStrategy(EvaluatingStrategy):
         """Refuse what cannot be federated, then set up as on a single device."""
         assert self.lightning_module is not None
         fitting = trainer.state.fn == TrainerFn.FITTING
-        lightning_calls.PassPlansBy.install(self.lightning_module, (Plan, Ticket))
+        lightning_calls.PassPlansBy.install(self.lightning_module, _stands_in)
         if fitting:
             refuse_unsupported(trainer, self.lightning_module, self.settings)
             self._state.start(self.settings.seed)
+            self._plans, self._placing, self._opened_epoch = None, False, None
             self.history = History()
             self._take_accumulation_over()
             if self._resume is not None:
@@ -243,22 +248,50 @@ class FederatedStrategy(EvaluatingStrategy):
         """Place the training data at the workers and hand the Trainer a loader of plans instead."""
         if not self._trainer.training:
             return super().process_dataloader(dataloader)
-        seed = self._state.seed
-        if isinstance(dataloader, FederatedDataLoader):
-            roster = roster_of_federated_loader(dataloader, self.settings.workers)
-        else:
-            roster = roster_of_ordinary_loader(
-                dataloader, self.settings.workers, self.settings.partition, seed
+        lightning_calls.look_after_processes(self._trainer, dataloader)
+        if not self._placing:
+            self._plans = self._place(dataloader)
+            self._placing = True
+            return self._plans
+        if self._lone is None:
+            raise NotFederatable(
+                "FederatedStrategy cannot run this fit:\n- train_dataloader is a collection of loaders, and "
+                "their batches cannot be combined at several workers yet. Combine the datasets into one "
+                "loader, or use workers=1."
             )
-        self._federation = Federation(roster, seed=seed, optimizer_state=self.settings.local_optimizer_state)
+        return self._lone.stand_in_for(dataloader)
+
+    def _place(self, dataloader: Any) -> PlanLoader | LoneLoader:
+        """Place the first, or only, loader of a fit, or one that was loaded anew in its midst."""
+        seed, settings = self._state.seed, self.settings
+        if isinstance(dataloader, FederatedDataLoader):
+            roster = roster_of_federated_loader(dataloader, settings.workers)
+        else:
+            roster = roster_of_ordinary_loader(dataloader, settings.workers, settings.partition, seed)
+        kept = None if self._plans is None else self.federation.state_dict(round=self._state.round)
+        self._federation = Federation(
+            roster,
+            seed=seed,
+            optimizer_state=settings.local_optimizer_state,
+            goes_round=settings.rounds_per_epoch is not None or (settings.local_epochs or 1) > 1,
+        )
+        if kept is not None:
+            self._federation.load_state_dict(kept, streams=False)
         if self._resume is not None:
-            check_identity(self._resume["identity"], identity_of(self.settings, self._federation))
+            check_identity(self._resume["identity"], identity_of(settings, self._federation))
         self._described = {}
         self._schedule = self._draw_up_schedule(self._federation)
-        self._plans = PlanLoader(
-            dataloader, self._schedule.rounds_per_epoch, self._next_plan, self._begin_epoch
-        )
-        return self._plans
+        self._lone = None
+        if self._federation.alone:
+            self._lone = LoneTraining(
+                self._federation,
+                self._state,
+                settings.work,
+                rounds_per_epoch=settings.rounds_per_epoch,
+                on_open=self._begin_epoch,
+            )
+            return self._lone.stand_in_for(dataloader)
+        return PlanLoader(dataloader, self._schedule.rounds_per_epoch, self._next_plan, self._begin_epoch)
 
     def _draw_up_schedule(self, federation: Federation) -> Schedule:
         cohort_size, workers = self.settings.cohort_size, len(federation.members)
@@ -274,18 +307,18 @@ class FederatedStrategy(EvaluatingStrategy):
         )
 
     def _begin_epoch(self) -> None:
+        """Go on from a checkpoint, or begin an epoch; called whenever the Trainer opens a loader."""
         assert self._plans is not None
+        self._placing = False
+        epoch = lightning_calls.epochs_processed(self._trainer)
         resume, self._resume = self._resume, None
-        self._plans.rounds_done = 0 if resume is None else resume["rounds_of_epoch"]
         if resume is not None:
-            in_mid_epoch = resume["rounds_of_epoch"] > 0
-            self.federation.load_state_dict(resume["workers"], streams=in_mid_epoch)
+            self._plans.rounds_done = resume["rounds_of_epoch"]
+            self.federation.load_state_dict(resume["workers"], streams=resume["rounds_of_epoch"] > 0)
             restore_global_streams(resume["global_streams"])
-            if in_mid_epoch:
-                return
-        if self.federation.alone:
-            self._state.finish_local_epoch(self.federation.batches)
-        self.federation.begin_epoch()
+        elif epoch != self._opened_epoch:
+            self._plans.rounds_done = 0
+        self._opened_epoch = epoch
 
     def _next_plan(self) -> Plan:
         assert self._schedule is not None
@@ -294,24 +327,24 @@ class FederatedStrategy(EvaluatingStrategy):
         self.current_plan = plan if self.replay is None else self.replay.only(plan)
         return self.current_plan
 
-    def on_train_start(self) -> None:
-        """Refuse several train loaders: a round has one plan."""
-        if not isinstance(self._trainer.train_dataloader, PlanLoader):
-            raise NotFederatable(
-                "FederatedStrategy cannot run this fit:\n- train_dataloader is a collection of loaders, and "
-                "a round trains on one. Combine the datasets into one loader."
-            )
+    def _plan_of(self, batch: Any, batch_idx: list[int]) -> Plan | None:
+        """Return the plan of what the Trainer trains on; ``None`` for a batch that somebody brought along."""
+        if not plans_in(batch):
+            return None
+        if self._lone is None:
+            return self.current_plan
+        self._epochs_before = lightning_calls.epochs_processed(self._trainer)
+        number = batch_idx[0] if batch_idx else lightning_calls.batch_number(self._trainer)
+        plan = self._lone.plan_of(batch, number)
+        self.current_plan = plan if self.replay is None else self.replay.only(plan)
+        return self.current_plan
 
     # One round, in the order in which Lightning calls.
 
     @override
     def batch_to_device(self, batch: Any, device: torch.device | None = None, dataloader_idx: int = 0) -> Any:
         """Leave a plan where it is; batches go to the device at their workers."""
-        return (
-            batch
-            if isinstance(batch, (Plan, Ticket))
-            else super().batch_to_device(batch, device, dataloader_idx)
-        )
+        return batch if _stands_in(batch) else super().batch_to_device(batch, device, dataloader_idx)
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
         """Notice where a callback has changed how many batches are accumulated."""
@@ -327,15 +360,16 @@ class FederatedStrategy(EvaluatingStrategy):
     @override
     def training_step(self, *args: Any, **kwargs: Any) -> STEP_OUTPUT:
         """Carry out a round's plan, up to the cohort's average, and log what was logged at the workers."""
-        plan, *batch_idx = args
+        batch, *batch_idx = args
         assert self.lightning_module is not None
-        if plan.round < self._state.round:
-            raise NotFederatable(
-                f"{type(self.optimizers[0]).__name__} evaluates its closure several times per step, and with "
-                "local_steps=1 each would be a round of its own. Use local_steps=2 or more, or local_epochs."
-            )
-        self._audience = Audience(self._trainer)
-        self._audience.tell("on_round_start", plan)
+        plan = self._plan_of(batch, batch_idx)
+        if plan is None:
+            return super().training_step(*args, **kwargs)
+        # Some optimizers evaluate their closure several times per step: the same batches once more.
+        again = plan.round < self._state.round
+        if not again:
+            self._audience = Audience(self._trainer)
+            self._audience.tell("on_round_start", plan)
         self._visiting = True
         try:
             with lightning_calls.counted_as_one_step(self._lightning_optimizers):
@@ -353,8 +387,9 @@ class FederatedStrategy(EvaluatingStrategy):
         log_round(self.lightning_module, self._result)
         loss = self._result.loss
         if self._steps_at_controller:
-            self._take_frozen_over()
-            self._complete_round()
+            if not again:
+                self._take_frozen_over()
+            self._complete_round(again=again)
             if lightning_calls.only_accumulates(self._trainer):
                 self._announce_end()
         elif not self.lightning_module.automatic_optimization:
@@ -406,10 +441,9 @@ class FederatedStrategy(EvaluatingStrategy):
         self, closure_loss: Tensor, optimizer: Optimizer | None, *args: Any, **kwargs: Any
     ) -> Tensor:
         """Put the round's gradients, or pseudo-gradients, on the global module."""
-        if self._visiting:
+        if self._visiting or self._result is None:
             return super().backward(closure_loss, optimizer, *args, **kwargs)
         assert self.lightning_module is not None
-        assert self._result is not None
         if not self._steps_at_controller:
             # Hooks ran at each local step.
             self._server.set_pseudo_gradients(self._parameters, _complete(self._result.average))
@@ -461,13 +495,15 @@ class FederatedStrategy(EvaluatingStrategy):
                 parameter.copy_(mean)
 
     @torch.no_grad()
-    def _complete_round(self) -> None:
+    def _complete_round(self, *, again: bool = False) -> None:
         """Take the buffers over and move on to the next round."""
         assert self.lightning_module is not None
         assert self.current_plan is not None
         assert self._result is not None
         for buffer, mean in zip(self.lightning_module.buffers(), self._result.buffers, strict=True):
             buffer.copy_(mean)
+        if again:
+            return
         assert self._plans is not None
         self._plans.rounds_done += 1
         self._state.complete(self.current_plan)
@@ -501,10 +537,11 @@ class FederatedStrategy(EvaluatingStrategy):
             self._enter_evaluation()
         if self._plans is not None and lightning_calls.resumable(checkpoint):
             checkpoint["federation"] = self._federation_state(self._plans)
-            lightning_calls.leave_loaders_out(checkpoint)
+            if self._lone is None or not self._lone.keeps_places:
+                lightning_calls.leave_loaders_out(checkpoint)
         super().save_checkpoint(checkpoint, filepath, storage_options)
 
-    def _federation_state(self, plans: PlanLoader) -> dict[str, Any]:
+    def _federation_state(self, plans: PlanLoader | LoneLoader) -> dict[str, Any]:
         # An epoch may also end early: by max_steps, an early stop or a hook.
         ended = (
             plans.rounds_done >= self._trainer.num_training_batches
@@ -564,6 +601,11 @@ class FederatedStrategy(EvaluatingStrategy):
 
 class _TakenOver(int):
     """Be the Trainer's ``accumulate_grad_batches`` while workers accumulate; not a callback's own 1."""
+
+
+def _stands_in(batch: object) -> bool:
+    """Tell whether something stands in for a batch that lies at a worker."""
+    return isinstance(batch, Ticket) or bool(plans_in(batch))
 
 
 def _complete(average: Sequence[Tensor | None]) -> list[Tensor]:

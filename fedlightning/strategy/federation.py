@@ -13,8 +13,9 @@ from typing import Any
 
 from typing_extensions import override
 
+from fedlightning.local.lone_stream import open_lone_stream
 from fedlightning.local.memory import OptimizerState, create_memory, export_memory, import_memory
-from fedlightning.local.streams import begin_epoch, export_stream, import_stream, open_stream
+from fedlightning.local.streams import export_stream, import_stream, open_stream
 from fedlightning.strategy.roster import Roster
 from fedlightning.workers import Worker, WorkerLost
 
@@ -86,17 +87,22 @@ class Federation:
         roster: Who there is, with how much data.
         seed: Seed of the run.
         optimizer_state: What becomes of local optimizer states between visits.
+        goes_round: Whether a worker that is alone starts anew where its data ends within an epoch.
     """
 
-    def __init__(self, roster: Roster, *, seed: int, optimizer_state: OptimizerState) -> None:
-        _refuse_idle(roster.batches)
+    def __init__(
+        self, roster: Roster, *, seed: int, optimizer_state: OptimizerState, goes_round: bool = False
+    ) -> None:
         self.alone = len(roster.samples) == 1
+        if not self.alone:
+            _refuse_idle(roster.batches)
         self.samples: Mapping[str, int] = roster.samples
         self.batches: Mapping[str, int] = roster.batches
         self.members = Members(roster.samples, self._settle)
         self._roster = roster
         self._seed = seed
         self._optimizer_state = optimizer_state
+        self._goes_round = goes_round
         self._kept: dict[str, Mapping[str, Any]] = {}
         if roster.at_once:
             list(self.members.values())
@@ -107,7 +113,7 @@ class Federation:
         member = Member(
             worker=worker,
             shard=shard,
-            stream=worker.start(open_stream, shard, seed=self._seed, worker=name, alone=self.alone),
+            stream=self._open_stream(worker, shard),
             memory=worker.start(create_memory, self._optimizer_state),
             samples=self.samples[name],
             batches=self.batches[name],
@@ -116,12 +122,11 @@ class Federation:
             worker.run(import_memory, member.memory, self._kept.pop(name)["memory"])
         return member
 
-    def begin_epoch(self) -> None:
-        """Tell every worker that an epoch of the Trainer begins."""
+    def _open_stream(self, worker: Worker, shard: Any) -> Any:
         # Only a worker that is alone shuffles with the Trainer's epochs; others count their own.
         if self.alone:
-            for member in self.members.values():
-                member.worker.run(begin_epoch, member.stream)
+            return worker.start(open_lone_stream, shard, goes_round=self._goes_round)
+        return worker.start(open_stream, shard, seed=self._seed, worker=worker.id)
 
     def state_dict(self, *, round: int, without_lost: bool = False) -> dict[str, Any]:
         """Return what the workers keep between visits, by name: memory, and where the stream stands.

@@ -5,16 +5,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 import lightning.pytorch as pl
 import torch
+from lightning.fabric.utilities.data import _auto_add_worker_init_fn
 from lightning.pytorch.core.hooks import DataHooks
 from lightning.pytorch.core.optimizer import LightningOptimizer, do_nothing_closure
 from lightning.pytorch.loops.progress import _ProcessedTracker
 from lightning.pytorch.profilers import Profiler
+from lightning.pytorch.trainer.connectors.data_connector import _worker_check
 from lightning.pytorch.utilities.model_helpers import is_overridden
 from lightning.pytorch.utilities.signature_utils import is_param_in_hook_signature
 
@@ -66,6 +68,17 @@ def leave_loaders_out(checkpoint: Mapping[str, Any]) -> None:
     checkpoint["loops"]["fit_loop"]["state_dict"].pop("combined_loader", None)
 
 
+def batch_number(trainer: pl.Trainer) -> int:
+    """Return the number of the current train batch within its epoch."""
+    return trainer.fit_loop.epoch_loop.batch_idx
+
+
+def look_after_processes(trainer: pl.Trainer, loader: object) -> None:
+    """Do what Lightning does about the processes of a train loader: advise on their number, seed them."""
+    _worker_check(trainer=trainer, dataloader=loader, name="train_dataloader")
+    _auto_add_worker_init_fn(loader, trainer.global_rank)
+
+
 def epochs_processed(trainer: pl.Trainer) -> int:
     """Return how many epochs the Trainer has run; counts one before the hooks of its end."""
     current = trainer.fit_loop.epoch_progress.current
@@ -98,28 +111,28 @@ class PassPlansBy:
 
     Args:
         module: The module.
-        plan_type: Batches of this type are passed by.
+        stands_in: Tells whether something stands in for a batch; a function of a module, to be pickled.
     """
 
-    def __init__(self, module: pl.LightningModule, plan_type: type | tuple[type, ...]) -> None:
+    def __init__(self, module: pl.LightningModule, stands_in: Callable[[Any], bool]) -> None:
         self._module = module
-        self._plan_type = plan_type
+        self._stands_in = stands_in
 
     def __call__(self, batch: Any, dataloader_idx: int = 0) -> Any:
         """Return a plan as it is; call the hook on anything else."""
-        if isinstance(batch, self._plan_type):
+        if self._stands_in(batch):
             return batch
         return type(self._module)._on_before_batch_transfer(self._module, batch, dataloader_idx)
 
     @classmethod
-    def install(cls, module: pl.LightningModule, plan_type: type | tuple[type, ...]) -> None:
+    def install(cls, module: pl.LightningModule, stands_in: Callable[[Any], bool]) -> None:
         """Set up the guard on one module, if its hook, or its DataModule's, is the user's own."""
         datamodule = getattr(module.trainer, "datamodule", None)
         hook = "on_before_batch_transfer"
         if overrides(hook, module) or (
             datamodule is not None and is_overridden(hook, datamodule, parent=DataHooks)
         ):
-            module.__dict__["_on_before_batch_transfer"] = cls(module, plan_type)
+            module.__dict__["_on_before_batch_transfer"] = cls(module, stands_in)
 
     @staticmethod
     def remove(module: pl.LightningModule) -> None:

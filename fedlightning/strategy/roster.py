@@ -11,6 +11,7 @@ from typing import Any
 
 from fedlightning.data import IID, FederatedDataLoader, LoaderSettings, Partitioner, Shard
 from fedlightning.data.order import count_batches
+from fedlightning.data.whole_loader import WholeLoader
 from fedlightning.workers import VirtualWorker, Worker
 
 DEFAULT_WORKERS = 10
@@ -39,6 +40,8 @@ def roster_of_ordinary_loader(
 ) -> Roster:
     """Cut the dataset of an ordinary loader into shards, to be registered one at each worker.
 
+    A worker that is alone gets the loader as it is, whatever its kind.
+
     Args:
         loader: The user's ``DataLoader``: its batch size, shuffling, ``collate_fn`` and ``drop_last`` stay.
         workers: Workers that exist, or a number of virtual ones; ``None`` for as many as the partition finds
@@ -50,6 +53,10 @@ def roster_of_ordinary_loader(
         TypeError: The loader or its dataset cannot be divided; says what is possible instead.
         ValueError: There are more workers than samples, or a worker name is given twice.
     """
+    if partition is None or isinstance(partition, IID):
+        alone = _only_worker(workers)
+        if alone is not None:
+            return _roster_of_one(loader, alone)
     settings = LoaderSettings.from_loader(loader)
     partition = partition if partition is not None else IID()
     named_by_data = partition.worker_names(loader.dataset) is not None
@@ -69,6 +76,25 @@ def roster_of_ordinary_loader(
         return worker, worker.register(shard, tags=("shard",), keep=False)
 
     return Roster(samples, _batches(samples, settings), place, at_once=bool(existing))
+
+
+def _only_worker(workers: int | Sequence[Worker] | None) -> Worker | None:
+    """Return the worker that can hold a whole loader: the only one, in this process."""
+    if workers == 1:
+        return VirtualWorker(id=numbered_names(1)[0])
+    if isinstance(workers, Sequence) and len(workers) == 1 and isinstance(workers[0], VirtualWorker):
+        return workers[0]
+    return None
+
+
+def _roster_of_one(loader: Any, worker: Worker) -> Roster:
+    """Leave the loader whole: nothing has to be divided, so that any iterable of batches will do."""
+    whole = WholeLoader(loader)
+
+    def place(name: str) -> tuple[Worker, Any]:
+        return worker, worker.register(whole, tags=("shard",))
+
+    return Roster({worker.id: whole.num_samples}, {worker.id: whole.num_batches}, place, at_once=False)
 
 
 def roster_of_federated_loader(loader: FederatedDataLoader, workers: int | Sequence[Worker] | None) -> Roster:

@@ -27,7 +27,7 @@ from fedlightning.local.randomness import isolated_streams
 from fedlightning.local.training import train_locally
 from fedlightning.local.visit import Visit, VisitReport
 from fedlightning.strategy.aggregation import Aggregation, AtController, AtTrustedWorker
-from fedlightning.strategy.errors import CohortTooSmall, RoundFailed
+from fedlightning.strategy.errors import CohortTooSmall, RoundFailed, round_failed
 from fedlightning.strategy.events import Audience
 from fedlightning.strategy.federation import Federation, Member
 from fedlightning.strategy.optimization import Optimization
@@ -322,7 +322,7 @@ def _named(worker: str, round: int) -> Iterator[None]:
         failure = error.__cause__ or error
         step = failure.step if isinstance(failure, LocalStepFailed) else None
         original = (failure.__cause__ if step is not None else None) or failure
-        raise RoundFailed(worker, round, step, f"{type(original).__name__}: {original}") from original
+        raise round_failed(worker, round, step, original) from original
 
 
 def _mean_loss(reports: Sequence[tuple[VisitReport, int]]) -> Tensor | None:

@@ -200,17 +200,6 @@ def test_what_is_not_supported_is_refused_at_fit(
     assert all(torch.equal(value, before[name]) for name, value in module.state_dict().items())
 
 
-def test_several_train_loaders_are_refused() -> None:
-    with pytest.raises(NotFederatable, match="collection of loaders"):
-        fit(FederatedStrategy(2), train={"a": loader(), "b": loader()})
-
-
-def test_closures_that_run_several_times_are_refused_on_the_gradient_path() -> None:
-    module = Classifier(lambda parameters: torch.optim.LBFGS(parameters))
-    with pytest.raises(NotFederatable, match="LBFGS evaluates its closure several times"):
-        fit(FederatedStrategy(2, local_steps=1), module=module)
-
-
 def test_a_trainer_can_fit_again_after_a_failure() -> None:
     def seeded() -> Classifier:
         L.seed_everything(3, verbose=False)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import gc
 import traceback
+import weakref
 from typing import Any
 
 import pytest
@@ -121,6 +122,26 @@ def test_modules_and_optimizers_come_back_as_the_objects_they_were(bob: Worker) 
     assert bob.get(pointers[0]) is module
     assert all(new is old for new, old in zip(module.parameters(), parameters, strict=True))
     assert len(bob) == 0
+
+
+def test_objects_that_nobody_else_refers_to_come_back(bob: Worker) -> None:
+    assert bob.send(nn.Linear(2, 3)).get().out_features == 3
+    assert bob.send([nn.Linear(2, 3)]).get()[0].out_features == 3
+    assert bob.start(reveal, nn.Linear(2, 3)).get().out_features == 3
+    assert bob.run(fit, nn.Linear(1, 1), torch.ones(1)).out_features == 1
+    assert len(bob) == 0
+
+
+def test_what_is_at_no_worker_any_more_is_not_kept(bob: Worker) -> None:
+    gone = []
+    for end in (lambda pointer: pointer.get(), bob.delete, lambda pointer: None):
+        module = nn.Linear(2, 2)
+        gone.append(weakref.ref(module))
+        end(bob.send(module))
+    del module
+    bob.run(count, [])
+    gc.collect()
+    assert [reference() for reference in gone] == [None] * 3
 
 
 def test_programs_get_objects_in_place_of_pointers(bob: Worker) -> None:

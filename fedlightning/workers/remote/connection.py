@@ -46,19 +46,28 @@ class Pending(Reply):
     Args:
         connection: Where the answer will come from.
         pipeline: The block that the request belongs to.
+
+    Attributes:
+        keeps: What must not be gone when the answer is read.
+        when_done: Called when the request has been done, but not if it has failed.
     """
 
-    __slots__ = ("_connection", "_outcome", "_pipeline")
+    __slots__ = ("_connection", "_outcome", "_pipeline", "keeps", "when_done")
 
     def __init__(self, connection: Connection, pipeline: Pipeline | None = None) -> None:
         self._connection = connection
         self._outcome: Answered | Failed | Incoming | None = None
         self._pipeline = pipeline
+        self.keeps: Any = None
+        self.when_done: Callable[[], object] | None = None
 
     def settle(self, outcome: Answered | Failed | Incoming) -> None:
         """Take the answer that has come, decoded or not; answers come in the order of the requests."""
         self._outcome = outcome
-        if isinstance(outcome, Failed) and self._pipeline is not None and self._pipeline.failure is None:
+        if not isinstance(outcome, Failed):
+            if self.when_done is not None:
+                self.when_done()
+        elif self._pipeline is not None and self._pipeline.failure is None:
             self._pipeline.failure = outcome.error
 
     @override

@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-import weakref
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from itertools import count
 
-from torch import Tensor, nn
 from typing_extensions import override
 
 from fedlightning.pointers.location import Location
-from fedlightning.pointers.messages import Delete, Get, Message, Put
+from fedlightning.pointers.messages import Message
 from fedlightning.workers.ledger import Ledger
 from fedlightning.workers.policy import AllowAll, Policy
 from fedlightning.workers.remote.codecs.names import AllowedNames
-from fedlightning.workers.remote.codecs.optimizers import parameters_of
 from fedlightning.workers.remote.codecs.packing import Surroundings
 from fedlightning.workers.remote.codecs.travellers import OwnObjects
 from fedlightning.workers.remote.connection import Pending, Pipeline
+from fedlightning.workers.remote.lent import Lent
 from fedlightning.workers.remote.process import HostProcess
 from fedlightning.workers.remote.protocol import CountObjects, Request, ShowLedger
 from fedlightning.workers.reply import Reply
@@ -75,9 +73,9 @@ class ProcessWorker(Worker):
         )
         if process is not None and (programs or threads):
             raise ValueError("programs and threads belong to the process: give them to HostProcess(...)")
-        self._modules_there: dict[int, weakref.ref[nn.Module]] = {}
+        self._lent = Lent()
         surroundings = Surroundings(
-            names=AllowedNames(modules), travellers=OwnObjects(), place_of=self._place_of
+            names=AllowedNames(modules), travellers=OwnObjects(), place_of=self._lent.place_of
         )
         self._own_process = process is None
         self.process = process or HostProcess(programs, threads=threads)
@@ -89,7 +87,7 @@ class ProcessWorker(Worker):
     @override
     def submit(self, message: Message) -> Reply:
         reply = self._request(message)
-        self._note_modules(message)
+        self._lent.note(message, reply)
         return reply
 
     @override
@@ -126,30 +124,11 @@ class ProcessWorker(Worker):
         except BaseException:
             self._released.extend(released)
             raise
-        for object_id in released:
-            self._modules_there.pop(object_id, None)
+        self._lent.forget(released)
         if not self._ready:
             self.process.wait_until_ready()
             self._ready = True
         return reply
-
-    def _note_modules(self, message: Message) -> None:
-        """Keep in mind which modules are there, for optimizers that refer to their parameters."""
-        if type(message) is Put and isinstance(message.value, nn.Module):
-            self._modules_there[message.object_id] = weakref.ref(message.value)
-        elif type(message) is Get:
-            self._modules_there.pop(message.object_id, None)
-        elif type(message) is Delete:
-            for object_id in message.object_ids:
-                self._modules_there.pop(object_id, None)
-
-    def _place_of(self, parameter: Tensor) -> tuple[int, int] | None:
-        for object_id, reference in self._modules_there.items():
-            module = reference()
-            for position, own in enumerate(() if module is None else parameters_of(module)):
-                if own is parameter:
-                    return object_id, position
-        return None
 
     @property
     @override

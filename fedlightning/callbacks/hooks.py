@@ -20,9 +20,10 @@ class FederatedCallback(L.Callback):
           on_round_end                 the global module holds the round's result
         on_train_batch_end             Lightning's
 
-    A hook sees what has left the worker through its policy, never the worker's data. A round that fails has
-    no ``on_round_end``; Lightning's ``on_exception`` is called instead. Without a federation, none of the
-    four is called.
+    A hook sees what has left the worker through its policy, never the worker's data. A visit that fails and
+    is skipped has no ``on_worker_end``; who was skipped is in the round's record. A round that fails has no
+    ``on_round_end``; Lightning's ``on_exception`` is called instead. Without a federation, none of the four
+    is called.
 
     Example:
         >>> class Narrator(FederatedCallback):

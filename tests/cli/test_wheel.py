@@ -50,6 +50,7 @@ def test_the_wheel_carries_configs_and_type_marker(built: Path) -> None:
     names = zipfile.ZipFile(next(built.glob("*.whl"))).namelist()
     assert "fedlightning/configs/train.yaml" in names
     assert "fedlightning/py.typed" in names
+    assert "fedlightning/callbacks/report/page.html.jinja" in names
     assert not [name for name in names if name.startswith(("tests/", "configs/"))]
 
 

@@ -22,6 +22,7 @@ from fedlightning.workers.payload import payload_bytes
 
 Facts: TypeAlias = Mapping[str, str]
 
+_SHOWN_SKIPS = 50
 _PACKAGES = ("torch", "lightning", "torchmetrics", "numpy")
 
 
@@ -37,6 +38,7 @@ class Contents:
         workers: What the workers hold, and how the module does there.
         federation: The same, as a table.
         history: Rounds, visits and evaluations.
+        left_out: The workers whose update was skipped, round by round; None where all took part.
         ledger: What passed the workers' doors, summed over workers and rounds.
         configuration: Settings, by what they are settings of.
         fingerprint: SHA-256 of the module.
@@ -50,6 +52,7 @@ class Contents:
     workers: Sequence[WorkerSummary]
     federation: TextTable
     history: History
+    left_out: TextTable | None
     ledger: TextTable
     configuration: Mapping[str, Facts]
     fingerprint: str
@@ -85,6 +88,7 @@ def gather(
         workers=workers,
         federation=end_table(workers, metrics, max_workers),
         history=federation.history,
+        left_out=_left_out(federation.history),
         ledger=summed_ledger(member.worker for member in federation.federation.members.made().values()),
         configuration={
             "Strategy": _settings(federation),
@@ -120,6 +124,16 @@ def summed_ledger(workers: Iterable[Worker]) -> TextTable:
     totals = (f"{sum(times for times, _ in sums.values()):,}", human_bytes(sum(n for _, n in sums.values())))
     head = ("direction", "kind", "item", "times", "bytes", "rule")
     return TextTable(head, rows, ("all", "", "", *totals, ""))
+
+
+def _left_out(history: History) -> TextTable | None:
+    rows = tuple(
+        (str(record.round), worker, reason) for record in history for worker, reason in record.skipped.items()
+    )
+    if not rows:
+        return None
+    foot = ("all", counted(len(rows), "visit"), "")
+    return TextTable(("round", "worker", "reason"), rows[:_SHOWN_SKIPS], foot)
 
 
 def _headline(history: History, workers: Sequence[WorkerSummary]) -> Facts:

@@ -13,7 +13,7 @@ from fedlightning.callbacks.report.pictures import (
     picture_of_workers,
 )
 
-_WORDS = ("worker", "labels", "direction", "kind", "item", "rule")
+_WORDS = ("worker", "labels", "direction", "kind", "item", "rule", "round", "reason")
 
 
 def as_html(contents: Contents) -> str:

@@ -18,7 +18,7 @@ from fedlightning.callbacks.fingerprints import take_fingerprint
 from fedlightning.callbacks.report import callback
 from fedlightning.callbacks.report.contents import summed_ledger
 from fedlightning.data import Explicit
-from fedlightning.strategy import FederatedStrategy
+from fedlightning.strategy import FederatedStrategy, Tolerance
 from fedlightning.workers import VirtualWorker, in_round
 from tests.callbacks.conftest import Fit, bob_and_alice
 from tests.strategy.toys import Classifier, loader
@@ -160,3 +160,18 @@ def test_alike_entries_of_ledgers_are_summed() -> None:
         ("sent", "data", "list", "2", "32 B", "everything may leave"),
     )
     assert table.foot == ("all", "", "", "4", "64 B", "")
+
+
+def test_who_was_left_out_is_named_with_the_reason(fit: Fit, tmp_path: Path) -> None:
+    class Picky(Classifier):
+        def training_step(self, batch: Any, batch_idx: int) -> Any:
+            if self.trainer.strategy.current_plan.round == 1 and batch[0].shape[0] == 2:
+                raise ValueError("two samples are too few")
+            return super().training_step(batch, batch_idx)
+
+    strategy = bob_and_alice(tolerance=Tolerance(on_error="skip"))
+    with pytest.warns(UserWarning, match="left out"):
+        fit(FederationReport(tmp_path / "r.html"), strategy=strategy, module=Picky)
+    texts = Page(tmp_path / "r.html").texts
+    start = texts.index("Left out")
+    assert texts[start + 5 : start + 8] == ["1", "bob", "ValueError: two samples are too few"]

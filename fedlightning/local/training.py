@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import lightning.pytorch as pl
 import torch
@@ -15,10 +15,10 @@ from fedlightning.local.failures import LocalStepFailed, NotFinite, require_fini
 from fedlightning.local.known import known
 from fedlightning.local.lean import LeanOptimization, lean_optimization
 from fedlightning.local.logs import LogRecorder, recorded_logs
+from fedlightning.local.manual import ManualOptimization
 from fedlightning.local.memory import WorkerMemory
 from fedlightning.local.metrics import reset_metrics, take_states
 from fedlightning.local.randomness import own_randomness
-from fedlightning.local.stepping import training_loss
 from fedlightning.local.streams import Stream
 from fedlightning.local.visit import Visit, VisitReport
 from fedlightning.local.worker_trainer import lend_optimizers
@@ -36,7 +36,7 @@ def train_locally(
     """Train the module on the batches of a visit, in place.
 
     Args:
-        module: The module, sent to this worker; gradients that it brings along are dropped.
+        module: The module, sent to this worker.
         optimizers: Its optimizers, sent along, with the learning rates of the round.
         stream: The worker's batches.
         memory: What the worker keeps between visits.
@@ -48,8 +48,6 @@ def train_locally(
     Raises:
         LocalStepFailed: The user's code raised; names the step.
     """
-    # The pseudo-gradient of the last round, which a module that steps by hand would add its own to.
-    _drop_gradients(module)
     lend_optimizers(module, optimizers)
     if visit.separates_metrics:
         reset_metrics(module)
@@ -60,37 +58,53 @@ def train_locally(
             recorded_logs(module) as logs,
             stream.kept_on_failure(),
             memory.lent_to(optimizers, precision, visit.round),
+            _own_gradients(module, keeps=visit.keeps_gradients),
         ):
-            losses = _take_steps(module, optimizers, stream, visit, logs)
+            optimization = _optimization(module, optimizers, logs, visit)
+            losses = _take_steps(optimization, stream, visit)
             loss = torch.stack(losses).mean() if losses else None
             if visit.requires_finite:
                 require_finite(loss, known(module).parameters)
     except NotFinite:
         return VisitReport(visit.steps, None, (), (), failed=True)
-    finally:
-        _drop_gradients(module)
     return VisitReport(
         steps=visit.steps,
         loss=loss,
         logs=logs.values,
         metrics=take_states(module) if visit.separates_metrics else (),
+        wastes_gradients=not visit.keeps_gradients
+        and isinstance(optimization, ManualOptimization)
+        and optimization.leaves_gradients,
     )
 
 
-def _drop_gradients(module: pl.LightningModule) -> None:
-    for parameter in known(module).parameters:
-        parameter.grad = None
+@contextmanager
+def _own_gradients(module: pl.LightningModule, *, keeps: bool) -> Iterator[None]:
+    """Drop the gradients that a module brings along, and those of the visit; or keep them, unless it fails.
+
+    A module that steps by hand would add its own to the pseudo-gradient of the last round.
+    """
+    brought = [parameter.grad if keeps else None for parameter in known(module).parameters]
+    copies = [None if gradient is None else gradient.clone() for gradient in brought]
+    _set_gradients(module, brought)
+    try:
+        yield
+    except BaseException:
+        _set_gradients(module, copies)
+        raise
+    if not keeps:
+        _set_gradients(module, brought)
+
+
+def _set_gradients(module: pl.LightningModule, gradients: Sequence[Tensor | None]) -> None:
+    for parameter, gradient in zip(known(module).parameters, gradients, strict=True):
+        parameter.grad = gradient
 
 
 def _take_steps(
-    module: pl.LightningModule,
-    optimizers: Sequence[Optimizer],
-    stream: Stream,
-    visit: Visit,
-    logs: LogRecorder,
+    optimization: ManualOptimization | AutomaticOptimization | LeanOptimization, stream: Stream, visit: Visit
 ) -> list[Tensor]:
     """Train on each batch of the visit and return the losses of the steps that were not skipped."""
-    automatic = _automatic(module, optimizers[0], logs, visit) if module.automatic_optimization else None
     batches = stream.take(visit.first_step, visit.steps)
     end = visit.first_step + visit.steps
     losses: list[Tensor] = []
@@ -103,11 +117,8 @@ def _take_steps(
             batch_idx, batch = numbered
             if batch is None:
                 continue
-            if automatic is None:
-                loss = _manual_step(module, batch, batch_idx, visit, logs)
-            else:
-                last = step + 1 == end or stream.ends_after(batch_idx)
-                loss = automatic.step(batch, batch_idx, passes_batch_idx=visit.passes_batch_idx, last=last)
+            last = step + 1 == end or stream.ends_after(batch_idx)
+            loss = optimization.step(batch, batch_idx, passes_batch_idx=visit.passes_batch_idx, last=last)
             if loss is not None:
                 losses.append(loss)
     except Exception as error:
@@ -115,17 +126,11 @@ def _take_steps(
     return losses
 
 
-def _automatic(
-    module: pl.LightningModule, optimizer: Optimizer, logs: LogRecorder, visit: Visit
-) -> AutomaticOptimization | LeanOptimization:
+def _optimization(
+    module: pl.LightningModule, optimizers: Sequence[Optimizer], logs: LogRecorder, visit: Visit
+) -> ManualOptimization | AutomaticOptimization | LeanOptimization:
+    if not module.automatic_optimization:
+        return ManualOptimization(module, optimizers, logs)
     if visit.accumulate == 1 and not known(module).why_not_lean:
-        return lean_optimization(module, optimizer, logs)
-    return AutomaticOptimization(module, optimizer, logs, accumulate=visit.accumulate)
-
-
-def _manual_step(
-    module: pl.LightningModule, batch: Any, batch_idx: int, visit: Visit, logs: LogRecorder
-) -> Tensor | None:
-    """Let the module take its own optimizer steps; return the loss, if it tells."""
-    loss = training_loss(module, batch, batch_idx if visit.passes_batch_idx else None, logs)
-    return None if loss is None else loss.detach().clone()
+        return lean_optimization(module, optimizers[0], logs)
+    return AutomaticOptimization(module, optimizers[0], logs, accumulate=visit.accumulate)

@@ -29,6 +29,8 @@ class Visit:
         separates_metrics: Whether torchmetrics start the visit empty and are reported on their own, to be
             merged with those of other workers; otherwise they travel inside the module.
         requires_finite: Whether a visit that ends with NaN or infinity counts as failed.
+        keeps_gradients: Whether the module brings gradients along and takes others home, as one that steps
+            by hand does from batch to batch in an ordinary ``fit``; otherwise they are dropped.
     """
 
     round: int
@@ -39,6 +41,7 @@ class Visit:
     passes_batch_idx: bool = True
     separates_metrics: bool = False
     requires_finite: bool = False
+    keeps_gradients: bool = False
 
 
 @record
@@ -52,6 +55,7 @@ class VisitReport:
         logs: What ``self.log`` was given, combined over the steps.
         metrics: States of the torchmetrics that were updated, where the visit separates them.
         failed: Whether the visit required finite numbers, and found others: what it has changed is undone.
+        wastes_gradients: Whether gradients were dropped that a module that steps by hand had not used.
     """
 
     steps: int
@@ -59,6 +63,7 @@ class VisitReport:
     logs: tuple[LoggedValue, ...]
     metrics: tuple[MetricState, ...]
     failed: bool = False
+    wastes_gradients: bool = False
 
 
 @payload_bytes.register

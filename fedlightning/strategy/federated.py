@@ -155,6 +155,7 @@ class FederatedStrategy(EvaluatingStrategy):
         self._opened_epoch: int | None = None
         self._result: RoundResult | None = None
         self._visiting = False
+        self._told_of_wasted_gradients = False
         self._resume: Mapping[str, Any] | None = None
         self._accumulate = 1
         self._epochs_before = 0
@@ -231,6 +232,7 @@ class FederatedStrategy(EvaluatingStrategy):
             refuse_unsupported(trainer, self.lightning_module, self.settings)
             self._state.start(self.settings.seed)
             self._plans, self._placing, self._opened_epoch = None, False, None
+            self._told_of_wasted_gradients = False
             self.history = History()
             self._take_accumulation_over()
             if self._resume is not None:
@@ -382,8 +384,7 @@ class FederatedStrategy(EvaluatingStrategy):
             self._visiting = False
         if self.replay is not None:
             raise VisitReplayed
-        for worker, reason in self._result.skipped.items():
-            rank_zero_warn(f"round {plan.round}: worker {worker!r} is left out of the round: {reason}")
+        self._warn_of(self._result, plan.round)
         log_round(self.lightning_module, self._result)
         loss = self._result.loss
         if self._steps_at_controller:
@@ -393,9 +394,24 @@ class FederatedStrategy(EvaluatingStrategy):
             if lightning_calls.only_accumulates(self._trainer):
                 self._announce_end()
         elif not self.lightning_module.automatic_optimization:
+            waiting = [parameter.grad for parameter in self._parameters]
             self._server.set_pseudo_gradients(self._parameters, _complete(self._result.average))
             self._take_average_over()
+            if self.federation.alone:  # its gradients may wait for those of the next batch
+                for parameter, gradient in zip(self._parameters, waiting, strict=True):
+                    parameter.grad = gradient
         return loss
+
+    def _warn_of(self, result: RoundResult, round: int) -> None:
+        for worker, reason in result.skipped.items():
+            rank_zero_warn(f"round {round}: worker {worker!r} is left out of the round: {reason}")
+        if result.wastes_gradients and not self._told_of_wasted_gradients:
+            self._told_of_wasted_gradients = True
+            rank_zero_warn(
+                "a visit ended with gradients that no optimizer had stepped along, and they were dropped: a "
+                "module that accumulates gradients by hand must step before a visit ends. Use a number of "
+                "local_steps that is a multiple of the batches it accumulates."
+            )
 
     def _keep_for_replay(self, failure: RoundFailed) -> None:
         """Save the round's start; that it cannot be saved must not hide why the round failed."""

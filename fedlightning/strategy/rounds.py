@@ -52,6 +52,7 @@ class RoundResult:
         metrics: States of torchmetrics, one group per worker; empty where they travelled in the module.
         visits: What is known of each visit, in order.
         skipped: Why a worker's update is not in the average, by worker.
+        wastes_gradients: Whether a visit ended with gradients that a module that steps by hand had not used.
     """
 
     average: Sequence[Tensor | None]
@@ -61,6 +62,7 @@ class RoundResult:
     metrics: tuple[tuple[MetricState, ...], ...]
     visits: tuple[VisitRecord, ...]
     skipped: Mapping[str, str] = field(default_factory=dict)
+    wastes_gradients: bool = False
 
 
 class Round(ABC):
@@ -97,6 +99,12 @@ class Round(ABC):
 
     update: ClassVar[UpdateKind]
     """What of the module is averaged."""
+
+    @property
+    def keeps_gradients(self) -> bool:
+        """Whether a lone worker's module, which steps by hand, keeps its gradients from round to round."""
+        by_hand = not self._module.automatic_optimization
+        return by_hand and self._federation.alone and self._aggregator is None
 
     @abstractmethod
     def _work(self, member: Member, visit: Visit, aggregation: Aggregation) -> VisitReport:
@@ -165,6 +173,7 @@ class Round(ABC):
             metrics=tuple(report.metrics for report, _ in reports) if several else (),
             visits=tuple(visits.records),
             skipped=skipped,
+            wastes_gradients=any(report.wastes_gradients for report, _ in reports),
         )
 
     def _attempt(
@@ -201,6 +210,7 @@ class Round(ABC):
             passes_batch_idx=self._passes_batch_idx,
             separates_metrics=len(plan.assignments) > 1,
             requires_finite=self._tolerance.on_nonfinite != "keep",
+            keeps_gradients=self.keeps_gradients,
         )
         with in_round(plan.round):
             report = self._work(member, visit, aggregation)

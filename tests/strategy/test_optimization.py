@@ -10,7 +10,7 @@ from lightning.pytorch.callbacks import GradientAccumulationScheduler
 from torch import Tensor, nn
 
 from fedlightning.strategy import FederatedStrategy
-from tests.strategy.toys import Classifier, assert_same_module, assert_same_optimizer, fit
+from tests.strategy.toys import Classifier, assert_same_module, assert_same_optimizer, fit, loader
 
 UPDATES = ["averaged", "sequential"]
 
@@ -86,6 +86,41 @@ def test_a_pseudo_gradient_does_not_reach_steps_by_hand(local_steps: int) -> Non
         FederatedStrategy(1, local_steps=local_steps, optimizer_state="keep"), module=ZeroesAfterStep
     )
     assert_same_module(plain, ours)
+
+
+class AccumulatesByHand(Classifier):
+    """Steps by hand after every second batch."""
+
+    def __init__(self) -> None:
+        super().__init__(schedule=False)
+        self.automatic_optimization = False
+
+    def training_step(self, batch: list[Tensor], batch_idx: int) -> None:
+        x, y = batch
+        self.manual_backward(nn.functional.cross_entropy(self.net(x), y) / 2)
+        if batch_idx % 2 == 1:
+            self.optimizers().step()
+            self.optimizers().zero_grad()
+
+
+@pytest.mark.parametrize("work", [{"local_steps": 1}, {"local_steps": 3}, {"local_epochs": 1}])
+def test_gradients_accumulated_by_hand_wait_for_the_next_visit_of_a_lone_worker(work: dict[str, Any]) -> None:
+    plain, _ = fit(
+        module=AccumulatesByHand, train=loader(28)
+    )  # seven batches: one waits over the epoch's end
+    ours, _ = fit(
+        FederatedStrategy(1, optimizer_state="keep", **work), module=AccumulatesByHand, train=loader(28)
+    )
+    assert_same_module(plain, ours)
+
+
+@pytest.mark.parametrize(("local_steps", "warnings"), [(1, 1), (2, 0)])
+def test_gradients_that_a_visit_does_not_use_are_told_of_once(
+    local_steps: int, warnings: int, recwarn: pytest.WarningsRecorder
+) -> None:
+    fit(FederatedStrategy(2, local_steps=local_steps), module=AccumulatesByHand, train=loader(32))
+    told = [str(warning.message) for warning in recwarn if "no optimizer had stepped" in str(warning.message)]
+    assert len(told) == warnings
 
 
 @pytest.mark.parametrize("update", UPDATES)

@@ -321,11 +321,18 @@ class FederatedStrategy(EvaluatingStrategy):
         elif epoch != self._opened_epoch:
             self._plans.rounds_done = 0
         self._opened_epoch = epoch
+        if self._overfits and self._plans.rounds_done == 0:
+            self._state.steps_done = {}
 
     def _next_plan(self) -> Plan:
         assert self._schedule is not None
         self._epochs_before = lightning_calls.epochs_processed(self._trainer)
         plan = self._schedule.plan(self._state.round, self._state.steps_done)
+        if self._overfits:
+            assert self._plans is not None
+            # Its cohort and batches are those of the first epoch, its number and random numbers its own.
+            of_epoch = self._schedule.plan(self._plans.rounds_done, self._state.steps_done)
+            plan = Plan(plan.round, of_epoch.assignments, plan.seed)
         self.current_plan = plan if self.replay is None else self.replay.only(plan)
         return self.current_plan
 
@@ -340,6 +347,12 @@ class FederatedStrategy(EvaluatingStrategy):
         plan = self._lone.plan_of(batch, number)
         self.current_plan = plan if self.replay is None else self.replay.only(plan)
         return self.current_plan
+
+    @property
+    def _overfits(self) -> bool:
+        """Whether every epoch has the visits of the first one again, as ``overfit_batches`` asks."""
+        asked = float(getattr(self._trainer, "overfit_batches")) > 0  # noqa: B009 - untyped, set by a connector
+        return asked and self._lone is None
 
     # One round, in the order in which Lightning calls.
 

@@ -50,6 +50,36 @@ def test_limits_count_rounds(limits: dict[str, Any], rounds: int) -> None:
     assert run.global_step == rounds
 
 
+class NotesBatches(Classifier):
+    """Keeps the sum of every batch that it trains on."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.sums: list[float] = []
+
+    def training_step(self, batch: list[Tensor], batch_idx: int) -> Tensor:
+        self.sums.append(batch[0].sum().item())
+        return super().training_step(batch, batch_idx)
+
+
+@pytest.mark.parametrize("work", [{"local_steps": 1}, {"local_steps": 2}, {}])
+@pytest.mark.parametrize("who", [{"workers": 1}, {"workers": 3}, {"workers": 3, "cohort_size": 2}])
+@pytest.mark.parametrize("update", UPDATES)
+def test_overfitting_sees_the_same_batches_in_every_epoch(
+    update: Any, who: dict[str, Any], work: dict[str, Any]
+) -> None:
+    module, run = fit(
+        FederatedStrategy(update=update, rounds_per_epoch=3, **who, **work),
+        module=NotesBatches,
+        overfit_batches=2,
+        max_epochs=3,
+    )
+    assert isinstance(module, NotesBatches)
+    assert run.global_step == 6
+    first, second, third = torch.tensor(module.sums).chunk(3)
+    assert first.tolist() == second.tolist() == third.tolist()
+
+
 class SeesModule(L.Callback):
     """Keeps copies of the module's parameters at validation and at checkpoints."""
 

@@ -19,6 +19,7 @@ from fedlightning.local.logs import LoggedValue, recorded_logs
 from fedlightning.local.metrics import (
     MetricState,
     put_states,
+    report_states,
     reset_metrics,
     samples_kept_by,
     take_states,
@@ -137,7 +138,7 @@ def evaluate_batch(
             batch = transfer_batch(module, reader.read(visit.number), visit.dataloader_idx)
             logs.start_step(batch)
             _run_step(module, batch, visit)
-        return EvaluationReport(logs.values, take_states(module))
+        return EvaluationReport(logs.values, report_states(module))
     finally:
         put_states(module, before)
 

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from fedlightning.local.failures import NotFinite, named_step, require_finite
 from fedlightning.local.logs import recorded_logs
-from fedlightning.local.metrics import reset_metrics, take_states
+from fedlightning.local.metrics import report_states, reset_metrics
 from fedlightning.local.randomness import own_randomness
 from fedlightning.local.stepping import training_loss
 from fedlightning.local.streams import Stream
@@ -49,7 +49,7 @@ def compute_gradients(module: pl.LightningModule, stream: Stream, visit: Visit) 
         steps=1,
         loss=None if loss is None else loss.detach().clone(),
         logs=logs.values,
-        metrics=take_states(module) if visit.separates_metrics else (),
+        metrics=report_states(module) if visit.separates_metrics else (),
     )
 
 

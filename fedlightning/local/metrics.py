@@ -21,6 +21,7 @@ from torchmetrics.utilities.data import (
     dim_zero_min,
     dim_zero_sum,
 )
+from torchmetrics.wrappers import Running
 
 from fedlightning.local.known import known
 from fedlightning.workers.remote import accompany_modules, record
@@ -78,6 +79,22 @@ def take_states(module: nn.Module) -> tuple[MetricState, ...]:
         for path, metric in metrics_of(module)
         if metric._update_count > 0
     )
+
+
+def report_states(module: nn.Module) -> tuple[MetricState, ...]:
+    """Return the states that are to be merged with those of other workers.
+
+    Raises:
+        ValueError: A metric looks at the last updates only, which nobody can tell over several workers.
+    """
+    for path, metric in metrics_of(module):
+        if isinstance(metric, Running) and metric._num_vals_seen > 0:
+            raise ValueError(
+                f"{path} is a {type(metric).__name__} over the last {metric.window} updates, and those of "
+                "several workers come in no order. Use the metric without its window (MeanMetric for "
+                "RunningMean), which is merged exactly, or compute it in validation."
+            )
+    return take_states(module)
 
 
 def metric_at(module: nn.Module, path: str) -> Metric:

@@ -17,7 +17,7 @@ from fedlightning.local.lean import LeanOptimization, lean_optimization
 from fedlightning.local.logs import LogRecorder, recorded_logs
 from fedlightning.local.manual import ManualOptimization
 from fedlightning.local.memory import WorkerMemory
-from fedlightning.local.metrics import reset_metrics, take_states
+from fedlightning.local.metrics import report_states, reset_metrics
 from fedlightning.local.randomness import own_randomness
 from fedlightning.local.streams import Stream
 from fedlightning.local.visit import Visit, VisitReport
@@ -71,7 +71,7 @@ def train_locally(
         steps=visit.steps,
         loss=loss,
         logs=logs.values,
-        metrics=take_states(module) if visit.separates_metrics else (),
+        metrics=report_states(module) if visit.separates_metrics else (),
         wastes_gradients=not visit.keeps_gradients
         and isinstance(optimization, ManualOptimization)
         and optimization.leaves_gradients,

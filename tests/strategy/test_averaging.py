@@ -11,11 +11,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
-from torchmetrics import MeanMetric, MetricCollection
+from torchmetrics import MeanMetric, MetricCollection, RunningMean
 from torchmetrics.classification import MulticlassAccuracy, MulticlassAUROC, MulticlassF1Score
 
 from fedlightning.data import Explicit
-from fedlightning.strategy import FederatedStrategy
+from fedlightning.strategy import FederatedStrategy, RoundFailed
 from tests.strategy.toys import Classifier, Memo, assert_same_module, fit, samples
 
 PARTS = [range(6), range(6, 14), range(14, 30)]
@@ -186,6 +186,27 @@ def test_metrics_over_uneven_workers_equal_the_pooled_values(update: Any, work: 
     assert set(ours) >= set(pooled)
     for name in names:
         assert float(ours[name]) == pytest.approx(float(pooled[name]), abs=1e-6), name
+
+
+class Windowed(Smooth):
+    """Watches the last three batches."""
+
+    def __init__(self) -> None:
+        super().__init__(SGD)
+        self.recent = RunningMean(window=3)
+
+    def training_step(self, batch: list[Tensor], batch_idx: int) -> Tensor:
+        self.recent.update(batch[0].sum())
+        self.log("recent", self.recent, on_step=False, on_epoch=True)
+        return super().training_step(batch, batch_idx)
+
+
+@pytest.mark.parametrize("work", [{}, {"local_steps": 1}])
+def test_a_window_over_several_workers_is_refused(work: dict[str, Any]) -> None:
+    with pytest.raises(RoundFailed, match="recent is a RunningMean over the last 3 updates"):
+        fit(FederatedStrategy(2, **work), module=Windowed)
+    plain, federated = fit(module=Windowed)[1], fit(FederatedStrategy(1, **work), module=Windowed)[1]
+    assert federated.callback_metrics["recent"] == plain.callback_metrics["recent"]
 
 
 def test_a_step_value_of_a_metric_is_that_of_the_whole_round() -> None:

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from fedlightning.pointers.location import find_place
 from fedlightning.workers import program
 
 
@@ -75,6 +76,11 @@ def end_by_exit() -> None:
 @program(returns="metadata")
 def process_id() -> int:
     return os.getpid()
+
+
+@program(returns="metadata")
+def is_here(worker: str, generation: int) -> bool:
+    return find_place(worker, generation) is not None
 
 
 @program(returns="metadata")

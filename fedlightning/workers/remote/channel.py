@@ -129,6 +129,9 @@ class Channel:
         self.shut_down()
         self.connection.close()
 
+    def __del__(self) -> None:
+        self.connection.close()
+
 
 def _rest(pieces: list[memoryview], sent: int) -> list[memoryview]:
     for number, piece in enumerate(pieces):

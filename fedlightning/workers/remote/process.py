@@ -16,6 +16,7 @@ from collections import deque
 from collections.abc import Sequence
 from itertools import count
 from typing import Any
+from weakref import WeakSet
 
 import torch
 
@@ -65,11 +66,14 @@ class HostProcess:
         self._began = time.perf_counter()
         ours, theirs = socket.socketpair()
         self._process = _launch(theirs)
-        self._channels: list[Channel] = [Channel(ours, max_message_bytes)]
+        control = Channel(ours, max_message_bytes)
+        # Weak: with the last reference to a worker its connection ends, and with that its objects go.
+        self._channels = WeakSet([control])
         self._starter = os.getpid()
         self._end = weakref.finalize(self, _end, self._process, self._channels, self._starter)
         threading.Thread(target=_watch, args=(self._process, self._channels), daemon=True).start()
-        self._control = Connection(self._channels[0], Surroundings(AnyNames()), "process", self.explain)
+        self._control_channel = control
+        self._control = Connection(control, Surroundings(AnyNames()), "process", self.explain)
         self._opening: deque[Pending] = deque()
         self._tell(
             StartUp(
@@ -105,13 +109,13 @@ class HostProcess:
                 OpenWorker(worker, generation, PolicySettings(policy), tuple(modules)), theirs.fileno()
             )
         channel = Channel(ours, self.limit)
-        self._channels.append(channel)
+        self._channels.add(channel)
         return Connection(channel, surroundings, worker, self.explain)
 
     def _tell(self, request: StartUp | OpenWorker, *descriptors: int) -> None:
         self._opening.append(self._control.request(request))
         try:
-            socket.send_fds(self._channels[0].connection, [b"+"], list(descriptors))
+            socket.send_fds(self._control_channel.connection, [b"+"], list(descriptors))
         except OSError:
             # It ended already, which waiting for its answer will tell.
             return
@@ -192,18 +196,18 @@ def _launch(connection: socket.socket) -> subprocess.Popen[bytes]:
         )
 
 
-def _watch(process: subprocess.Popen[bytes], channels: list[Channel]) -> None:
+def _watch(process: subprocess.Popen[bytes], channels: WeakSet[Channel]) -> None:
     """Wait for the process's end, and make it known to whoever waits for an answer."""
     process.wait()
     for channel in list(channels):
         channel.shut_down()
 
 
-def _end(process: subprocess.Popen[bytes], channels: list[Channel], starter: int) -> None:
+def _end(process: subprocess.Popen[bytes], channels: WeakSet[Channel], starter: int) -> None:
     """End the process; its own watch ends it when standard input is closed, whatever it is at."""
     if os.getpid() != starter:
         return
-    for channel in channels:
+    for channel in list(channels):
         channel.shut_down()
     if process.stdin is not None:
         process.stdin.close()

@@ -19,7 +19,7 @@ import torch
 from fedlightning.workers import ApprovalQueue, Ask, Policy, RemoteError, Rules, WorkerLost
 from fedlightning.workers.remote import HostProcess, ProcessWorker, UnsendableError
 from tests.workers.conftest import IN_ONE_PROCESS, PROGRAMS, MakeWorker
-from tests.workers.programs import count, end_by_exit, kill_yourself, process_id, sleep_long
+from tests.workers.programs import count, end_by_exit, is_here, kill_yourself, process_id, sleep_long
 
 pytestmark = IN_ONE_PROCESS
 
@@ -144,6 +144,19 @@ def test_one_process_holds_many_workers(host_process: HostProcess, make_process_
         own.get()
     assert alice.run(count, theirs) == 1
     assert len(alice) == 1
+
+
+def test_of_a_worker_that_nobody_refers_to_nothing_is_left(
+    host_process: HostProcess, make_process_worker: MakeWorker
+) -> None:
+    alice, bob = make_process_worker("alice"), ProcessWorker("bob", process=host_process)
+    generation, pointer = bob.generation, bob.send([1])
+    assert alice.run(is_here, "bob", generation)
+    del bob, pointer
+    gc.collect()
+    # Connections are served one after the other, and which is first is the system's choice.
+    while alice.run(is_here, "bob", generation):
+        time.sleep(0.01)
 
 
 def test_a_program_that_exits_does_not_end_the_process(make_process_worker: MakeWorker) -> None:

@@ -9,7 +9,7 @@ from fedlightning.pointers.errors import (
 )
 from fedlightning.pointers.factories import FactoriesAt
 from fedlightning.pointers.ids import new_id
-from fedlightning.pointers.modules import get_module, send_module
+from fedlightning.pointers.modules import get_module, move_module, send_module
 from fedlightning.pointers.objects import ObjectPointer
 from fedlightning.pointers.tensor import PointerTensor
 
@@ -23,6 +23,7 @@ __all__ = [
     "StalePointerError",
     "UnsupportedOperationError",
     "get_module",
+    "move_module",
     "new_id",
     "send_module",
 ]

@@ -12,17 +12,28 @@ def name_of(handle: Handle) -> ObjectDescription:
     return _tag(handle, None, None)
 
 
-def add_tags(handle: Handle, tags: tuple[str, ...]) -> None:
+def add_tags(handle: Handle, tags: tuple[str, ...]) -> ObjectDescription:
     """Give an object more tags.
+
+    Args:
+        handle: The object's.
+        tags: Words to find it by, beside those it has.
+
+    Returns:
+        What it is called now.
 
     Raises:
         RefusedByPolicy: It is a data owner's, or was computed from what is: rules go by its tags.
     """
-    _tag(handle, tuple(dict.fromkeys((*name_of(handle).tags, *tags))), None)
+    return _tag(handle, tuple(dict.fromkeys((*name_of(handle).tags, *tags))), None)
 
 
 def describe(handle: Handle, description: str) -> None:
     """Describe an object in place of what was said of it before.
+
+    Args:
+        handle: The object's.
+        description: For people and for the ledger.
 
     Raises:
         RefusedByPolicy: It is a data owner's, or was computed from what is.

@@ -102,8 +102,7 @@ class ObjectPointer:
         Raises:
             RefusedByPolicy: It is a data owner's, or was computed from what is: rules go by its tags.
         """
-        naming.add_tags(self._handle, tags)
-        self.tags = naming.name_of(self._handle).tags
+        self.tags = naming.add_tags(self._handle, tags).tags
         return self
 
     def describe(self, description: str) -> ObjectPointer:

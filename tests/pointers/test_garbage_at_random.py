@@ -16,8 +16,7 @@ import pytest
 import torch
 from torch import nn
 
-from fedlightning.pointers import PointerTensor, get_module, send_module
-from fedlightning.pointers.modules import move_module
+from fedlightning.pointers import PointerTensor, get_module, move_module, send_module
 from fedlightning.workers import (
     HostProcess,
     ProcessWorker,

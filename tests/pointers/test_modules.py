@@ -10,8 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from fedlightning.pointers import PointerError, PointerTensor, get_module, send_module
-from fedlightning.pointers.modules import move_module
+from fedlightning.pointers import PointerError, PointerTensor, get_module, move_module, send_module
 from fedlightning.pointers.swap import exchange
 from fedlightning.workers import Decision, Egress, KeepData, Policy, RefusedByPolicy, VirtualWorker
 

@@ -7,8 +7,13 @@ import torch
 from torch import nn
 from torch.utils.data import TensorDataset
 
-from fedlightning.pointers import PointerError, StalePointerError, UnsupportedOperationError, send_module
-from fedlightning.pointers.modules import move_module
+from fedlightning.pointers import (
+    PointerError,
+    StalePointerError,
+    UnsupportedOperationError,
+    move_module,
+    send_module,
+)
 from fedlightning.workers import (
     Allow,
     Decision,

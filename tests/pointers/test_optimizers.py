@@ -17,9 +17,9 @@ from fedlightning.pointers import (
     PointerError,
     UnsupportedOperationError,
     get_module,
+    move_module,
     send_module,
 )
-from fedlightning.pointers.modules import move_module
 from fedlightning.workers import VirtualWorker
 
 WITHOUT_CLOSURE = [

@@ -46,6 +46,10 @@ class LoneStream(Stream):
         replays = isinstance(loader, DataLoader) and not hasattr(loader, "state_dict")
         self.readers.append(Reader(loader, goes_round=self._goes_round, replays=replays))
 
+    def forget(self) -> None:
+        """Let go of the batch that could be asked for once more."""
+        self._last = None
+
     def pick(self, pick: Any, batch_idx: int) -> None:
         """Say how the coming batch is put together.
 
@@ -144,3 +148,11 @@ def pick_batch(stream: LoneStream, pick: Any, batch_idx: int) -> None:
 def batches_taken(stream: LoneStream, number: int) -> int:
     """Return how many batches were taken of a loader since it was opened."""
     return stream.readers[number].taken
+
+
+@program(returns="metadata")
+def close_loaders(stream: LoneStream) -> None:
+    """Let go of what reading the loaders has opened, at the end of a fit."""
+    stream.forget()
+    for reader in stream.readers:
+        reader.close()

@@ -91,6 +91,11 @@ class Reader:
                 raise StopIteration
         return self._waiting.popleft()
 
+    def close(self) -> None:
+        """Let go of the iterator, with its processes and open files, and of batches that wait."""
+        self._iterator = iter(())
+        self._waiting.clear()
+
     def at_end(self) -> bool:
         """Tell whether there is no batch left before the loader ends; reads one ahead to find out."""
         return not self._waiting and self.fetch() == "end"

@@ -602,6 +602,9 @@ class FederatedStrategy(EvaluatingStrategy):
         """Leave module and Trainer as they were, then tear down as on a single device."""
         self._result = None
         self._resume = None
+        if self._lone is not None:
+            self._lone.close()
+            self._lone = None
         if self.lightning_module is not None:
             lightning_calls.PassPlansBy.remove(self.lightning_module)
             if isinstance(self._trainer.accumulate_grad_batches, _TakenOver):

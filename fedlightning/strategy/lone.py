@@ -7,6 +7,7 @@ comes here is a plan for each. How they are read there lives in ``local.lone_str
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from typing import Any
 
 from lightning_utilities.core.apply_func import apply_to_collection
@@ -17,6 +18,7 @@ from fedlightning.data.whole_loader import UNKNOWN, WholeLoader
 from fedlightning.local.lone_stream import (
     add_loader,
     batches_taken,
+    close_loaders,
     fetch_batch,
     open_loader,
     pick_batch,
@@ -24,7 +26,7 @@ from fedlightning.local.lone_stream import (
 from fedlightning.strategy.checkpoint import FederationState
 from fedlightning.strategy.errors import NotFederatable, round_failed
 from fedlightning.strategy.federation import Federation
-from fedlightning.workers import RemoteError
+from fedlightning.workers import RemoteError, WorkerLost
 
 
 class LoneTraining:
@@ -105,6 +107,11 @@ class LoneTraining:
         first_step = self._state.steps_done.get(self._name, 0)
         assignment = Assignment(self._name, first_step, steps)
         return Plan(self._state.round + ahead, (assignment,), self._state.seed, loader)
+
+    def close(self) -> None:
+        """Let the worker close what reading the loaders has opened; a lost one has nothing open."""
+        with suppress(WorkerLost):
+            self.ask(close_loaders)
 
     def ask(self, program: Callable[..., Any], *args: Any) -> Any:
         """Run a program on the worker's stream.

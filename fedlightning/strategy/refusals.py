@@ -66,13 +66,13 @@ def _trainer_features(
             "number of workers is FederatedStrategy(workers=...)."
         )
     callbacks: list[pl.Callback] = getattr(trainer, "callbacks")  # noqa: B009 - untyped, set by a connector
-    for kind, why in _CALLBACKS.items():
-        if any(isinstance(callback, kind) for callback in callbacks):
-            yield f"{kind.__name__} {why} Leave the callback out."
+    averages = any(isinstance(callback, StochasticWeightAveraging) for callback in callbacks)
+    if averages and not settings.steps_at_controller:
+        yield (
+            "StochasticWeightAveraging runs its last epoch without backward passes, and rounds of local "
+            "training cannot do without. Use local_steps=1, the WeightAveraging callback, or no averaging "
+            "over time."
+        )
 
-
-_CALLBACKS: dict[type[pl.Callback], str] = {
-    StochasticWeightAveraging: "skips the backward passes of an epoch, and its rounds would be lost.",
-}
 
 _CHECKS: tuple[Check, ...] = (_optimization, _steps_and_logs, _trainer_features)

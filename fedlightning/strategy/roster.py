@@ -66,8 +66,10 @@ def roster_of_ordinary_loader(
     parts = partition.split(loader.dataset, count, seed)
     existing = {worker.id: worker for worker in workers} if isinstance(workers, Sequence) else {}
     names = tuple(existing) or parts.worker_names or numbered_names(len(parts))
-    indices = dict(zip(names, parts.for_workers(names), strict=True))
-    samples = {name: len(part) for name, part in indices.items()}
+    # The same workers listed in another order have the same samples, unless the user has written down whose.
+    order = names if parts.in_order else sorted(names)
+    indices = dict(zip(order, parts.for_workers(order), strict=True))
+    samples = {name: len(indices[name]) for name in names}
 
     def place(name: str) -> tuple[Worker, Any]:
         worker = existing.get(name) or VirtualWorker(id=name)

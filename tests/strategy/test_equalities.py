@@ -9,8 +9,9 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
-from fedlightning.data import Explicit
+from fedlightning.data import Explicit, Shards
 from fedlightning.strategy import FederatedStrategy
+from fedlightning.workers import VirtualWorker
 from tests.strategy.toys import (
     Classifier,
     Memo,
@@ -116,6 +117,24 @@ def test_the_same_seed_gives_the_same_bits(update: Any, work: dict[str, Any]) ->
     assert first_log.entries == again_log.entries
     with pytest.raises(AssertionError):
         assert_same_module(first, other)
+
+
+@pytest.mark.parametrize("partition", [None, Shards(2)], ids=["iid", "shards"])
+@pytest.mark.parametrize("work", [{"local_steps": 1}, {"cohort_size": 2}])
+def test_workers_listed_in_another_order_give_the_same_bits(work: dict[str, Any], partition: Any) -> None:
+    def run(names: str) -> Any:
+        workers = [VirtualWorker(id=name) for name in names]
+        return fit(FederatedStrategy(workers, partition=partition, seed=0, **work), train=loader(31))[0]
+
+    assert_same_module(run("abc"), run("cab"))
+
+
+def test_parts_that_are_written_down_go_to_the_workers_in_the_order_listed() -> None:
+    strategy = FederatedStrategy(
+        [VirtualWorker(id=name) for name in "ba"], partition=Explicit([range(20), range(20, 30)])
+    )
+    fit(strategy, max_epochs=1)
+    assert strategy.federation.samples == {"b": 20, "a": 10}
 
 
 def test_local_randomness_does_not_touch_the_global_streams() -> None:

@@ -9,7 +9,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
-from typing import TypeAlias
+from typing import ClassVar, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -32,6 +32,7 @@ class Partition:
     Args:
         indices: For each worker the numbers of its samples, ascending, dtype int64.
         worker_names: Names that the data gives to the workers (groups of a natural partition), or None.
+        in_order: Whether each part is meant for the worker at its position; drawn ones could be anybody's.
 
     Example:
         >>> halves = Partition((np.array([0, 2]), np.array([1])), worker_names=("bob", "alice"))
@@ -41,6 +42,7 @@ class Partition:
 
     indices: tuple[Indices, ...]
     worker_names: tuple[str, ...] | None = None
+    in_order: bool = True
 
     @property
     def sizes(self) -> tuple[int, ...]:
@@ -105,6 +107,9 @@ class Partitioner(ABC):
 
     seed: int | None = None
 
+    written_down: ClassVar[bool] = False
+    """Whether the user has written each worker's part down, in the order of the workers."""
+
     def __post_init__(self) -> None:
         if self.seed is not None:
             check_count("seed", self.seed, minimum=0)
@@ -154,7 +159,7 @@ class Partitioner(ABC):
             )
         rng = np.random.default_rng(derive_seed(seed if self.seed is None else self.seed, "partition"))
         parts = self.partition(dataset, num_workers, rng)
-        return Partition(tuple(check_partition(parts, num_samples)), names)
+        return Partition(tuple(check_partition(parts, num_samples)), names, in_order=self.written_down)
 
     def _count_workers(self, names: tuple[str, ...] | None, num_workers: int | None) -> int:
         if num_workers is not None:

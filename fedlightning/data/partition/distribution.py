@@ -60,6 +60,8 @@ class LabelShares(Partitioner):
     table: Sequence[Sequence[float]] | npt.NDArray[np.float64] = field(repr=False, compare=False)
     labels: Column | None = field(default=None, kw_only=True, repr=False, compare=False)
 
+    written_down = True
+
     @override
     def __post_init__(self) -> None:
         super().__post_init__()

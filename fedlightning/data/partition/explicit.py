@@ -35,6 +35,8 @@ class Explicit(Partitioner):
 
     indices: Sequence[SampleNumbers] | Mapping[str, SampleNumbers] = field(repr=False, compare=False)
 
+    written_down = True
+
     @override
     def __post_init__(self) -> None:
         super().__post_init__()

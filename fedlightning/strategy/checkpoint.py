@@ -51,27 +51,56 @@ class FederationState:
 
 
 def identity_of(settings: FederationSettings, federation: Federation) -> dict[str, Any]:
-    """Return what a federation must have in common with a checkpoint to go on from it."""
+    """Return what a federation must have in common with a checkpoint to go on from it: what decides its bits.
+
+    How far a run goes and who watches it may change: ``max_epochs``, loggers and callbacks, ``tolerance``,
+    ``aggregator``, ``rounds_per_epoch``. The seed is checked on its own, the server optimizer by itself.
+    """
+    work, workers = settings.work, len(federation.samples)
     return {
         "update": settings.update,
         "optimizer_state": settings.local_optimizer_state,
         "samples": dict(federation.samples),
+        "order of visits": list(federation.samples) if settings.update == "sequential" else None,
+        "partition": federation.fingerprint,
+        "local_steps": work.steps,
+        "local_epochs": work.epochs if work.steps is None else None,
+        "cohort_size": min(settings.cohort_size or workers, workers),
+        # A lone worker's loader is as free as that of an ordinary fit, and may not have a length.
+        "batches per local epoch": None if federation.alone else sum(federation.batches.values()),
     }
 
 
 def check_identity(saved: Mapping[str, Any], expected: Mapping[str, Any]) -> None:
     """Compare a checkpoint's federation with the one at hand.
 
+    Args:
+        saved: What ``identity_of`` gave when it was saved; earlier versions left some of it out.
+        expected: What it gives now.
+
     Raises:
         NotFederatable: They differ; names what.
     """
     for name, value in expected.items():
-        if saved[name] != value:
+        if saved.get(name, value) != value:
             raise NotFederatable(
                 f"the checkpoint is of another federation: its {name} is {saved[name]!r}, and this fit "
                 f"has {value!r}. Use the same workers, data, partition and settings to go on, or "
                 "load the weights alone."
             )
+
+
+def check_seed(saved: int, asked: int | None) -> None:
+    """Compare a checkpoint's seed with the one that the strategy was given, if any.
+
+    Raises:
+        NotFederatable: They differ.
+    """
+    if asked not in (None, saved):
+        raise NotFederatable(
+            f"the checkpoint is of a run with seed={saved}, and this fit has seed={asked}. Use the same "
+            "seed, or none, to go on, or load the weights alone."
+        )
 
 
 def check_format(saved: Mapping[str, Any]) -> None:

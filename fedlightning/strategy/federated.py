@@ -41,6 +41,7 @@ from fedlightning.strategy.checkpoint import (
     FederationState,
     check_format,
     check_identity,
+    check_seed,
     identity_of,
 )
 from fedlightning.strategy.errors import NotFederatable, RoundFailed
@@ -237,6 +238,7 @@ class FederatedStrategy(EvaluatingStrategy):
             self.history = History()
             self._take_accumulation_over()
             if self._resume is not None:
+                check_seed(self._resume["state"]["seed"], self.settings.seed)
                 self._state.load_state_dict(self._resume["state"])
                 self.history = History.from_state(self._resume["history"])
         self._start_evaluation(self._state.seed if fitting else self._seed_without_fit())

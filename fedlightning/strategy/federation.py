@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from typing_extensions import override
@@ -106,6 +107,11 @@ class Federation:
         self._kept: dict[str, Mapping[str, Any]] = {}
         if roster.at_once:
             list(self.members.values())
+
+    @cached_property
+    def fingerprint(self) -> str | None:
+        """A digest of who has which samples; ``None`` where the data was not divided here."""
+        return self._roster.fingerprint()
 
     def _settle(self, name: str) -> Member:
         """Place at a worker what lies there for the whole run."""

@@ -7,10 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from hashlib import blake2b
 from typing import Any
+
+import numpy as np
 
 from fedlightning.data import IID, FederatedDataLoader, LoaderSettings, Partitioner, Shard
 from fedlightning.data.order import count_batches
+from fedlightning.data.partition.base import Indices
 from fedlightning.data.whole_loader import WholeLoader
 from fedlightning.workers import VirtualWorker, Worker
 
@@ -27,12 +31,14 @@ class Roster:
         place: Returns the worker of a name with a pointer to its shard; called once for each at the most.
         at_once: Whether the workers exist, and get their data before the first round. Virtual ones are made
             when they are first visited.
+        fingerprint: Returns a digest of who has which samples; ``None`` where nothing was divided here.
     """
 
     samples: Mapping[str, int]
     batches: Mapping[str, int]
     place: Callable[[str], tuple[Worker, Any]]
     at_once: bool
+    fingerprint: Callable[[], str | None] = lambda: None
 
 
 def roster_of_ordinary_loader(
@@ -77,7 +83,20 @@ def roster_of_ordinary_loader(
         # It goes with the federation: a worker that outlives many fits must not hold the data of each.
         return worker, worker.register(shard, tags=("shard",), keep=False)
 
-    return Roster(samples, _batches(samples, settings), place, at_once=bool(existing))
+    return Roster(
+        samples,
+        _batches(samples, settings),
+        place,
+        at_once=bool(existing),
+        fingerprint=lambda: _fingerprint_of(indices),
+    )
+
+
+def _fingerprint_of(indices: Mapping[str, Indices]) -> str:
+    """Digest who has which samples; the number of samples of each, by name, is compared beside it."""
+    # One call for all of them: a federation may have a million workers.
+    every = np.concatenate([indices[name] for name in sorted(indices)])
+    return blake2b(every.astype("<i8").tobytes(), digest_size=8).hexdigest()
 
 
 def _only_worker(workers: int | Sequence[Worker] | None) -> Worker | None:

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from fedlightning.pointers.arguments import handle_of
 from fedlightning.pointers.operations import OPERATIONS, Operation
+from fedlightning.workers.unchecked import checked
 from fedlightning.workers.within_bounds import within_bounds
 
 _MAKE_NEW = (
@@ -76,5 +77,5 @@ def _blank_from(tensor: Tensor, first: int) -> None:
         torch.empty(0, dtype=torch.uint8, device=storage.device).set_(storage)[first:].zero_()
 
 
-WORKER_OPERATIONS = operations_at_workers(within_bounds(OPERATIONS))
+WORKER_OPERATIONS = checked(operations_at_workers(within_bounds(OPERATIONS)))
 """What a worker runs, by name."""

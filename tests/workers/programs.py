@@ -116,6 +116,11 @@ def append(holder: list[Any], item: Any) -> None:
 
 
 @program(returns="metadata")
+def write_down(holder: list[Any], samples: Tensor) -> None:
+    holder.extend(samples.tolist())
+
+
+@program(returns="metadata")
 def first_parameter(module: nn.Module) -> Tensor:
     return next(module.parameters())
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from fedlightning.pointers import PointerTensor
 from fedlightning.workers import KeepData, RefusedByPolicy, RemoteError, VirtualWorker, Worker
 from tests.workers.attacks.expecting import VALUES, stays
-from tests.workers.programs import append, fit, pretend, reveal, total
+from tests.workers.programs import append, fit, pretend, reveal, total, write_down
 
 
 def test_data_stays_however_deep_it_is_given(guard: Worker, secret: Tensor) -> None:
@@ -27,12 +27,13 @@ def test_a_result_that_is_kept_is_as_private_as_what_it_came_from(guard: Worker,
 
 
 def test_what_a_program_got_beside_private_data_may_hold_some(guard: Worker, secret: Tensor) -> None:
-    holder: Any = guard.send([])
-    guard.run(append, holder, secret)
-    with stays():
-        holder.get()
-    with stays():
-        guard.run(reveal, holder)
+    for keep in (append, write_down):
+        holder: Any = guard.send([])
+        guard.run(keep, holder, secret)
+        with stays():
+            holder.get()
+        with stays():
+            guard.run(reveal, holder)
 
 
 def test_registered_objects_of_any_type_are_private(guard: Worker) -> None:

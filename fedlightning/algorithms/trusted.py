@@ -5,8 +5,12 @@ Updates come to it from worker to worker; the controller sees the mean alone.
 
 from __future__ import annotations
 
-from torch import nn
+from collections.abc import Sequence
 
+from torch import Tensor, nn
+
+from fedlightning.algorithms.combining import Combiner, RuleCombiner
+from fedlightning.algorithms.robust import AggregationRule
 from fedlightning.algorithms.update import Update, UpdateKind, UpdateMean
 from fedlightning.workers import program
 
@@ -27,13 +31,18 @@ def copy_update(module: nn.Module, kind: UpdateKind) -> Update:
 
 
 @program(returns="module")
-def open_mean() -> UpdateMean:
-    """Start a round's mean, at the worker that is trusted."""
-    return UpdateMean()
+def open_mean(rule: AggregationRule | None, start: Sequence[Tensor]) -> Combiner:
+    """Start to collect a round's updates, at the worker that is trusted.
+
+    Args:
+        rule: How they are combined; ``None`` for the weighted mean.
+        start: What all workers start from, where a rule needs it.
+    """
+    return UpdateMean() if rule is None else RuleCombiner(rule, start)
 
 
 @program(returns="metadata")
-def add_update(mean: UpdateMean, update: Update, weight: float) -> None:
+def add_update(mean: Combiner, update: Update, weight: float) -> None:
     """Take an update into the mean, at the worker that is trusted.
 
     Args:
@@ -45,6 +54,6 @@ def add_update(mean: UpdateMean, update: Update, weight: float) -> None:
 
 
 @program(returns="module")
-def mean_of(mean: UpdateMean) -> Update | None:
+def mean_of(mean: Combiner) -> Update | None:
     """Return the round's mean to the controller; ``None`` where no update has come."""
     return mean.result()

@@ -1,16 +1,23 @@
-"""Where the updates of a round are averaged: at the controller, or at a worker that is trusted with them."""
+"""Where the updates of a round are combined: at the controller, or at a worker that is trusted with them."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 from typing_extensions import override
 
-from fedlightning.algorithms import Update, UpdateKind, UpdateMean
+from fedlightning.algorithms import (
+    AggregationRule,
+    Combiner,
+    RuleCombiner,
+    Update,
+    UpdateKind,
+    UpdateMean,
+)
 from fedlightning.algorithms.trusted import add_update, copy_update, mean_of, open_mean
 from fedlightning.local.known import known
 from fedlightning.workers import Worker
@@ -54,10 +61,15 @@ class Aggregation(ABC):
 
 
 class AtController(Aggregation):
-    """Every update comes to the controller, on the module itself, and is averaged here."""
+    """Every update comes to the controller, on the module itself, and is combined here.
 
-    def __init__(self) -> None:
-        self._mean = UpdateMean()
+    Args:
+        rule: How; the weighted mean, unless given.
+        start: What all workers start from, for rules that measure how far each has gone.
+    """
+
+    def __init__(self, rule: AggregationRule | None, start: Sequence[Tensor]) -> None:
+        self._combiner: Combiner = UpdateMean() if rule is None else RuleCombiner(rule, start)
 
     @override
     @contextmanager
@@ -74,11 +86,11 @@ class AtController(Aggregation):
     @override
     def add(self, module: nn.Module, kind: UpdateKind, weight: float) -> None:
         tensors = known(module)
-        self._mean.add(Update.left_on(tensors.parameters, tensors.buffers, kind), weight)
+        self._combiner.add(Update.left_on(tensors.parameters, tensors.buffers, kind), weight)
 
     @override
     def result(self) -> Update | None:
-        return self._mean.result()
+        return self._combiner.result()
 
 
 class AtTrustedWorker(Aggregation):
@@ -86,11 +98,13 @@ class AtTrustedWorker(Aggregation):
 
     Args:
         aggregator: The worker that is trusted with single updates. The others must reach it directly.
+        rule: How they are combined; by the weighted mean, unless given.
+        start: What all workers start from.
     """
 
-    def __init__(self, aggregator: Worker) -> None:
+    def __init__(self, aggregator: Worker, rule: AggregationRule | None, start: Sequence[Tensor]) -> None:
         self._aggregator = aggregator
-        self._mean = aggregator.start(open_mean)
+        self._mean = aggregator.start(open_mean, rule, list(start) if rule is not None else [])
         self._update: Any = None
 
     @override

@@ -25,6 +25,7 @@ from torch.optim import Optimizer
 from typing_extensions import override
 
 from fedlightning.algorithms import (
+    AggregationRule,
     AveragedSchedule,
     Plan,
     Schedule,
@@ -93,6 +94,8 @@ class FederatedStrategy(EvaluatingStrategy):
             sequential).
         server_optimizer: Builds the optimizer that steps the global module along the pseudo-gradient, e.g.
             ``functools.partial(torch.optim.Adam, lr=0.01)``; ``None`` to take the average as it is.
+        aggregation: A rule that withstands bad workers, such as ``fedlightning.algorithms.Median()`` or
+            ``Krum(bad=2)``, in place of the weighted mean.
         aggregator: A worker that is trusted to average: updates go to it from worker to worker, and only
             their mean comes here. ``None`` to average at the controller.
         tolerance: What happens when a worker fails, is lost, or sends numbers that are not finite; by default
@@ -122,6 +125,7 @@ class FederatedStrategy(EvaluatingStrategy):
         local_epochs: int | None = None,
         optimizer_state: OptimizerState | None = None,
         server_optimizer: ServerOptimizerFactory | None = None,
+        aggregation: AggregationRule | None = None,
         aggregator: Worker | None = None,
         tolerance: Tolerance | None = None,
         seed: int | None = None,
@@ -140,6 +144,7 @@ class FederatedStrategy(EvaluatingStrategy):
             local_epochs=local_epochs,
             optimizer_state=optimizer_state,
             server_optimizer=server_optimizer,
+            aggregation=aggregation,
             aggregator=aggregator,
             tolerance=tolerance if tolerance is not None else Tolerance(),
             seed=seed,
@@ -302,6 +307,8 @@ class FederatedStrategy(EvaluatingStrategy):
         cohort_size, workers = self.settings.cohort_size, len(federation.members)
         if cohort_size is not None and cohort_size > workers:
             raise ValueError(cohort_too_large(cohort_size, workers))
+        if self.settings.aggregation is not None:
+            self.settings.aggregation.check_cohort(cohort_size or workers)
         kind = AveragedSchedule if self.settings.update == "averaged" else SequentialSchedule
         return kind(
             federation.batches,
@@ -449,6 +456,7 @@ class FederatedStrategy(EvaluatingStrategy):
                 accumulate=self._trainer.accumulate_grad_batches,
                 audience=self._audience,
                 tolerance=self.settings.tolerance,
+                aggregation=self.settings.aggregation,
                 aggregator=self.settings.aggregator,
             )
         manual = not module.automatic_optimization
@@ -465,6 +473,7 @@ class FederatedStrategy(EvaluatingStrategy):
             accumulate=self._accumulate,
             audience=self._audience,
             tolerance=self.settings.tolerance,
+            aggregation=self.settings.aggregation,
             aggregator=self.settings.aggregator,
         )
 

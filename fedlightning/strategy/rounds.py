@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 from typing_extensions import override
 
-from fedlightning.algorithms import Assignment, Plan, Update, UpdateKind
+from fedlightning.algorithms import AggregationRule, Assignment, Plan, Update, UpdateKind
 from fedlightning.local.failures import LocalStepFailed
 from fedlightning.local.gradient import compute_gradients
 from fedlightning.local.known import looked_up_once
@@ -75,7 +75,8 @@ class Round(ABC):
         accumulate: Batches whose gradients are accumulated into one step of an optimizer.
         audience: Who is told of each visit; nobody, unless given.
         tolerance: Which failures the round survives; none, unless given.
-        aggregator: A worker that is trusted to average the updates; the controller does, unless given.
+        aggregation: How updates are combined; by their weighted mean, unless given.
+        aggregator: A worker that is trusted to combine the updates; the controller does, unless given.
     """
 
     def __init__(
@@ -87,6 +88,7 @@ class Round(ABC):
         accumulate: int,
         audience: Audience | None = None,
         tolerance: Tolerance | None = None,
+        aggregation: AggregationRule | None = None,
         aggregator: Worker | None = None,
     ) -> None:
         self._federation = federation
@@ -95,6 +97,7 @@ class Round(ABC):
         self._accumulate = accumulate
         self._audience = audience if audience is not None else Audience()
         self._tolerance = tolerance or Tolerance()
+        self._rule = aggregation
         self._aggregator = aggregator
 
     update: ClassVar[UpdateKind]
@@ -113,6 +116,22 @@ class Round(ABC):
     def _snapshot(self) -> ModuleSnapshot:
         """Keep aside what a visit changes."""
         return ModuleSnapshot(self._module)
+
+    def _begin_aggregation(self) -> Aggregation:
+        start = self._starting_point() if self._rule is not None else ()
+        if self._aggregator is None:
+            return AtController(self._rule, start)
+        return AtTrustedWorker(self._aggregator, self._rule, start)
+
+    @property
+    def _least_updates(self) -> int:
+        """The fewest updates that are combined; a rule that needs more makes do with none at all."""
+        least = self._tolerance.min_cohort
+        return least if self._rule is None else max(least, self._rule.least_workers)
+
+    def _starting_point(self) -> Sequence[Tensor]:
+        """Return what an update would be that changes nothing."""
+        return [parameter.detach() for parameter in self._module.parameters()]
 
     def _unchanged(self) -> Update:
         """Return what stands for the mean of no updates at all."""
@@ -134,7 +153,7 @@ class Round(ABC):
         several = len(plan.assignments) > 1
         start = self._snapshot()
         metrics = take_states(self._module)
-        aggregation = AtController() if self._aggregator is None else AtTrustedWorker(self._aggregator)
+        aggregation = self._begin_aggregation()
         reports: list[tuple[VisitReport, int]] = []
         visits = VisitBook(self._module, self._audience, plan)
         skipped: dict[str, str] = {}
@@ -157,8 +176,8 @@ class Round(ABC):
                 reports.append((report, member.samples))
                 start.restore()
                 visits.end(member, report)
-            if several and len(reports) < self._tolerance.min_cohort:
-                raise CohortTooSmall(plan.round, len(reports), self._tolerance.min_cohort, skipped)
+            if several and len(reports) < self._least_updates:
+                raise CohortTooSmall(plan.round, len(reports), self._least_updates, skipped)
         except BaseException:
             undo()
             raise
@@ -251,6 +270,13 @@ class GradientRound(Round):
         return ModuleSnapshot(self._module, trainable=False)
 
     @override
+    def _starting_point(self) -> Sequence[Tensor]:
+        return [
+            torch.zeros_like(parameter) if parameter.requires_grad else parameter.detach()
+            for parameter in self._module.parameters()
+        ]
+
+    @override
     def _unchanged(self) -> Update:
         parameters, buffers = list(self._module.parameters()), list(self._module.buffers())
         return Update(parameters, [False] * len(parameters), buffers)
@@ -267,7 +293,8 @@ class LocalRound(Round):
         accumulate: Local batches whose gradients are accumulated into one step of the optimizer.
         audience: Who is told of each visit; nobody, unless given.
         tolerance: Which failures the round survives; none, unless given.
-        aggregator: A worker that is trusted to average the updates; the controller does, unless given.
+        aggregation: How updates are combined; by their weighted mean, unless given.
+        aggregator: A worker that is trusted to combine the updates; the controller does, unless given.
     """
 
     update = "parameters"
@@ -282,6 +309,7 @@ class LocalRound(Round):
         accumulate: int,
         audience: Audience | None = None,
         tolerance: Tolerance | None = None,
+        aggregation: AggregationRule | None = None,
         aggregator: Worker | None = None,
     ) -> None:
         super().__init__(
@@ -291,6 +319,7 @@ class LocalRound(Round):
             accumulate=accumulate,
             audience=audience,
             tolerance=tolerance,
+            aggregation=aggregation,
             aggregator=aggregator,
         )
         self._optimization = optimization

@@ -9,7 +9,7 @@ from typing import Literal, get_args
 
 from typing_extensions import override
 
-from fedlightning.algorithms import LocalWork, ServerOptimizerFactory
+from fedlightning.algorithms import AggregationRule, LocalWork, ServerOptimizerFactory
 from fedlightning.data import Partitioner
 from fedlightning.local.memory import OptimizerState
 from fedlightning.strategy.tolerance import Tolerance
@@ -32,6 +32,7 @@ class FederationSettings:
     local_epochs: int | None
     optimizer_state: OptimizerState | None
     server_optimizer: ServerOptimizerFactory | None
+    aggregation: AggregationRule | None
     aggregator: Worker | None
     tolerance: Tolerance
     seed: int | None
@@ -57,6 +58,7 @@ class FederationSettings:
                 f"local_steps={self.local_steps} and local_epochs={self.local_epochs} are both given: a "
                 "visit is counted in steps or in epochs. Leave one of them out."
             )
+        self._check_aggregation()
         self._check_aggregator()
         if not isinstance(self.tolerance, Tolerance):
             raise TypeError(f"tolerance must be a fedlightning.Tolerance, got {self.tolerance!r}.")
@@ -114,6 +116,23 @@ class FederationSettings:
             _check_names(self.workers)
         if self.cohort_size is not None and count is not None and self.cohort_size > count:
             raise ValueError(cohort_too_large(self.cohort_size, count))
+
+    def _check_aggregation(self) -> None:
+        if self.aggregation is None:
+            return
+        if not isinstance(self.aggregation, AggregationRule):
+            raise TypeError(
+                f"aggregation must be a rule such as fedlightning.algorithms.Median(), got "
+                f"{self.aggregation!r}."
+            )
+        if self.update == "sequential":
+            raise ValueError(
+                "aggregation is given, but update='sequential' has nothing to combine: the module goes from "
+                "worker to worker. Use update='averaged', or leave aggregation out."
+            )
+        count = len(self.workers) if isinstance(self.workers, Sequence) else self.workers
+        if (cohort := self.cohort_size or count) is not None:
+            self.aggregation.check_cohort(cohort)
 
     def _check_aggregator(self) -> None:
         if self.aggregator is None:

@@ -1,0 +1,102 @@
+"""How the updates of a round are collected for a rule that must see all of them at once.
+
+Memory grows with the cohort: that is the price of such rules. The plain mean is in ``update``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from fedlightning.algorithms.robust import AggregationRule, Median
+from fedlightning.algorithms.update import Update
+
+
+class Combiner(Protocol):
+    """Collect the updates of one round."""
+
+    def add(self, update: Update, weight: float) -> None:
+        """Take an update; it is not kept.
+
+        Args:
+            update: Like all others in the number, order and shapes of its tensors.
+            weight: Its weight, positive.
+        """
+
+    def result(self) -> Update | None:
+        """Return what stands for all of them; ``None`` where there was none."""
+
+
+class RuleCombiner:
+    """Combine parameters or gradients by a rule, and buffers by the median of each entry.
+
+    Buffers have no common scale with parameters, and rules that measure distances would be led by them. The
+    median needs no scale and withstands as many bad workers as any rule.
+
+    Args:
+        rule: The rule.
+        start: What all workers started from: parameters, or zeros for gradients.
+    """
+
+    def __init__(self, rule: AggregationRule, start: Sequence[Tensor]) -> None:
+        self._rule = rule
+        self._start = _flat(start)
+        self._shapes = [tensor.shape for tensor in start]
+        self._dtypes = [tensor.dtype for tensor in start]
+        self._rows: list[Tensor] = []
+        self._weights: list[float] = []
+        self._buffers: list[list[Tensor]] = []
+        self._present: list[bool] = []
+
+    def add(self, update: Update, weight: float) -> None:
+        """Take an update; see `Combiner`."""
+        self._rows.append(_flat(update.tensors))
+        self._weights.append(weight)
+        self._buffers.append([buffer.detach().clone() for buffer in update.buffers])
+        before = self._present or [False] * len(update.present)
+        self._present = [there or here for there, here in zip(before, update.present, strict=True)]
+
+    @torch.no_grad()
+    def result(self) -> Update | None:
+        """Return what stands for all updates; see `Combiner`.
+
+        Raises:
+            ValueError: There were too few for the rule.
+        """
+        if not self._rows:
+            return None
+        self._rule.check_cohort(len(self._rows))
+        weights = torch.tensor(self._weights, dtype=torch.float64, device=self._start.device)
+        combined = self._rule.combine(torch.stack(self._rows), weights, self._start)
+        parts = torch.split(combined, [shape.numel() for shape in self._shapes])
+        tensors = [
+            part.view(shape).to(dtype)
+            for part, shape, dtype in zip(parts, self._shapes, self._dtypes, strict=True)
+        ]
+        buffers = [_median(list(column)) for column in zip(*self._buffers, strict=True)]
+        return Update(tensors, list(self._present), buffers)
+
+
+def _flat(tensors: Sequence[Tensor]) -> Tensor:
+    """Return all entries in a row, in the widest of the tensors' dtypes and at least float32."""
+    if not tensors:
+        return torch.zeros(0)
+    dtype = torch.float32
+    for tensor in tensors:
+        dtype = torch.promote_types(dtype, tensor.dtype)
+    return torch.cat([tensor.detach().reshape(-1).to(dtype) for tensor in tensors])
+
+
+def _median(values: list[Tensor]) -> Tensor:
+    """Return the median of each entry; of integers and flags one that a worker has sent."""
+    stacked = torch.stack(values)
+    if stacked.dtype == torch.bool:
+        return stacked.to(torch.uint8).median(dim=0).values.to(torch.bool)
+    if not stacked.is_floating_point():
+        return stacked.median(dim=0).values
+    flat = stacked.reshape(len(values), -1).float()
+    ones = torch.ones(len(values))
+    return Median().combine(flat, ones, flat[0]).view_as(values[0]).to(values[0].dtype)

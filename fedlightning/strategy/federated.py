@@ -78,6 +78,9 @@ class FederatedStrategy(EvaluatingStrategy):
     With ``local_steps=1``, gradients come back instead of parameters and the optimizer steps at the
     controller (FedSGD); with one worker this is an ordinary ``fit``, bit for bit.
 
+    Each ``fit`` is a run of its own: a second one of the same Trainer begins at round 0 again, with the same
+    seed and what the module has learned. ``trainer.fit(..., ckpt_path=...)`` goes on with a run.
+
     Args:
         workers: A number of virtual workers, or workers that exist. ``None`` for those of federated
             data, for as many as ``partition`` finds in the data, or for ten. Their names decide who has which
@@ -162,6 +165,7 @@ class FederatedStrategy(EvaluatingStrategy):
         self._opened_epoch: int | None = None
         self._result: RoundResult | None = None
         self._visiting = False
+        self._fitting = False
         self._told_of_wasted_gradients = False
         self._resume: Mapping[str, Any] | None = None
         self._accumulate = 1
@@ -237,21 +241,29 @@ class FederatedStrategy(EvaluatingStrategy):
         lightning_calls.PassPlansBy.install(self.lightning_module, _stands_in)
         if fitting:
             refuse_unsupported(trainer, self.lightning_module, self.settings)
-            self._state.start(self.settings.seed)
-            self._plans, self._placing, self._opened_epoch = None, False, None
             self._told_of_wasted_gradients = False
-            self.history = History()
             self._take_accumulation_over()
-            if self._resume is not None:
-                check_seed(self._resume["state"]["seed"], self.settings.seed)
-                self._state.load_state_dict(self._resume["state"])
-                self.history = History.from_state(self._resume["history"])
+            self._start_run(self.settings.seed)
         self._start_evaluation(self._state.seed if fitting else self._seed_without_fit())
         super().setup(trainer)
         if fitting:
-            self._server.prepare(self._parameters)
-            if self._resume is not None:
-                self._server.load_state_dict(self._resume["server_optimizer"])
+            self._prepare_server()
+            self._fitting = True
+
+    def _start_run(self, seed: int | None) -> None:
+        """Stand at the first round, or where a checkpoint was taken."""
+        self._state.start(seed)
+        self._plans, self._placing, self._opened_epoch = None, False, None
+        self.history = History()
+        if self._resume is not None:
+            check_seed(self._resume["state"]["seed"], self.settings.seed)
+            self._state.load_state_dict(self._resume["state"])
+            self.history = History.from_state(self._resume["history"])
+
+    def _prepare_server(self) -> None:
+        self._server.prepare(self._parameters)
+        if self._resume is not None:
+            self._server.load_state_dict(self._resume["server_optimizer"])
 
     @override
     def process_dataloader(self, dataloader: object) -> object:
@@ -605,15 +617,22 @@ class FederatedStrategy(EvaluatingStrategy):
     def load_model_state_dict(self, checkpoint: Mapping[str, Any], strict: bool = True) -> None:
         """Load the module; where a fit goes on, keep the federation's part until the data is placed."""
         super().load_model_state_dict(checkpoint, strict)
+        if not lightning_calls.is_being_restored(self._trainer, checkpoint):
+            return  # the weights alone
         if self._trainer.state.fn == TrainerFn.FITTING and "federation" in checkpoint:
             check_format(checkpoint["federation"])
             self._resume = checkpoint["federation"]
+        if self._fitting:
+            # Who tries something out in the midst of a fit (a learning-rate finder) undoes it in this way.
+            self._start_run(self._state.seed)
+            self._prepare_server()
 
     @override
     def teardown(self) -> None:
         """Leave module and Trainer as they were, then tear down as on a single device."""
         self._result = None
         self._resume = None
+        self._fitting = False
         if self._lone is not None:
             self._lone.close()
             self._lone = None

@@ -63,6 +63,11 @@ def resumable(checkpoint: Mapping[str, Any]) -> bool:
     return "optimizer_states" in checkpoint
 
 
+def is_being_restored(trainer: pl.Trainer, checkpoint: Mapping[str, Any]) -> bool:
+    """Tell whether the Trainer restores itself from a checkpoint, rather than somebody its weights alone."""
+    return trainer._checkpoint_connector._loaded_checkpoint is checkpoint
+
+
 def leave_loaders_out(checkpoint: Mapping[str, Any]) -> None:
     """Take the states of train loaders out of a checkpoint: an ordinary Trainer has no loader for ours."""
     checkpoint["loops"]["fit_loop"]["state_dict"].pop("combined_loader", None)

@@ -10,7 +10,12 @@ from typing import Any
 import lightning as L
 import pytest
 import torch
-from lightning.pytorch.callbacks import EarlyStopping, LearningRateMonitor, ModelCheckpoint
+from lightning.pytorch.callbacks import (
+    EarlyStopping,
+    LearningRateFinder,
+    LearningRateMonitor,
+    ModelCheckpoint,
+)
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
@@ -384,3 +389,46 @@ def test_a_named_part_lies_at_the_worker_of_that_name() -> None:
     strategy = FederatedStrategy([VirtualWorker(id="alice"), VirtualWorker(id="bob")], partition)
     fit(strategy)
     assert {name: m.samples for name, m in strategy.federation.members.items()} == {"alice": 10, "bob": 20}
+
+
+class Found(Classifier):
+    """Has a learning rate that can be found."""
+
+    def __init__(self, lr: float = 0.01) -> None:
+        super().__init__(schedule=False)
+        self.lr = lr
+
+    def configure_optimizers(self) -> Any:
+        return torch.optim.SGD(self.parameters(), lr=self.lr, momentum=0.9)
+
+
+@pytest.mark.parametrize("work", [{"local_steps": 1}, {}, {"optimizer_state": "keep"}])
+@pytest.mark.parametrize("workers", [1, 3])
+def test_a_learning_rate_finder_leaves_no_trace_but_the_rate(
+    workers: int, work: dict[str, Any], tmp_path: Path
+) -> None:
+    finder = LearningRateFinder(num_training_steps=3, early_stop_threshold=None)
+    server = {} if work == {"local_steps": 1} else {"server_optimizer": partial(torch.optim.Adam, lr=0.01)}
+    strategy = FederatedStrategy(workers, rounds_per_epoch=4, seed=0, **work, **server)
+    found, run = fit(
+        strategy, module=Found, callbacks=[finder], enable_checkpointing=True, default_root_dir=tmp_path
+    )
+    assert [record.round for record in strategy.history] == list(range(8))
+    assert run.global_step == 8
+    if workers > 1:  # alone, both draw from the process's random numbers, as in an ordinary fit
+        module, _ = fit(
+            FederatedStrategy(workers, rounds_per_epoch=4, seed=0, **work, **server),
+            module=lambda: Found(found.lr),
+        )
+        assert_same_module(found, module)
+
+
+def test_a_second_fit_is_a_run_of_its_own() -> None:
+    strategy = FederatedStrategy(3, seed=0)
+    first, run = fit(strategy)
+    L.seed_everything(3, verbose=False)
+    second = Classifier()
+    run.fit_loop.epoch_progress.reset()
+    run.fit(second, loader())
+    assert [record.round for record in strategy.history] == [0, 1]
+    assert_same_module(first, second)

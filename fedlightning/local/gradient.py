@@ -50,6 +50,7 @@ def compute_gradients(module: pl.LightningModule, stream: Stream, visit: Visit) 
         loss=None if loss is None else loss.detach().clone(),
         logs=logs.values,
         metrics=report_states(module) if visit.separates_metrics else (),
+        samples=logs.samples,
     )
 
 

@@ -12,6 +12,7 @@ import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.utilities.data import extract_batch_size
 from torch import Tensor
+from torch.utils._pytree import tree_leaves
 from torchmetrics import Metric
 
 from fedlightning.local.series import Series, snapshot
@@ -76,6 +77,9 @@ class LogRecorder:
 
     Args:
         module: The module whose ``self.log`` calls are recorded.
+
+    Attributes:
+        samples: Samples in the batches so far, as far as these tell.
     """
 
     def __init__(self, module: pl.LightningModule) -> None:
@@ -83,6 +87,7 @@ class LogRecorder:
         self._logs: dict[str, _Log] = {}
         self._batch: Any = None
         self._batch_size: int | None = None
+        self.samples = 0
 
     @property
     def values(self) -> tuple[LoggedValue, ...]:
@@ -92,7 +97,8 @@ class LogRecorder:
     def start_step(self, batch: Any) -> None:
         """Note the batch of the coming step, from which batch sizes are inferred."""
         self._batch = batch
-        self._batch_size = None
+        self._batch_size = _rows_of(batch) or None
+        self.samples += self._batch_size or _first_rows_of(batch)
 
     def log(
         self,
@@ -145,7 +151,7 @@ class LogRecorder:
     def _inferred_batch_size(self, needed: bool) -> int:
         if self._batch_size is None:
             try:
-                self._batch_size = _rows_of(self._batch) or extract_batch_size(self._batch)
+                self._batch_size = extract_batch_size(self._batch)
             except MisconfigurationException:
                 # Lightning asks for a batch size only where it averages over an epoch.
                 if needed:
@@ -218,6 +224,13 @@ def _rows_of(batch: Any) -> int:
             return 0
         size = rows
     return size
+
+
+def _first_rows_of(batch: Any) -> int:
+    """Return the first dimension of a batch's first tensor, else 0; unlike Lightning, without a warning."""
+    tensors = (part for part in tree_leaves(batch) if isinstance(part, Tensor) and part.dim() > 0)
+    first = next(tensors, None)
+    return 0 if first is None else len(first)
 
 
 def _dtype_of(value: Any) -> torch.dtype:

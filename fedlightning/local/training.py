@@ -72,6 +72,7 @@ def train_locally(
         loss=loss,
         logs=logs.values,
         metrics=report_states(module) if visit.separates_metrics else (),
+        samples=logs.samples,
         wastes_gradients=not visit.keeps_gradients
         and isinstance(optimization, ManualOptimization)
         and optimization.leaves_gradients,

@@ -55,6 +55,7 @@ class VisitReport:
         logs: What ``self.log`` was given, combined over the steps.
         metrics: States of the torchmetrics that were updated, where the visit separates them.
         failed: Whether the visit required finite numbers, and found others: what it has changed is undone.
+        samples: Samples in the batches of these steps, counted as often as they came, as far as batches tell.
         wastes_gradients: Whether gradients were dropped that a module that steps by hand had not used.
     """
 
@@ -63,6 +64,7 @@ class VisitReport:
     logs: tuple[LoggedValue, ...]
     metrics: tuple[MetricState, ...]
     failed: bool = False
+    samples: int = 0
     wastes_gradients: bool = False
 
 

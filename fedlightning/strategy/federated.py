@@ -421,6 +421,7 @@ class FederatedStrategy(EvaluatingStrategy):
             raise VisitReplayed
         self._warn_of(self._result, plan.round)
         log_round(self.lightning_module, self._result)
+        lightning_calls.tell_batch_size(self._trainer, self._result.samples)
         loss = self._result.loss
         if self._steps_at_controller:
             if not again:

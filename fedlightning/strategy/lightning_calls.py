@@ -68,6 +68,13 @@ def is_being_restored(trainer: pl.Trainer, checkpoint: Mapping[str, Any]) -> boo
     return trainer._checkpoint_connector._loaded_checkpoint is checkpoint
 
 
+def tell_batch_size(trainer: pl.Trainer, samples: int) -> None:
+    """Weight what hooks log from here to the end of the batch by its samples, which a plan does not show."""
+    results = trainer._results
+    if results is not None:
+        results.batch_size = max(samples, 1)
+
+
 def leave_loaders_out(checkpoint: Mapping[str, Any]) -> None:
     """Take the states of train loaders out of a checkpoint: an ordinary Trainer has no loader for ours."""
     checkpoint["loops"]["fit_loop"]["state_dict"].pop("combined_loader", None)

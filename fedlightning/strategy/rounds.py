@@ -52,6 +52,7 @@ class RoundResult:
         metrics: States of torchmetrics, one group per worker; empty where they travelled in the module.
         visits: What is known of each visit, in order.
         skipped: Why a worker's update is not in the average, by worker.
+        samples: Samples in the batches of all visits, counted as often as they came, as far as batches tell.
         wastes_gradients: Whether a visit ended with gradients that a module that steps by hand had not used.
     """
 
@@ -62,6 +63,7 @@ class RoundResult:
     metrics: tuple[tuple[MetricState, ...], ...]
     visits: tuple[VisitRecord, ...]
     skipped: Mapping[str, str] = field(default_factory=dict)
+    samples: int = 0
     wastes_gradients: bool = False
 
 
@@ -192,6 +194,7 @@ class Round(ABC):
             metrics=tuple(report.metrics for report, _ in reports) if several else (),
             visits=tuple(visits.records),
             skipped=skipped,
+            samples=sum(report.samples for report, _ in reports),
             wastes_gradients=any(report.wastes_gradients for report, _ in reports),
         )
 

@@ -85,6 +85,23 @@ def test_overfitting_sees_the_same_batches_in_every_epoch(
     assert first.tolist() == second.tolist() == third.tolist()
 
 
+class LogsAtTheEnd(Classifier):
+    """Logs from a hook of the Trainer's batch, averaged over the epoch."""
+
+    def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
+        self.log("number", torch.tensor(float(batch_idx)), on_step=False, on_epoch=True)
+
+
+def test_what_hooks_log_is_weighted_by_the_samples_of_the_round() -> None:
+    # Batches of 4, 4 and 2 samples, and rounds of as many.
+    _, plain = fit(module=LogsAtTheEnd, train=loader(10))
+    _, alone = fit(FederatedStrategy(1, local_steps=1), module=LogsAtTheEnd, train=loader(10))
+    assert plain.callback_metrics["number"] == alone.callback_metrics["number"] == pytest.approx(0.8)
+    # Two workers of 7 samples: rounds of 8 and 6.
+    _, run = fit(FederatedStrategy(2, local_steps=1), module=LogsAtTheEnd, train=loader(14))
+    assert run.callback_metrics["number"] == pytest.approx(6 / 14)
+
+
 class SeesModule(L.Callback):
     """Keeps copies of the module's parameters at validation and at checkpoints."""
 

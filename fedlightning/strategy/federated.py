@@ -136,6 +136,7 @@ class FederatedStrategy(EvaluatingStrategy):
         checkpoint_io: CheckpointIO | None = None,
         precision_plugin: Precision | None = None,
     ) -> None:
+        self._chosen_accelerator: Accelerator | None = None
         super().__init__("cpu", accelerator, checkpoint_io, precision_plugin)
         self.settings = FederationSettings(
             workers=workers,
@@ -224,6 +225,21 @@ class FederatedStrategy(EvaluatingStrategy):
         return strategy_as_html(repr(self), workers, self.history)
 
     # Before the first round.
+
+    @property
+    def accelerator(self) -> Accelerator | None:
+        """The accelerator of the Trainer that has this strategy."""
+        return self._chosen_accelerator or self._accelerator
+
+    @accelerator.setter
+    def accelerator(self, accelerator: Accelerator) -> None:
+        # Lightning sets it when a Trainer is made, and takes what it finds for the user's own choice.
+        if self._chosen_accelerator is not None:
+            raise NotFederatable(
+                "this FederatedStrategy belongs to another Trainer already, whose run it holds. Make a new "
+                "one for each Trainer: FederatedStrategy(...) with the same settings."
+            )
+        self._chosen_accelerator = accelerator
 
     @override
     def setup_environment(self) -> None:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import lightning.pytorch as pl
 from lightning.pytorch.callbacks import StochasticWeightAveraging
+from torch import nn
 
 from fedlightning.strategy.errors import NotFederatable
 from fedlightning.strategy.lightning_calls import devices_of, overrides, takes_dataloader_iter
@@ -56,6 +57,22 @@ def _steps_and_logs(
         )
 
 
+def _sparse_gradients(
+    trainer: pl.Trainer, module: pl.LightningModule, settings: FederationSettings
+) -> Iterator[str]:
+    workers = len(settings.workers) if isinstance(settings.workers, Sequence) else settings.workers
+    if settings.update == "sequential" or workers == 1:
+        return
+    if not (settings.steps_at_controller and module.automatic_optimization):
+        return
+    for name, part in module.named_modules():
+        if isinstance(part, nn.Embedding | nn.EmbeddingBag) and part.sparse:
+            yield (
+                f"{name} is an {type(part).__name__} with sparse gradients, which cannot be averaged over "
+                "workers. Use sparse=False, or local_steps=2 or more: then parameters are averaged."
+            )
+
+
 def _trainer_features(
     trainer: pl.Trainer, module: pl.LightningModule, settings: FederationSettings
 ) -> Iterator[str]:
@@ -75,4 +92,4 @@ def _trainer_features(
         )
 
 
-_CHECKS: tuple[Check, ...] = (_optimization, _steps_and_logs, _trainer_features)
+_CHECKS: tuple[Check, ...] = (_optimization, _steps_and_logs, _sparse_gradients, _trainer_features)

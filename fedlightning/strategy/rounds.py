@@ -174,6 +174,8 @@ class Round(ABC):
                     undo()
                     skipped[failure.worker] = failure.reason
                     continue
+                if reshaped := start.reshaped_buffer():
+                    raise RoundFailed(assignment.worker, plan.round, None, _REMEDY.format(reshaped))
                 aggregation.add(self._module, self.update, member.samples)
                 reports.append((report, member.samples))
                 start.restore()
@@ -347,6 +349,12 @@ class LocalRound(Round):
                 for optimizer in optimizers:
                     aggregation.release(worker, optimizer)
         return report
+
+
+_REMEDY = (
+    "the buffer {!r} has changed its shape, and buffers are averaged. Keep it at one shape, or keep what "
+    "grows in an attribute that is no buffer"
+)
 
 
 @contextmanager

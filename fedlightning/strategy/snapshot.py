@@ -21,15 +21,35 @@ class ModuleSnapshot:
         self._parameters: list[Tensor] = [
             parameter for parameter in module.parameters() if trainable or not parameter.requires_grad
         ]
-        self._has_buffers = next(module.buffers(), None) is not None
+        self._names = [name for name, _ in module.named_buffers()]
+        self._has_buffers = bool(self._names)
         self._tensors = [tensor.detach().clone() for tensor in self._current()]
 
     @torch.no_grad()
     def restore(self) -> None:
         """Put the copies back into the module, in place, so that optimizers keep their parameters."""
         now = self._current()
-        if now:
+        if not self._fits(now):
+            for tensor, kept in zip(now, self._tensors, strict=False):
+                tensor.data = kept.clone()
+        elif now:
             torch._foreach_copy_(now, self._tensors)
+
+    def reshaped_buffer(self) -> str:
+        """Return the name of a buffer that has got another shape since, or is new; nothing if none has."""
+        if not self._has_buffers or self._fits(self._current()):
+            return ""
+        shapes = dict(zip(self._names, self._tensors[len(self._parameters) :], strict=True))
+        return next(
+            name
+            for name, buffer in self._module.named_buffers()
+            if name not in shapes or shapes[name].shape != buffer.shape
+        )
+
+    def _fits(self, now: list[Tensor]) -> bool:
+        return len(now) == len(self._tensors) and all(
+            tensor.shape == kept.shape for tensor, kept in zip(now, self._tensors, strict=True)
+        )
 
     def _current(self) -> list[Tensor]:
         # Modules exchange buffers, rather than fill them; parameters stay, for the optimizers' sake.

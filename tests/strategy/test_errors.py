@@ -176,6 +176,44 @@ class Iterates(Classifier):
         return None
 
 
+class Sparse(Classifier):
+    def __init__(self) -> None:
+        super().__init__()
+        self.words = torch.nn.Embedding(5, 3, sparse=True)
+
+
+class Grows(Classifier):
+    """Collects into a buffer."""
+
+    def __init__(self) -> None:
+        super().__init__(schedule=False)
+        self.register_buffer("seen", torch.zeros(1))
+
+    def training_step(self, batch: list[Tensor], batch_idx: int) -> Tensor:
+        self.seen = torch.cat([self.seen, torch.ones(1)])
+        return super().training_step(batch, batch_idx)
+
+
+@pytest.mark.parametrize("work", [{"local_steps": 1}, {}])
+def test_a_buffer_that_changes_its_shape_is_named(work: dict[str, Any]) -> None:
+    module = Grows()
+    with pytest.raises(RoundFailed, match="the buffer 'seen' has changed its shape"):
+        fit(FederatedStrategy(2, **work), module=module)
+    assert module.seen.shape == (1,)
+
+
+def test_a_strategy_of_two_trainers_is_refused() -> None:
+    strategy = FederatedStrategy(2)
+    trainer(strategy)
+    with pytest.raises(NotFederatable, match="belongs to another Trainer"):
+        trainer(strategy)
+
+
+def test_sparse_gradients_are_refused_where_they_would_be_averaged() -> None:
+    with pytest.raises(NotFederatable, match="words is an Embedding with sparse gradients"):
+        fit(FederatedStrategy(2, local_steps=1), module=Sparse)
+
+
 REFUSED: list[tuple[type[L.LightningModule], dict[str, Any], str]] = [
     (OwnStep, {}, "OwnStep overrides optimizer_step"),
     (OwnLog, {}, "OwnLog overrides log"),

@@ -43,7 +43,8 @@ class Schedule(ABC):
         batches: Batches per local epoch, by worker name; in the order in which workers are visited.
         work: Length of a visit.
         cohort_size: Workers per round (averaged) or per pass (sequential); ``None`` for all of them.
-        rounds_per_epoch: Rounds in one Lightning epoch; ``None`` for as many as see the data once.
+        rounds_per_epoch: Rounds in one Lightning epoch; ``None`` for as many as see the data once, on average
+            where cohorts are drawn.
         seed: Seed of the run.
     """
 
@@ -99,7 +100,8 @@ class AveragedSchedule(Schedule):
     """
 
     def _rounds_to_see_the_data(self) -> int:
-        return max(self.work.visits_per_epoch(batches) for batches in self.batches.values())
+        visits = max(self.work.visits_per_epoch(batches) for batches in self.batches.values())
+        return -(-visits * len(self.batches) // self.cohort_size)
 
     def plan(self, round: int, steps_done: Mapping[str, int]) -> Plan:
         """Return the plan of round ``round`` for the whole cohort, sorted by name."""
@@ -126,8 +128,7 @@ class SequentialSchedule(Schedule):
     """
 
     def _rounds_to_see_the_data(self) -> int:
-        visits = sum(self.work.visits_per_epoch(batches) for batches in self.batches.values())
-        return max(1, round(visits * self.cohort_size / len(self.batches)))
+        return sum(self.work.visits_per_epoch(batches) for batches in self.batches.values())
 
     def plan(self, round: int, steps_done: Mapping[str, int]) -> Plan:
         """Return the plan of round ``round``: one worker."""

@@ -89,7 +89,8 @@ class FederatedStrategy(EvaluatingStrategy):
             Not used where the data is federated already.
         update: ``"averaged"`` or ``"sequential"``.
         cohort_size: Workers per round (averaged) or per pass over the workers (sequential); ``None`` for all.
-        rounds_per_epoch: Rounds in one epoch of the Trainer; ``None`` for as many as see the data once.
+        rounds_per_epoch: Rounds in one epoch of the Trainer; ``None`` for as many as see the data once, on
+            average where cohorts are drawn.
         local_steps: Batches per visit. ``local_steps`` and ``local_epochs`` exclude each other.
         local_epochs: Passes over a worker's shard per visit; 1 where neither is given.
         optimizer_state: Whether the local optimizer's state is emptied before each visit (``"reset"``, usual

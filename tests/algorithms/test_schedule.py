@@ -87,6 +87,23 @@ def test_averaged_by_epochs_is_one_round() -> None:
     assert [a.steps for a in schedule.plan(0, {}).assignments] == [6, 15]
 
 
+@pytest.mark.parametrize(
+    ("kind", "rounds"),
+    [(AveragedSchedule, {2: 5, 3: 4, 10: 1}), (SequentialSchedule, {2: 10, 3: 10, 10: 10})],
+)
+def test_an_epoch_of_cohorts_sees_the_data_once_on_average(
+    kind: type[Schedule], rounds: dict[int, int]
+) -> None:
+    batches = {f"w{i}": 4 for i in range(10)}
+    for size, expected in rounds.items():
+        schedule = make(kind, batches, cohort_size=size)
+        assert schedule.rounds_per_epoch == expected
+        drawn = plans(schedule, expected)
+        seen = sum(assignment.steps for plan in drawn for assignment in plan.assignments)
+        # All forty batches, or up to the end of the last cohort.
+        assert 40 <= seen < 40 + 4 * size
+
+
 @pytest.mark.parametrize("kind", [AveragedSchedule, SequentialSchedule])
 def test_a_worker_alone_does_not_cross_its_epoch(kind: type[Schedule]) -> None:
     schedule = make(kind, {"bob": 5}, steps=2)

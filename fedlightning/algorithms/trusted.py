@@ -41,9 +41,11 @@ def open_mean(rule: AggregationRule | None, start: Sequence[Tensor]) -> Combiner
     return UpdateMean() if rule is None else RuleCombiner(rule, start)
 
 
-@program(returns="metadata")
-def add_update(mean: Combiner, update: Update, weight: float) -> None:
+@program(returns="module")
+def add_update(mean: Combiner, update: Update, weight: float) -> Combiner:
     """Take an update into the mean, at the worker that is trusted.
+
+    The mean is returned, to stay there: as a result, it counts as something that all of them contributed to.
 
     Args:
         mean: The round's mean.
@@ -51,6 +53,7 @@ def add_update(mean: Combiner, update: Update, weight: float) -> None:
         weight: Its weight.
     """
     mean.add(update, weight)
+    return mean
 
 
 @program(returns="module")

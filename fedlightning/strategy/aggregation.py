@@ -123,7 +123,7 @@ class AtTrustedWorker(Aggregation):
 
     @override
     def add(self, module: nn.Module, kind: UpdateKind, weight: float) -> None:
-        self._aggregator.run(add_update, self._mean, self._update, weight)
+        self._mean = self._aggregator.start(add_update, self._mean, self._update, weight)
         self._update = None
 
     @override

@@ -32,7 +32,7 @@ from fedlightning.pointers.tensor import PointerTensor
 from fedlightning.workers.departures import let_out, withheld
 from fedlightning.workers.errors import RefusedByPolicy, RemoteError, WorkerError
 from fedlightning.workers.handing_over import hand_over, recall, refuse_mixture
-from fedlightning.workers.labels import LabelBook, leaves_of
+from fedlightning.workers.labels import LabelBook, Versions, leaves_of
 from fedlightning.workers.ledger import Ledger
 from fedlightning.workers.operating import run_operation
 from fedlightning.workers.payload import payload_bytes
@@ -268,8 +268,10 @@ class Host:
         program, found = self._program(message.program), list[Held]()
         args, kwargs = self.store.resolve((message.args, message.kwargs), found)
         label = self.labels.of_arguments(found) if self.labels.active else PUBLIC
+        versions: list[Versions | None] = []
         if label:
             refuse_mixture(self, f"program {program.name!r}", found)
+            versions = self.labels.versions_before(found, label)
         received = payload_bytes((message.args, message.kwargs))
         if received:
             self.ledger.receive(program.name, received, message.round, self.worker_id)
@@ -285,7 +287,7 @@ class Host:
             raise failure from failure.__cause__
         finally:
             self.labels.note_program(found, result if message.keep else None)
-            self.labels.add_to_arguments(found, label)
+            self.labels.add_to_arguments(found, label, versions)
         if message.keep:
             card = Card(kind="module") if program.returns == "module" else NAMELESS
             return self.take_in(message.result_id, result, label, card)

@@ -5,9 +5,10 @@ What follows from a label is for the policy to say; how labels spread with opera
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from itertools import count
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor
@@ -18,6 +19,9 @@ from fedlightning.workers.policy import PUBLIC, Label
 from fedlightning.workers.store import Held
 
 _books = count()
+
+Versions: TypeAlias = tuple[int, ...]
+"""How often each tensor of an object has been written to."""
 
 
 class LabelBook:
@@ -107,22 +111,48 @@ class LabelBook:
             attributes[self._by_operation] = True
         return True
 
-    def add_to_arguments(self, found: Iterable[Held], label: Label) -> None:
+    def add_to_arguments(
+        self, found: Sequence[Held], label: Label, before: Sequence[Versions | None]
+    ) -> None:
         """Add to the labels of all that a program got together with private data: it may have kept some.
 
         Args:
             found: What it got.
             label: Whose data that was; nothing to add if it is empty.
+            before: What `versions_before` said before the program ran. What has not been written to since
+                does not count as something that all of them have contributed to.
         """
         if not label:
             return
-        for object_id, held in found:
-            self.add(object_id, held, label)
+        possible = frozenset(replace(source, certain=False) for source in label)
+        for (object_id, held), versions in zip(found, before, strict=True):
+            written = versions is None or _versions_of(held) != versions
+            added = label if written else possible - _uncertain(self._own(object_id, held))
+            self.add(object_id, held, added)
             if isinstance(held, Tensor):
-                self.add_to_gradients(leaves_of([held]), label)
+                self.add_to_gradients(leaves_of([held]), added)
             elif self._tensors_are_shared:
                 for tensor in tensors_in(held):
-                    self.add_to_tensor(tensor, label)
+                    self.add_to_tensor(tensor, added)
+
+    def versions_before(self, found: Iterable[Held], label: Label) -> list[Versions | None]:
+        """Return what will tell which of a program's arguments it has written to.
+
+        Args:
+            found: What it gets.
+            label: Whose data is among that.
+
+        Returns:
+            For each the versions of its tensors, or None where the label is its own already: then it makes no
+            difference, and a worker's data is not looked through.
+        """
+        return [
+            None if label <= self._own(object_id, held) else _versions_of(held) for object_id, held in found
+        ]
+
+    def _own(self, object_id: int, held: Any) -> Label:
+        own = self._of_objects.get(object_id, PUBLIC)
+        return own | self.of_tensor(held) if isinstance(held, Tensor) else own
 
     def add_to_gradients(self, leaves: Iterable[Tensor], label: Label) -> None:
         """Add to the labels of the gradients that a backward from private values has left.
@@ -163,6 +193,14 @@ class LabelBook:
         """Let go of an object's own label; memory keeps its own as long as it lives."""
         if self._of_objects:
             self._of_objects.pop(object_id, None)
+
+
+def _versions_of(held: Any) -> Versions:
+    return tuple(0 if tensor.is_inference() else tensor._version for tensor in tensors_in(held))
+
+
+def _uncertain(label: Label) -> Label:
+    return frozenset(replace(source, certain=False) for source in label if source.certain)
 
 
 def is_dense(tensor: Tensor) -> bool:

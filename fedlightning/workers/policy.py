@@ -24,6 +24,7 @@ class Source:
         owner: The data owner's name, if it has one.
         tags: The tags that it was registered with.
         policy: The rules of that worker. They go where the data goes, and are asked there too.
+        certain: Whether it did contribute, or only was at hand when a program could have kept some of it.
     """
 
     worker: str
@@ -31,6 +32,7 @@ class Source:
     tags: tuple[str, ...]
     # A policy of the user's own need not be hashable.
     policy: Policy = field(repr=False, hash=False)
+    certain: bool = True
 
 
 Label: TypeAlias = frozenset[Source]
@@ -91,8 +93,8 @@ class Egress:
 
     @property
     def contributors(self) -> frozenset[str]:
-        """Names of the workers whose data it was computed from."""
-        return frozenset(source.worker for source in self.sources)
+        """Names of the workers whose data it was certainly computed from."""
+        return frozenset(source.worker for source in self.sources if source.certain)
 
 
 @dataclass(frozen=True, slots=True)

@@ -78,7 +78,6 @@ def run_in_children(name: str, folder: Path) -> None:
             raise RuntimeError(f"the run that was to be killed at batch {call} has failed: {status}")
 
 
-@pytest.mark.timeout(900)  # some twenty runs, in processes of their own
 @pytest.mark.parametrize("name", FEDERATIONS)
 def test_a_run_killed_at_any_batch_ends_in_the_same_bits(name: str, tmp_path: Path) -> None:
     script = (

@@ -130,3 +130,46 @@ def test_the_object_itself_stays_as_it_was() -> None:
 def test_bad_settings_are_refused(make: Any, error: Any, message: str) -> None:
     with pytest.raises(error, match=message):
         make()
+
+
+@program(returns="data")
+def average_of(values: list[Tensor]) -> Tensor:
+    """Return the mean of some tensors."""
+    return torch.stack(values).mean(0)
+
+
+@program(returns="data")
+def add_in_place(total: Tensor, value: Tensor) -> None:
+    """Add a tensor to another one, where that is."""
+    total.add_(value)
+
+
+def gathered() -> tuple[VirtualWorker, list[Any]]:
+    """Return a trusted worker with private tensors of three others, who let out aggregates over three."""
+    policy = Rules(Allow(to=("trusted",)), AtLeast(3))
+    trusted = VirtualWorker(id="trusted")
+    homes = [VirtualWorker(id=name, policy=policy) for name in ("alice", "bob", "carol")]
+    return trusted, [home.register(torch.ones(2) * n).move(trusted) for n, home in enumerate(homes)]
+
+
+def test_to_have_been_at_hand_is_no_contribution() -> None:
+    """What took part in an aggregate is no aggregate itself, and does not become one in the next."""
+    trusted, values = gathered()
+    assert trusted.run(average_of, values).tolist() == [1.0, 1.0]
+    with pytest.raises(RefusedByPolicy, match="of 1 worker"):
+        trusted.run(average_of, values[:1])
+    with pytest.raises(RefusedByPolicy, match="of 2 worker"):
+        trusted.run(average_of, values[:2])
+    with pytest.raises(RefusedByPolicy, match="of 1 worker"):
+        values[0].get()
+
+
+def test_what_a_program_has_written_into_is_one() -> None:
+    trusted, values = gathered()
+    total = trusted.send(torch.zeros(2))
+    for value in values[:2]:
+        trusted.start(add_in_place, total, value)
+    with pytest.raises(RefusedByPolicy, match="of 2 worker"):
+        total.copy().get()
+    trusted.start(add_in_place, total, values[2])
+    assert total.get().tolist() == [3.0, 3.0]

@@ -285,7 +285,7 @@ class FederatedStrategy(EvaluatingStrategy):
     @override
     def process_dataloader(self, dataloader: object) -> object:
         """Place the training data at the workers and hand the Trainer a loader of plans instead."""
-        if not self._trainer.training:
+        if not self._trainer.training or lightning_calls.has_train_loaders(self._trainer):
             return super().process_dataloader(dataloader)
         lightning_calls.look_after_processes(self._trainer, dataloader)
         if not self._placing:
@@ -642,8 +642,12 @@ class FederatedStrategy(EvaluatingStrategy):
             self._resume = checkpoint["federation"]
         if self._fitting:
             # Who tries something out in the midst of a fit (a learning-rate finder) undoes it in this way.
+            plans = self._plans
             self._start_run(self._state.seed)
             self._prepare_server()
+            if plans is not None:  # the loaders may stay
+                self._plans, plans.rounds_done = plans, 0
+                self.federation.forget()
 
     @override
     def teardown(self) -> None:

@@ -153,6 +153,12 @@ class Federation:
                 }
         return states
 
+    def forget(self) -> None:
+        """Empty the workers' memories, as before the first round."""
+        self._kept = {}
+        for member in self.members.made().values():
+            member.worker.run(import_memory, member.memory, {"optimizers": [], "precision": {}})
+
     def load_state_dict(self, state: Mapping[str, Any], *, streams: bool) -> None:
         """Give the workers what was saved, now or when they are first asked for.
 

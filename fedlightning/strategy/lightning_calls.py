@@ -68,6 +68,14 @@ def is_being_restored(trainer: pl.Trainer, checkpoint: Mapping[str, Any]) -> boo
     return trainer._checkpoint_connector._loaded_checkpoint is checkpoint
 
 
+def has_train_loaders(trainer: pl.Trainer) -> bool:
+    """Tell whether the train loaders are up to date, so that a loader that comes now is not one of them.
+
+    A batch-size finder loads those of the validation anew while the Trainer says that it is training.
+    """
+    return trainer.fit_loop._combined_loader is not None and not trainer.fit_loop._should_reload_train_dl
+
+
 def tell_batch_size(trainer: pl.Trainer, samples: int) -> None:
     """Weight what hooks log from here to the end of the batch by its samples, which a plan does not show."""
     results = trainer._results

@@ -65,3 +65,16 @@ def test_the_training_loop_passes_plans_where_we_expect_them() -> None:
     order = ["convert_input", "_on_before_batch_transfer", '"batch_to_device"', "automatic_optimization.run"]
     positions = [source.index(name) for name in order]
     assert positions == sorted(positions)
+
+
+def test_a_trainer_notes_what_it_is_being_restored_from() -> None:
+    connector = inspect.getsource(L.pytorch.trainer.connectors.checkpoint_connector._CheckpointConnector)
+    assert "load_model_state_dict(\n            self._loaded_checkpoint" in connector
+
+
+def test_the_batch_size_of_what_hooks_log_can_be_told() -> None:
+    results = L.pytorch.trainer.connectors.logger_connector.result._ResultCollection(training=True)
+    results.batch_size = 3
+    results.log("hook", "name", torch.tensor(1.0), on_epoch=True)
+    assert results.batch_size == 3
+    assert results["hook.name"].cumulated_batch_size == 3

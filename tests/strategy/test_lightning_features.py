@@ -11,6 +11,7 @@ import lightning as L
 import pytest
 import torch
 from lightning.pytorch.callbacks import (
+    BatchSizeFinder,
     EarlyStopping,
     LearningRateFinder,
     LearningRateMonitor,
@@ -449,3 +450,25 @@ def test_a_second_fit_is_a_run_of_its_own() -> None:
     run.fit(second, loader())
     assert [record.round for record in strategy.history] == [0, 1]
     assert_same_module(first, second)
+
+
+class Sized(Classifier):
+    """Has a batch size that can be found."""
+
+    batch_size = 2
+
+    def train_dataloader(self) -> Any:
+        return loader(batch_size=self.batch_size)
+
+    def val_dataloader(self) -> Any:
+        return loader(12, batch_size=self.batch_size, shuffle=False)
+
+
+def test_a_batch_size_finder_leaves_no_trace_but_the_size(tmp_path: Path) -> None:
+    strategy, module = FederatedStrategy(3, rounds_per_epoch=4), Sized()
+    finder = BatchSizeFinder(init_val=2, max_trials=2, steps_per_trial=2)
+    run = trainer(strategy, callbacks=[finder], enable_checkpointing=True, default_root_dir=tmp_path)
+    run.fit(module)
+    assert module.batch_size == 4
+    assert [record.round for record in strategy.history] == list(range(8))
+    assert strategy.federation.batches == dict.fromkeys(strategy.federation.samples, 3)

@@ -17,6 +17,7 @@ from typing_extensions import override
 
 from fedlightning.local.logs import LogRecorder
 from fedlightning.local.stepping import loss_of
+from fedlightning.pointers.optimizers import bring_state_along
 
 
 class LeanOptimization:
@@ -123,7 +124,8 @@ def _is_listened_to(optimizer: Optimizer) -> bool:
     return bool(
         optimizer._optimizer_step_pre_hooks
         or optimizer._optimizer_step_post_hooks
-        or torch_optimizer._global_optimizer_pre_hooks
+        # Our own has nothing to do for a module that is here as a whole, as it is in a program.
+        or any(hook is not bring_state_along for hook in torch_optimizer._global_optimizer_pre_hooks.values())
         or torch_optimizer._global_optimizer_post_hooks
     )
 

@@ -18,10 +18,11 @@ _READ_HERE = frozenset({"step", "eta", "mu", "mu_product"})
 @cache
 def follow_parameters() -> None:
     """From now on, move the state of every optimizer to its parameters before each step."""
-    register_optimizer_step_pre_hook(_follow)
+    register_optimizer_step_pre_hook(bring_state_along)
 
 
-def _follow(optimizer: Optimizer, args: Any, kwargs: Any) -> None:
+def bring_state_along(optimizer: Optimizer, args: Any, kwargs: Any) -> None:
+    """Move an optimizer's state to its parameters; a hook, with nothing to do where all of it is here."""
     for parameter, state in optimizer.state.items():
         place = _place(parameter)
         for name, value in state.items():

@@ -11,11 +11,13 @@ import lightning as L
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from fedlightning import FederatedStrategy
 from fedlightning.local import hooks, lean
 from fedlightning.local.hooks import why_not_lean
 from fedlightning.local.known import Known
+from fedlightning.pointers.optimizers import follow_parameters
 from tests.strategy.toys import Classifier, Memo, assert_same_module, assert_same_optimizer, fit, trainer
 
 SGD = torch.optim.SGD
@@ -140,6 +142,17 @@ def test_whoever_listens_to_an_optimizer_hears_its_steps(register: str) -> None:
     assert lean.LeanSGD.fits(optimizer)
     getattr(optimizer, register)(lambda *args: None)
     assert not lean.LeanSGD.fits(optimizer)
+
+
+def test_our_own_hook_is_no_listener_and_a_stranger_s_is() -> None:
+    follow_parameters()
+    optimizer = SGD([nn.Parameter(torch.ones(2))], lr=0.1)
+    assert lean.LeanSGD.fits(optimizer)
+    handle = register_optimizer_step_pre_hook(lambda *args: None)
+    try:
+        assert not lean.LeanSGD.fits(optimizer)
+    finally:
+        handle.remove()
 
 
 def test_whoever_listens_to_gradients_gets_them() -> None:

@@ -120,9 +120,8 @@ class Krum(AggregationRule):
     selected: int = 1
 
     def __post_init__(self) -> None:
-        _check_bad(self.bad)
-        if self.selected < 1:
-            raise ValueError(f"selected must be at least 1, got {self.selected!r}.")
+        _check_count("bad", self.bad, least=0)
+        _check_count("selected", self.selected, least=1)
 
     @property
     @override
@@ -153,7 +152,7 @@ class Bulyan(AggregationRule):
     bad: int = 1
 
     def __post_init__(self) -> None:
-        _check_bad(self.bad)
+        _check_count("bad", self.bad, least=0)
 
     @property
     @override
@@ -192,8 +191,7 @@ class GeometricMedian(AggregationRule):
     smoothing: float = 1e-6
 
     def __post_init__(self) -> None:
-        if self.iterations < 1:
-            raise ValueError(f"iterations must be at least 1, got {self.iterations!r}.")
+        _check_count("iterations", self.iterations, least=1)
         if not self.smoothing > 0:
             raise ValueError(f"smoothing must be positive, got {self.smoothing!r}.")
 
@@ -246,8 +244,7 @@ class CenteredClipping(AggregationRule):
 
     def __post_init__(self) -> None:
         _check_length("radius", self.radius)
-        if self.iterations < 1:
-            raise ValueError(f"iterations must be at least 1, got {self.iterations!r}.")
+        _check_count("iterations", self.iterations, least=1)
 
     @override
     def combine(self, updates: Tensor, weights: Tensor, start: Tensor) -> Tensor:
@@ -283,9 +280,9 @@ def _shortened(steps: Tensor, length: float) -> Tensor:
     return shortened
 
 
-def _check_bad(bad: int) -> None:
-    if bad < 0:
-        raise ValueError(f"bad must be a number of workers of at least 0, got {bad!r}.")
+def _check_count(name: str, value: int, *, least: int) -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        raise ValueError(f"{name} must be a whole number of at least {least}, got {value!r}.")
 
 
 def _check_length(name: str, value: float) -> None:

@@ -22,8 +22,8 @@ _FACTORY_FUNCTIONS = frozenset(FACTORIES.values())
 class FactoriesAt(TorchFunctionMode):
     """Run calls such as ``torch.zeros(...)`` at a worker: an LSTM's first state goes where its weights are.
 
-    The forward of a module that was sent does so by itself. A context manager for everything else that makes
-    tensors on its way, such as `torch.masked.var`.
+    The forward of a module that was sent does so by itself. A context manager for every other function that
+    makes tensors on its way.
 
     Args:
         location: The worker.

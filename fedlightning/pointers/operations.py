@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from torch.overrides import get_overridable_functions, resolve_name
 
+from fedlightning.pointers.overridable import MADE_OVERRIDABLE
 from fedlightning.pointers.refusals import refused_functions
 
 Operation = Callable[..., Any]
@@ -191,6 +192,7 @@ def _in_place_functions(operations: dict[str, Operation]) -> dict[str, Operation
 _EXTRA_OPERATIONS: dict[str, Operation] = {
     "torch.result_type": torch.result_type,
     "torch.autograd.grad": torch.autograd.grad,
+    **MADE_OVERRIDABLE,
     **_present("torch", torch, _FUNCTIONS_UNLISTED),
     **_present("torch", torch, _OVER_LISTS),
     **_present("torch.Tensor", Tensor, _METHODS_UNLISTED),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from fedlightning.pointers.adjusting import adjust_torch
 from fedlightning.pointers.handle import Handle
 from fedlightning.pointers.location import Location
 from fedlightning.pointers.messages import ObjectDescription, TensorDescription
@@ -23,6 +24,7 @@ def point_at(location: Location, description: Any, *, owned: bool = True) -> Any
         A `PointerTensor` for a tensor, an `ObjectPointer` for anything else.
     """
     if isinstance(description, TensorDescription):
+        adjust_torch()
         return PointerTensor.point(location, description, owned)
     if not isinstance(description, ObjectDescription):
         raise TypeError(f"worker {location.id!r} described an object as {description!r}")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from fedlightning.pointers.custom_functions import guard_custom_functions
+from fedlightning.pointers.adjusting import adjust_torch
 from fedlightning.pointers.errors import UnsupportedOperationError
 from fedlightning.pointers.ids import new_id
 from fedlightning.pointers.location import Location
@@ -35,7 +35,7 @@ def send_tensor(
         return send_pointer(tensor, location)
     if type(tensor).__torch_dispatch__ is not Tensor.__torch_dispatch__:
         raise UnsupportedOperationError(f"a {type(tensor).__name__} cannot be sent: send plain tensors")
-    guard_custom_functions()
+    adjust_torch()
     put = Put(new_id(), tensor, tuple(tags), description, round=current_round())
     answer = location.submit(put)
     if location.pipelining:

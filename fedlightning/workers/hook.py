@@ -9,7 +9,7 @@ from weakref import WeakValueDictionary
 
 from torch import Tensor, nn
 
-from fedlightning.pointers.custom_functions import guard_custom_functions
+from fedlightning.pointers.adjusting import adjust_torch
 from fedlightning.pointers.errors import PointerError
 from fedlightning.pointers.modules import get_module, move_module, send_module
 from fedlightning.workers.known import local_worker
@@ -38,7 +38,7 @@ class TorchHook:
             raise TypeError(f"torch={torch!r} is not the torch module: call TorchHook(torch)")
         self.local_worker: VirtualWorker = local_worker
         _add_methods()
-        guard_custom_functions()
+        adjust_torch()
         self.workers: WeakValueDictionary[str, Worker] = WeakValueDictionary()
 
     def add_worker(self, worker: Worker) -> None:

@@ -6,20 +6,12 @@ One sample per operator here; ``make opinfo`` takes them all and prints the tabl
 from __future__ import annotations
 
 import pytest
-import torch
 
-from fedlightning.pointers import FactoriesAt
-from fedlightning.workers import VirtualWorker
 from tests.pointers.opinfo.survey import survey
 
 PARTS = 8
 # What is refused in one form or another, and what the error says of it.
-REFUSED = {
-    "item": "would reveal the value",
-    # They divide by a count that they make here.
-    "masked.std": "mixes a local tensor",
-    "masked.var": "mixes a local tensor",
-}
+REFUSED = {"item": "would reveal the value"}
 
 
 @pytest.mark.parametrize("part", range(PARTS))
@@ -36,12 +28,3 @@ def test_operators_equal_local_ones_bit_for_bit(part: int) -> None:
     assert found.counts["forward"]["equal"] > 60
     assert found.counts["in-place"]["equal"] > 10
     assert found.counts["out"]["equal"] > 20
-
-
-@pytest.mark.parametrize("name", ["var", "std"])
-def test_what_mixes_in_a_tensor_made_on_the_way_can_have_it_made_there(name: str, bob: VirtualWorker) -> None:
-    x = torch.randn(2, 3)
-    reduce = getattr(torch.masked, name)
-    with FactoriesAt(bob):
-        result = reduce(bob.send(x), 1, unbiased=True)
-    assert torch.equal(result.get(), reduce(x, 1, unbiased=True))

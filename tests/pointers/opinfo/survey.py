@@ -12,6 +12,8 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
+from fedlightning.pointers.adjusting import adjust_torch
+from fedlightning.pointers.overridable import MADE_OVERRIDABLE
 from tests.pointers.opinfo.comparison import Outcome, Verdict, judge
 from tests.pointers.opinfo.forms import FORMS, Sample
 
@@ -62,8 +64,11 @@ def survey(*, part: int = 0, parts: int = 1, samples: int | None = 1) -> Survey:
     # Imported here because it takes seconds, which a run of other tests need not spend.
     from torch.testing._internal.common_methods_invocations import op_db
 
+    adjust_torch()
     found = Survey()
     for operator in op_db[part::parts]:
+        # The database may have been imported before torch's function was exchanged, which it is by now.
+        operator.op = MADE_OVERRIDABLE.get(f"torch.{operator.name}", operator.op)
         drawn = list(islice(_samples(operator), samples))
         found.operators += [full_name(operator)] if drawn else []
         for form in FORMS if drawn else ():

@@ -12,7 +12,7 @@ from fedlightning.data.in_memory import tensor_rows
 from fedlightning.data.loader_settings import LoaderSettings
 from fedlightning.data.map_style import MapStyle
 from fedlightning.data.partition import IID, Partitioner
-from fedlightning.data.partition.base import Indices
+from fedlightning.data.partition.base import Indices, fingerprint_of
 from fedlightning.data.placement import DataPointer, dataset_length
 from fedlightning.pointers import ObjectPointer
 from fedlightning.pointers.tensor import PointerTensor
@@ -27,6 +27,11 @@ class FederatedDataset:
     Args:
         parts: For each worker a pointer to a map-style dataset, or a tuple of pointers to tensors whose first
             dimension counts samples (such as inputs and targets): a mapping from workers, or just the list.
+
+    Attributes:
+        workers: Who holds a part.
+        samples: Number of samples, by worker name.
+        fingerprint: A digest of who has which samples; ``None`` where they were not divided here.
 
     Raises:
         TypeError: If something else than pointers is given.
@@ -51,6 +56,7 @@ class FederatedDataset:
             raise ValueError("parts is empty: give pointers to the data of at least one worker.")
         check_unique_ids(worker for worker, _ in placed)
         self.workers: tuple[Worker, ...] = tuple(worker for worker, _ in placed)
+        self.fingerprint: str | None = None
         self._parts = {worker.id: pointers for worker, pointers in placed}
         self.samples: dict[str, int] = {
             worker.id: _count_samples(worker, pointers) for worker, pointers in placed
@@ -73,7 +79,8 @@ class FederatedDataset:
 
         Args:
             dataset: A map-style dataset.
-            workers: Who gets the parts. If the partition names workers, each gets the part of its name.
+            workers: Who gets the parts. If the partition names workers, each gets the part of its name; if
+                parts are drawn, the names decide who gets which, not the order in which they are listed.
             partition: How samples are divided; None for `IID`.
             seed: Seed of the partition, if it has none of its own.
             private: Whether the parts are registered as a data owner's own, which a policy may refuse to let
@@ -91,15 +98,18 @@ class FederatedDataset:
             raise ValueError("workers is empty: give at least one worker to hold the data.")
         check_unique_ids(workers)
         split = (partition or IID()).split(dataset, len(workers), seed)
-        indices = split.for_workers([worker.id for worker in workers])
-        return cls(
+        indices = split.by_name([worker.id for worker in workers])
+        placed = cls(
             {
                 worker: tuple(
-                    worker.register(value) if private else worker.send(value) for value in _part(dataset, own)
+                    worker.register(value) if private else worker.send(value)
+                    for value in _part(dataset, indices[worker.id])
                 )
-                for worker, own in zip(workers, indices, strict=True)
+                for worker in workers
             }
         )
+        placed.fingerprint = fingerprint_of(indices)
+        return placed
 
     def __getitem__(self, worker_id: str) -> tuple[DataPointer, ...]:
         if worker_id not in self._parts:

@@ -37,7 +37,7 @@ class FederatedDataLoader:
         >>> data = TensorDataset(torch.randn(5, 2), torch.randn(5, 1))
         >>> loader = FederatedDataLoader(FederatedDataset.from_dataset(data, workers), batch_size=2)
         >>> [(x.location.id, tuple(x.shape), tuple(y.shape)) for x, y in loader]
-        [('bob', (2, 2), (2, 1)), ('bob', (1, 2), (1, 1)), ('alice', (2, 2), (2, 1))]
+        [('bob', (2, 2), (2, 1)), ('alice', (2, 2), (2, 1)), ('alice', (1, 2), (1, 1))]
     """
 
     def __init__(

@@ -57,12 +57,16 @@ def identity_of(settings: FederationSettings, federation: Federation) -> dict[st
     ``aggregator``, ``rounds_per_epoch``. The seed is checked on its own, the server optimizer by itself.
     """
     work, workers = settings.work, len(federation.samples)
+    # Data that owners have placed at workers themselves is known by its sizes alone.
+    partition = {} if federation.fingerprint is None else {"partition": federation.fingerprint}
     return {
         "update": settings.update,
+        "what comes back": "gradients" if settings.steps_at_controller else "parameters",
+        "aggregation": None if settings.aggregation is None else repr(settings.aggregation),
         "optimizer_state": settings.local_optimizer_state,
         "samples": dict(federation.samples),
         "order of visits": list(federation.samples) if settings.update == "sequential" else None,
-        "partition": federation.fingerprint,
+        **partition,
         "local_steps": work.steps,
         "local_epochs": work.epochs if work.steps is None else None,
         "cohort_size": min(settings.cohort_size or workers, workers),

@@ -45,6 +45,7 @@ from fedlightning.strategy.checkpoint import (
     check_seed,
     identity_of,
 )
+from fedlightning.strategy.class_trees import explain_mixed_class_trees
 from fedlightning.strategy.errors import NotFederatable, RoundFailed
 from fedlightning.strategy.evaluation import Ticket
 from fedlightning.strategy.evaluation_hooks import EvaluatingStrategy
@@ -137,6 +138,7 @@ class FederatedStrategy(EvaluatingStrategy):
         checkpoint_io: CheckpointIO | None = None,
         precision_plugin: Precision | None = None,
     ) -> None:
+        explain_mixed_class_trees()
         self._chosen_accelerator: Accelerator | None = None
         super().__init__("cpu", accelerator, checkpoint_io, precision_plugin)
         self.settings = FederationSettings(

@@ -7,14 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from hashlib import blake2b
 from typing import Any
-
-import numpy as np
 
 from fedlightning.data import IID, FederatedDataLoader, LoaderSettings, Partitioner, Shard
 from fedlightning.data.order import count_batches
-from fedlightning.data.partition.base import Indices
+from fedlightning.data.partition.base import fingerprint_of
 from fedlightning.data.whole_loader import WholeLoader
 from fedlightning.workers import VirtualWorker, Worker
 
@@ -72,9 +69,7 @@ def roster_of_ordinary_loader(
     parts = partition.split(loader.dataset, count, seed)
     existing = {worker.id: worker for worker in workers} if isinstance(workers, Sequence) else {}
     names = tuple(existing) or parts.worker_names or numbered_names(len(parts))
-    # The same workers listed in another order have the same samples, unless the user has written down whose.
-    order = names if parts.in_order else sorted(names)
-    indices = dict(zip(order, parts.for_workers(order), strict=True))
+    indices = parts.by_name(names)
     samples = {name: len(indices[name]) for name in names}
 
     def place(name: str) -> tuple[Worker, Any]:
@@ -88,15 +83,8 @@ def roster_of_ordinary_loader(
         _batches(samples, settings),
         place,
         at_once=bool(existing),
-        fingerprint=lambda: _fingerprint_of(indices),
+        fingerprint=lambda: fingerprint_of(indices),
     )
-
-
-def _fingerprint_of(indices: Mapping[str, Indices]) -> str:
-    """Digest who has which samples; the number of samples of each, by name, is compared beside it."""
-    # One call for all of them: a federation may have a million workers.
-    every = np.concatenate([indices[name] for name in sorted(indices)])
-    return blake2b(every.astype("<i8").tobytes(), digest_size=8).hexdigest()
 
 
 def _only_worker(workers: int | Sequence[Worker] | None) -> Worker | None:
@@ -135,7 +123,13 @@ def roster_of_federated_loader(loader: FederatedDataLoader, workers: int | Seque
     def place(name: str) -> tuple[Worker, Any]:
         return placements[name].worker, placements[name].as_shard()
 
-    return Roster(samples, _batches(samples, loader.settings), place, at_once=True)
+    return Roster(
+        samples,
+        _batches(samples, loader.settings),
+        place,
+        at_once=True,
+        fingerprint=lambda: loader.dataset.fingerprint,
+    )
 
 
 def _batches(samples: Mapping[str, int], settings: LoaderSettings) -> dict[str, int]:

@@ -39,14 +39,33 @@ def test_from_dataset_is_seeded_and_divides_iid_by_default() -> None:
     def rows(seed: int) -> torch.Tensor:
         (bob, alice) = workers("bob", "alice")
         dataset = FederatedDataset.from_dataset(TENSORS, [bob, alice], seed=seed)
-        assert dataset.samples == {"bob": 4, "alice": 3}
-        pointer = dataset["bob"][1]
+        assert dataset.samples == {"bob": 3, "alice": 4}
+        pointer = dataset["alice"][1]
         value = pointer.get()
         assert isinstance(value, torch.Tensor)
         return value
 
     assert torch.equal(rows(0), torch.from_numpy(IID().split(TENSORS, 2, 0).indices[0]))
     assert not torch.equal(rows(0), rows(1))
+
+
+def test_drawn_parts_go_by_name_and_not_by_the_order_of_the_list() -> None:
+    def parts(*names: str) -> FederatedDataset:
+        return FederatedDataset.from_dataset(TENSORS, workers(*names))
+
+    one, other = parts("bob", "alice"), parts("alice", "bob")
+    for name in ("alice", "bob"):
+        assert torch.equal(one[name][1].get(), other[name][1].get())
+    assert one.fingerprint == other.fingerprint
+
+
+def test_the_fingerprint_is_that_of_who_has_which_samples() -> None:
+    def of(seed: int) -> str | None:
+        return FederatedDataset.from_dataset(TENSORS, workers("bob", "alice"), seed=seed).fingerprint
+
+    assert of(0) == of(0) != of(1)
+    (bob,) = workers("bob")
+    assert FederatedDataset([bob.send(torch.zeros(3))]).fingerprint is None
 
 
 def test_parts_go_to_the_workers_that_the_partition_names() -> None:

@@ -10,11 +10,10 @@ import lightning as L
 import pytest
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, IterableDataset, WeightedRandomSampler
+from torch.utils.data import DataLoader
 
-from fedlightning.data import Dirichlet, Explicit
+from fedlightning.data import Explicit
 from fedlightning.strategy import FederatedStrategy, NotFederatable, RoundFailed
-from fedlightning.workers import VirtualWorker
 from tests.strategy.toys import Classifier, assert_same_module, fit, loader, samples, trainer
 
 POISON = 1e9
@@ -86,81 +85,6 @@ def test_a_broken_sample_is_located_like_a_broken_step() -> None:
         fit(FederatedStrategy(2), train=DataLoader(Broken(), batch_size=2))
 
 
-BAD_SETTINGS: list[tuple[dict[str, Any], type[Exception], str]] = [
-    ({"workers": 0}, ValueError, "workers=0: a federation needs at least one"),
-    ({"workers": []}, ValueError, "at least one worker"),
-    ({"workers": 2.5}, TypeError, "workers must be a number"),
-    ({"workers": "bob"}, TypeError, "got 'b'"),
-    ({"workers": 3, "cohort_size": 4}, ValueError, r"cohort_size=4 is larger than the number .* \(3\)"),
-    ({"cohort_size": 0}, ValueError, "cohort_size must be at least 1, got 0"),
-    ({"local_steps": 1.5}, TypeError, "local_steps must be a whole number"),
-    ({"local_steps": True}, TypeError, "local_steps must be a whole number"),
-    ({"seed": "5"}, TypeError, "seed must be a whole number, or None"),
-    ({"seed": 1.5}, TypeError, "seed must be a whole number"),
-    ({"seed": True}, TypeError, "seed must be a whole number"),
-    ({"rounds_per_epoch": -1}, ValueError, "rounds_per_epoch must be at least 1, got -1"),
-    ({"local_steps": 2, "local_epochs": 2}, ValueError, "local_steps=2 and local_epochs=2 are both given"),
-    ({"update": "avg"}, ValueError, "update must be one of 'averaged', 'sequential', got 'avg'"),
-    ({"optimizer_state": "travel"}, ValueError, "go from worker to worker"),
-    ({"optimizer_state": "lose"}, ValueError, "optimizer_state must be one of"),
-    ({"partition": "iid"}, TypeError, "partition must be a Partitioner"),
-    ({"server_optimizer": 1.0}, TypeError, "server_optimizer must build an optimizer"),
-    ({"update": "sequential", "server_optimizer": torch.optim.SGD}, ValueError, "no average to step along"),
-]
-
-
-@pytest.mark.parametrize(("settings", "kind", "message"), BAD_SETTINGS)
-def test_settings_are_checked_at_once(settings: dict[str, Any], kind: type[Exception], message: str) -> None:
-    with pytest.raises(kind, match=message):
-        FederatedStrategy(**settings)
-
-
-def test_duplicate_worker_ids_are_refused() -> None:
-    with pytest.raises(ValueError, match="the id 'bob' more than once"):
-        FederatedStrategy([VirtualWorker(id="bob"), VirtualWorker(id="bob")])
-
-
-def test_unknown_strategy_option() -> None:
-    with pytest.raises(TypeError, match="n_workers"):
-        FederatedStrategy(n_workers=3)
-
-
-def test_alpha_must_be_positive() -> None:
-    with pytest.raises(ValueError, match="alpha"):
-        FederatedStrategy(partition=Dirichlet(alpha=0))
-
-
-def test_more_workers_than_samples() -> None:
-    with pytest.raises(ValueError, match="31 is more than the 30 samples"):
-        fit(FederatedStrategy(31))
-
-
-def test_cohort_larger_than_the_workers_that_the_data_names() -> None:
-    with pytest.raises(ValueError, match="cohort_size=11 is larger"):
-        fit(FederatedStrategy(cohort_size=11))
-
-
-def test_shards_without_a_full_batch() -> None:
-    with pytest.raises(ValueError, match="no full batch to train on"):
-        fit(FederatedStrategy(10), train=loader(drop_last=True))
-
-
-class Stream(IterableDataset[Any]):
-    def __iter__(self) -> Any:
-        return iter(samples())
-
-
-def test_iterable_datasets_are_refused_with_what_is_possible() -> None:
-    with pytest.raises(TypeError, match=r"(?i)iterable"):
-        fit(FederatedStrategy(2), train=DataLoader(Stream(), batch_size=2))
-
-
-def test_samplers_of_the_users_own_are_refused() -> None:
-    sampler = WeightedRandomSampler([1.0] * 30, 30)
-    with pytest.raises(TypeError, match=r"(?i)sampler"):
-        fit(FederatedStrategy(2), train=DataLoader(samples(), batch_size=2, sampler=sampler))
-
-
 class OwnStep(Classifier):
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
         super().optimizer_step(*args, **kwargs)
@@ -202,13 +126,6 @@ def test_a_buffer_that_changes_its_shape_is_named(work: dict[str, Any]) -> None:
     assert module.seen.shape == (1,)
 
 
-def test_a_strategy_of_two_trainers_is_refused() -> None:
-    strategy = FederatedStrategy(2)
-    trainer(strategy)
-    with pytest.raises(NotFederatable, match="belongs to another Trainer"):
-        trainer(strategy)
-
-
 def test_sparse_gradients_are_refused_where_they_would_be_averaged() -> None:
     with pytest.raises(NotFederatable, match="words is an Embedding with sparse gradients"):
         fit(FederatedStrategy(2, local_steps=1), module=Sparse)
@@ -218,7 +135,6 @@ REFUSED: list[tuple[type[L.LightningModule], dict[str, Any], str]] = [
     (OwnStep, {}, "OwnStep overrides optimizer_step"),
     (OwnLog, {}, "OwnLog overrides log"),
     (Iterates, {}, "dataloader_iter"),
-    (Classifier, {"devices": 2}, "devices=2"),
     (
         Classifier,
         {"callbacks": [L.pytorch.callbacks.StochasticWeightAveraging(swa_lrs=0.1)]},

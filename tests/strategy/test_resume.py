@@ -14,7 +14,6 @@ import pytest
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint, OnExceptionCheckpoint
 
-from fedlightning.data import Explicit
 from fedlightning.strategy import FederatedStrategy, NotFederatable, RoundFailed, Tolerance
 from tests.strategy.toys import Classifier, assert_same_module, assert_same_optimizer, fit, loader, trainer
 
@@ -145,41 +144,6 @@ def saved_by(name: str, path: Path) -> str:
     saver = ModelCheckpoint(path, save_last=True)
     fit(strategy(name), callbacks=[saver], enable_checkpointing=True, max_epochs=1)
     return saver.last_model_path
-
-
-@pytest.mark.parametrize(
-    ("other", "difference"),
-    [
-        ({"workers": 3}, "update is 'sequential', and this fit has 'averaged'"),
-        ({"workers": 2, "update": "sequential"}, "samples"),
-        (
-            {
-                "workers": 3,
-                "update": "sequential",
-                "partition": Explicit([range(4), range(4, 9), range(9, 30)]),
-            },
-            "samples",
-        ),
-        ({"workers": 3, "update": "sequential", "optimizer_state": "keep"}, "optimizer_state is 'travel'"),
-        ({"workers": 3, "update": "sequential", "seed": 2}, "a run with seed=3, and this fit has seed=2"),
-        (
-            {
-                "workers": 3,
-                "update": "sequential",
-                "partition": Explicit([range(10), range(10, 20), range(20, 30)]),
-            },
-            "partition is '[0-9a-f]{16}', and this fit has '[0-9a-f]{16}'",
-        ),
-        ({"workers": 3, "update": "sequential", "local_steps": 2}, "local_steps is None, and this fit has 2"),
-        ({"workers": 3, "update": "sequential", "cohort_size": 2}, "cohort_size is 3, and this fit has 2"),
-    ],
-)
-def test_a_checkpoint_of_another_federation_is_refused(
-    other: dict[str, Any], difference: str, tmp_path: Path
-) -> None:
-    path = saved_by("sequential", tmp_path)
-    with pytest.raises(NotFederatable, match=difference):
-        trainer(FederatedStrategy(**other), max_epochs=2).fit(Classifier(), loader(), ckpt_path=path)
 
 
 def test_what_does_not_decide_a_rounds_bits_may_change(tmp_path: Path) -> None:

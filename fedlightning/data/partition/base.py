@@ -6,8 +6,9 @@ How samples are chosen lives in the other modules of this package, one idea each
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from hashlib import blake2b
 from html import escape
 from typing import ClassVar, TypeAlias
 
@@ -90,8 +91,39 @@ class Partition:
         by_name = dict(zip(self.worker_names or worker_ids, self.indices, strict=True))
         return tuple(by_name[worker_id] for worker_id in worker_ids)
 
+    def by_name(self, worker_ids: Sequence[str]) -> dict[str, Indices]:
+        """Give each worker its samples: the same ones to the same names, in whatever order they are listed.
+
+        Only where the user has written down whose each part is, and no names, does the order count.
+
+        Args:
+            worker_ids: Names of the workers, all different.
+
+        Returns:
+            The samples of each, by name, in the order of ``worker_ids``.
+
+        Raises:
+            ValueError: As `for_workers`.
+        """
+        order = worker_ids if self.in_order else sorted(worker_ids)
+        parts = dict(zip(order, self.for_workers(order), strict=True))
+        return {worker_id: parts[worker_id] for worker_id in worker_ids}
+
     def __len__(self) -> int:
         return len(self.indices)
+
+
+def fingerprint_of(indices: Mapping[str, Indices]) -> str:
+    """Digest who has which samples, as 16 hexadecimal digits.
+
+    How many samples each has, by name, is known beside it, and is not part of it.
+
+    Args:
+        indices: The samples of each worker, by name.
+    """
+    # One call for all of them: a federation may have a million workers.
+    every = np.concatenate([indices[name] for name in sorted(indices)])
+    return blake2b(every.astype("<i8").tobytes(), digest_size=8).hexdigest()
 
 
 @dataclass(frozen=True, kw_only=True)

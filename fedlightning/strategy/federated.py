@@ -2,7 +2,8 @@
 
 One batch of Lightning's training loop is one federated round. This module says at which of Lightning's
 hooks each part of a round happens; the parts themselves live beside it: what a user may set (``settings``),
-where things lie (``federation``), how a round is carried out (``rounds``), what is refused (``refusals``).
+the fit as a whole (``run``), how a round is carried out (``rounds``), what it does to the module
+(``global_module``), what is refused (``refusals``).
 """
 
 from __future__ import annotations
@@ -24,45 +25,29 @@ from torch import Tensor
 from torch.optim import Optimizer
 from typing_extensions import override
 
-from fedlightning.algorithms import (
-    AggregationRule,
-    AveragedSchedule,
-    Plan,
-    Schedule,
-    SequentialSchedule,
-    ServerOptimizerFactory,
-    ServerUpdate,
-)
-from fedlightning.data import FederatedDataLoader, Partitioner
+from fedlightning.algorithms import AggregationRule, Plan, ServerOptimizerFactory
+from fedlightning.data import Partitioner
 from fedlightning.local.memory import OptimizerState
-from fedlightning.local.randomness import capture_global_streams, restore_global_streams
 from fedlightning.strategy import lightning_calls
-from fedlightning.strategy.checkpoint import (
-    FORMAT,
-    FederationState,
-    check_format,
-    check_identity,
-    check_seed,
-    identity_of,
-)
+from fedlightning.strategy.checkpoint import check_format
 from fedlightning.strategy.class_trees import explain_mixed_class_trees
 from fedlightning.strategy.errors import NotFederatable, RoundFailed
 from fedlightning.strategy.evaluation import Ticket
 from fedlightning.strategy.evaluation_hooks import EvaluatingStrategy
 from fedlightning.strategy.events import Audience
 from fedlightning.strategy.federation import Federation
+from fedlightning.strategy.global_module import GlobalModule
 from fedlightning.strategy.history import History
-from fedlightning.strategy.lone import LoneLoader, LoneTraining, plans_in
+from fedlightning.strategy.lone import plans_in
 from fedlightning.strategy.notebook import strategy_as_html
 from fedlightning.strategy.optimization import Optimization
-from fedlightning.strategy.plan_loader import PlanLoader
 from fedlightning.strategy.records import RoundRecord, WorkerSummary
 from fedlightning.strategy.refusals import refuse_unsupported
 from fedlightning.strategy.replaying import Replay, VisitReplayed, save_for_replay
 from fedlightning.strategy.reporting import describe, evaluate_at, log_round, record_of
-from fedlightning.strategy.roster import roster_of_federated_loader, roster_of_ordinary_loader
-from fedlightning.strategy.rounds import GradientRound, LocalRound, Round, RoundResult
-from fedlightning.strategy.settings import FederationSettings, Update, cohort_too_large
+from fedlightning.strategy.rounds import GradientRound, LocalRound, Round, RoundResult, RoundTerms
+from fedlightning.strategy.run import Run
+from fedlightning.strategy.settings import FederationSettings, Update
 from fedlightning.strategy.tolerance import Tolerance
 from fedlightning.workers import Worker
 
@@ -156,24 +141,14 @@ class FederatedStrategy(EvaluatingStrategy):
             tolerance=tolerance if tolerance is not None else Tolerance(),
             seed=seed,
         )
-        self.current_plan: Plan | None = None
         self.replay: Replay | None = None
-        self.history = History()
-        self._state = FederationState()
-        self._server = ServerUpdate(server_optimizer)
-        self._federation: Federation | None = None
-        self._schedule: Schedule | None = None
-        self._plans: PlanLoader | LoneLoader | None = None
-        self._lone: LoneTraining | None = None
-        self._placing = False
-        self._opened_epoch: int | None = None
+        self._run: Run | None = None
         self._result: RoundResult | None = None
         self._visiting = False
         self._fitting = False
         self._told_of_wasted_gradients = False
         self._resume: Mapping[str, Any] | None = None
         self._accumulate = 1
-        self._epochs_before = 0
         self._audience = Audience()
         self._described: dict[str, WorkerSummary] = {}
         self._ended: RoundRecord | None = None
@@ -187,11 +162,27 @@ class FederatedStrategy(EvaluatingStrategy):
         Raises:
             RuntimeError: Nothing has been fitted yet.
         """
-        if self._federation is None:
+        federation = None if self._run is None else self._run.federation
+        if federation is None:
             raise RuntimeError(
                 "there is no federation before trainer.fit has placed the data at the workers."
             )
-        return self._federation
+        return federation
+
+    @property
+    def history(self) -> History:
+        """What the rounds of the current or last fit came to; empty before the first."""
+        return History() if self._run is None else self._run.history
+
+    @property
+    def current_plan(self) -> Plan | None:
+        """The plan of the round that runs, or ran last; ``None`` before the first."""
+        return None if self._run is None else self._run.plan
+
+    @property
+    def server_optimizer(self) -> Optimizer | None:
+        """The optimizer that steps the global module; ``None`` without one, or before the first fit."""
+        return None if self._run is None else self._run.server.optimizer
 
     def federation_summary(self, *, evaluate: bool = True) -> list[WorkerSummary]:
         """Say of every worker what it holds, how the global module does there, and what passed its door.
@@ -224,8 +215,8 @@ class FederatedStrategy(EvaluatingStrategy):
         return f"{type(self).__name__}({self.settings})"
 
     def _repr_html_(self) -> str:
-        workers = None if self._federation is None else self._federation.samples
-        return strategy_as_html(repr(self), workers, self.history)
+        placed = self._run is not None and self._run.federation is not None
+        return strategy_as_html(repr(self), self.federation.samples if placed else None, self.history)
 
     # Before the first round.
 
@@ -262,27 +253,12 @@ class FederatedStrategy(EvaluatingStrategy):
             refuse_unsupported(trainer, self.lightning_module, self.settings)
             self._told_of_wasted_gradients = False
             self._take_accumulation_over()
-            self._start_run(self.settings.seed)
-        self._start_evaluation(self._state.seed if fitting else self._seed_without_fit())
+            self._run = Run(self.settings, trainer, replay=self.replay, resume=self._resume)
+        self._start_evaluation(self._this_run.seed if fitting else self._seed_without_fit())
         super().setup(trainer)
         if fitting:
-            self._prepare_server()
+            self._this_run.prepare_server(self._parameters)
             self._fitting = True
-
-    def _start_run(self, seed: int | None) -> None:
-        """Stand at the first round, or where a checkpoint was taken."""
-        self._state.start(seed)
-        self._plans, self._placing, self._opened_epoch = None, False, None
-        self.history = History()
-        if self._resume is not None:
-            check_seed(self._resume["state"]["seed"], self.settings.seed)
-            self._state.load_state_dict(self._resume["state"])
-            self.history = History.from_state(self._resume["history"])
-
-    def _prepare_server(self) -> None:
-        self._server.prepare(self._parameters)
-        if self._resume is not None:
-            self._server.load_state_dict(self._resume["server_optimizer"])
 
     @override
     def process_dataloader(self, dataloader: object) -> object:
@@ -290,110 +266,8 @@ class FederatedStrategy(EvaluatingStrategy):
         if not self._trainer.training or lightning_calls.has_train_loaders(self._trainer):
             return super().process_dataloader(dataloader)
         lightning_calls.look_after_processes(self._trainer, dataloader)
-        if not self._placing:
-            self._plans = self._place(dataloader)
-            self._placing = True
-            return self._plans
-        if self._lone is None:
-            raise NotFederatable(
-                "FederatedStrategy cannot run this fit:\n- train_dataloader is a collection of loaders, and "
-                "their batches cannot be combined at several workers yet. Combine the datasets into one "
-                "loader, or use workers=1."
-            )
-        return self._lone.stand_in_for(dataloader)
-
-    def _place(self, dataloader: Any) -> PlanLoader | LoneLoader:
-        """Place the first, or only, loader of a fit, or one that was loaded anew in its midst."""
-        seed, settings = self._state.seed, self.settings
-        if isinstance(dataloader, FederatedDataLoader):
-            roster = roster_of_federated_loader(dataloader, settings.workers)
-        else:
-            roster = roster_of_ordinary_loader(dataloader, settings.workers, settings.partition, seed)
-        kept = None if self._plans is None else self.federation.state_dict(round=self._state.round)
-        self._federation = Federation(
-            roster,
-            seed=seed,
-            optimizer_state=settings.local_optimizer_state,
-            goes_round=settings.rounds_per_epoch is not None or (settings.local_epochs or 1) > 1,
-        )
-        if kept is not None:
-            self._federation.load_state_dict(kept, streams=False)
-        if self._resume is not None:
-            check_identity(self._resume["identity"], identity_of(settings, self._federation))
         self._described = {}
-        self._schedule = self._draw_up_schedule(self._federation)
-        self._lone = None
-        if self._federation.alone:
-            self._lone = LoneTraining(
-                self._federation,
-                self._state,
-                settings.work,
-                rounds_per_epoch=settings.rounds_per_epoch,
-                on_open=self._begin_epoch,
-            )
-            return self._lone.stand_in_for(dataloader)
-        return PlanLoader(dataloader, self._schedule.rounds_per_epoch, self._next_plan, self._begin_epoch)
-
-    def _draw_up_schedule(self, federation: Federation) -> Schedule:
-        cohort_size, workers = self.settings.cohort_size, len(federation.members)
-        if cohort_size is not None and cohort_size > workers:
-            raise ValueError(cohort_too_large(cohort_size, workers))
-        if self.settings.aggregation is not None:
-            self.settings.aggregation.check_cohort(cohort_size or workers)
-        kind = AveragedSchedule if self.settings.update == "averaged" else SequentialSchedule
-        return kind(
-            federation.batches,
-            self.settings.work,
-            cohort_size=cohort_size,
-            rounds_per_epoch=self.settings.rounds_per_epoch,
-            seed=self._state.seed,
-        )
-
-    def _begin_epoch(self) -> None:
-        """Go on from a checkpoint, or begin an epoch; called whenever the Trainer opens a loader."""
-        assert self._plans is not None
-        self._placing = False
-        epoch = lightning_calls.epochs_processed(self._trainer)
-        resume, self._resume = self._resume, None
-        if resume is not None:
-            self._plans.rounds_done = resume["rounds_of_epoch"]
-            self.federation.load_state_dict(resume["workers"], streams=resume["rounds_of_epoch"] > 0)
-            restore_global_streams(resume["global_streams"])
-        elif epoch != self._opened_epoch:
-            self._plans.rounds_done = 0
-        self._opened_epoch = epoch
-        if self._overfits and self._plans.rounds_done == 0:
-            self._state.steps_done = {}
-
-    def _next_plan(self) -> Plan:
-        assert self._schedule is not None
-        self._epochs_before = lightning_calls.epochs_processed(self._trainer)
-        plan = self._schedule.plan(self._state.round, self._state.steps_done)
-        if self._overfits:
-            assert self._plans is not None
-            # Its cohort and batches are those of the first epoch, its number and random numbers its own.
-            of_epoch = self._schedule.plan(self._plans.rounds_done, self._state.steps_done)
-            plan = Plan(plan.round, of_epoch.assignments, plan.seed)
-        self.current_plan = plan if self.replay is None else self.replay.only(plan)
-        return self.current_plan
-
-    def _plan_of(self, batch: Any, batch_idx: list[int]) -> Plan | None:
-        """Return the plan of what the Trainer trains on; ``None`` for a batch that somebody brought along."""
-        if not plans_in(batch):
-            return None
-        if self._lone is None:
-            return self.current_plan
-        self._epochs_before = lightning_calls.epochs_processed(self._trainer)
-        number = batch_idx[0] if batch_idx else lightning_calls.batch_number(self._trainer)
-        plan = self._lone.plan_of(batch, number)
-        self.current_plan = plan if self.replay is None else self.replay.only(plan)
-        return self.current_plan
-
-    @property
-    def _overfits(self) -> bool:
-        """Whether every epoch has the visits of the first one again, as ``overfit_batches`` asks."""
-        asked = float(getattr(self._trainer, "overfit_batches")) > 0  # noqa: B009 - untyped, set by a connector
-        return asked and self._lone is None
+        return self._this_run.place(dataloader)
 
     # One round, in the order in which Lightning calls.
 
@@ -418,11 +292,11 @@ class FederatedStrategy(EvaluatingStrategy):
         """Carry out a round's plan, up to the cohort's average, and log what was logged at the workers."""
         batch, *batch_idx = args
         assert self.lightning_module is not None
-        plan = self._plan_of(batch, batch_idx)
+        plan = self._this_run.plan_of(batch, batch_idx[0] if batch_idx else None)
         if plan is None:
             return super().training_step(*args, **kwargs)
         # Some optimizers evaluate their closure several times per step: the same batches once more.
-        again = plan.round < self._state.round
+        again = plan.round < self._this_run.round
         if not again:
             self._audience = Audience(self._trainer)
             self._audience.tell("on_round_start", plan)
@@ -444,17 +318,14 @@ class FederatedStrategy(EvaluatingStrategy):
         loss = self._result.loss
         if self._steps_at_controller:
             if not again:
-                self._take_frozen_over()
-            self._complete_round(again=again)
+                self._global.take_frozen(self._result)
+            self._complete_round(self._result, again=again)
             if lightning_calls.only_accumulates(self._trainer):
                 self._announce_end()
         elif not self.lightning_module.automatic_optimization:
-            waiting = [parameter.grad for parameter in self._parameters]
-            self._server.set_pseudo_gradients(self._parameters, _complete(self._result.average))
-            self._take_average_over()
-            if self.federation.alone:  # its gradients may wait for those of the next batch
-                for parameter, gradient in zip(self._parameters, waiting, strict=True):
-                    parameter.grad = gradient
+            with self._global.gradients_kept(self.federation.alone):
+                self._global.take_pseudo_gradients(self._result)
+                self._take_average_over()
         return loss
 
     def _warn_of(self, result: RoundResult, round: int) -> None:
@@ -480,34 +351,26 @@ class FederatedStrategy(EvaluatingStrategy):
     def _round(self, passes_batch_idx: bool) -> Round:
         module = self.lightning_module
         assert module is not None
-        if self._steps_at_controller:
-            return GradientRound(
-                self.federation,
-                module,
-                passes_batch_idx=passes_batch_idx,
-                accumulate=self._trainer.accumulate_grad_batches,
-                audience=self._audience,
-                tolerance=self.settings.tolerance,
-                aggregation=self.settings.aggregation,
-                aggregator=self.settings.aggregator,
-            )
-        manual = not module.automatic_optimization
-        optimization = Optimization(
-            self.optimizers,
-            [config.scheduler for config in self.lr_scheduler_configs] if manual else [],
-            keeps_settings=manual or self.settings.local_optimizer_state == "travel",
-        )
-        return LocalRound(
+        at_controller = self._steps_at_controller
+        terms = RoundTerms(
             self.federation,
             module,
-            optimization,
             passes_batch_idx=passes_batch_idx,
-            accumulate=self._accumulate,
+            accumulate=self._trainer.accumulate_grad_batches if at_controller else self._accumulate,
             audience=self._audience,
             tolerance=self.settings.tolerance,
             aggregation=self.settings.aggregation,
             aggregator=self.settings.aggregator,
         )
+        if at_controller:
+            return GradientRound(terms)
+        by_hand = not module.automatic_optimization
+        optimization = Optimization(
+            self.optimizers,
+            [config.scheduler for config in self.lr_scheduler_configs] if by_hand else [],
+            keeps_settings=by_hand or self.settings.local_optimizer_state == "travel",
+        )
+        return LocalRound(terms, optimization)
 
     @override
     def backward(
@@ -519,16 +382,10 @@ class FederatedStrategy(EvaluatingStrategy):
         assert self.lightning_module is not None
         if not self._steps_at_controller:
             # Hooks ran at each local step.
-            self._server.set_pseudo_gradients(self._parameters, _complete(self._result.average))
+            self._global.take_pseudo_gradients(self._result)
             return closure_loss.detach()
         closure_loss = self.precision_plugin.pre_backward(closure_loss, self.lightning_module)
-        for parameter, gradient in zip(self._parameters, self._result.average, strict=True):
-            if not parameter.requires_grad:
-                continue
-            if parameter.grad is None:
-                parameter.grad = gradient
-            elif gradient is not None:
-                parameter.grad += gradient
+        self._global.take_gradients(self._result)
         self._result = None
         return self.precision_plugin.post_backward(closure_loss, self.lightning_module)
 
@@ -554,34 +411,19 @@ class FederatedStrategy(EvaluatingStrategy):
     def _take_average_over(self) -> None:
         """Make the cohort's average the global module, or step the server optimizer along it."""
         assert self._result is not None
-        self._server.apply(self._parameters, _complete(self._result.average))
-        self._complete_round()
+        self._global.take_average(self._result)
+        self._complete_round(self._result)
         self._announce_end()
         self._result = None
 
-    @torch.no_grad()
-    def _take_frozen_over(self) -> None:
-        """Take over what training steps wrote to parameters without a gradient, such as a teacher."""
-        assert self._result is not None
-        for parameter, mean in zip(self._parameters, self._result.average, strict=True):
-            if not parameter.requires_grad and mean is not None:
-                parameter.copy_(mean)
-
-    @torch.no_grad()
-    def _complete_round(self, *, again: bool = False) -> None:
+    def _complete_round(self, result: RoundResult, *, again: bool = False) -> None:
         """Take the buffers over and move on to the next round."""
-        assert self.lightning_module is not None
-        assert self.current_plan is not None
-        assert self._result is not None
-        for buffer, mean in zip(self.lightning_module.buffers(), self._result.buffers, strict=True):
-            buffer.copy_(mean)
+        self._global.take_buffers(result)
         if again:
             return
-        assert self._plans is not None
-        self._plans.rounds_done += 1
-        self._state.complete(self.current_plan)
-        self._ended = record_of(self.current_plan, self._result)
-        self.history.add_round(self._ended, self._result.visits)
+        assert self.current_plan is not None
+        self._ended = record_of(self.current_plan, result)
+        self._this_run.complete(self._ended, result.visits)
 
     def _announce_end(self) -> None:
         """Tell of a round's end, once the global module holds its result."""
@@ -597,7 +439,9 @@ class FederatedStrategy(EvaluatingStrategy):
 
     def _enter_evaluation(self) -> None:
         if self._trainer.state.fn == TrainerFn.FITTING and not self._trainer.sanity_checking:
-            self.history.add_evaluation(self._state.round, lightning_calls.evaluated_metrics(self._trainer))
+            self.history.add_evaluation(
+                self._this_run.round, lightning_calls.evaluated_metrics(self._trainer)
+            )
 
     # Checkpoints.
 
@@ -608,30 +452,11 @@ class FederatedStrategy(EvaluatingStrategy):
         """Save the federation along with what Lightning saves, unless that is the weights alone."""
         if self._trainer.validating:  # a checkpoint of a validation's end comes before our own hook
             self._enter_evaluation()
-        if self._plans is not None and lightning_calls.resumable(checkpoint):
-            checkpoint["federation"] = self._federation_state(self._plans)
-            if self._lone is None or not self._lone.keeps_places:
+        if self._run is not None and self._run.has_begun and lightning_calls.resumable(checkpoint):
+            checkpoint["federation"] = self._run.state_dict()
+            if self._run.leaves_loaders_out:
                 lightning_calls.leave_loaders_out(checkpoint)
         super().save_checkpoint(checkpoint, filepath, storage_options)
-
-    def _federation_state(self, plans: PlanLoader | LoneLoader) -> dict[str, Any]:
-        # An epoch may also end early: by max_steps, an early stop or a hook.
-        ended = (
-            plans.rounds_done >= self._trainer.num_training_batches
-            or lightning_calls.epochs_processed(self._trainer) > self._epochs_before
-        )
-        return {
-            "format": FORMAT,
-            "identity": identity_of(self.settings, self.federation),
-            "state": self._state.state_dict(),
-            "rounds_of_epoch": 0 if ended else plans.rounds_done,
-            "server_optimizer": self._server.state_dict(),
-            "workers": self.federation.state_dict(
-                round=self._state.round, without_lost=self.settings.tolerance.skips("lost")
-            ),
-            "global_streams": capture_global_streams(),
-            "history": self.history.state_dict(),
-        }
 
     @override
     def load_model_state_dict(self, checkpoint: Mapping[str, Any], strict: bool = True) -> None:
@@ -643,13 +468,8 @@ class FederatedStrategy(EvaluatingStrategy):
             check_format(checkpoint["federation"])
             self._resume = checkpoint["federation"]
         if self._fitting:
-            # Who tries something out in the midst of a fit (a learning-rate finder) undoes it in this way.
-            plans = self._plans
-            self._start_run(self._state.seed)
-            self._prepare_server()
-            if plans is not None:  # the loaders may stay
-                self._plans, plans.rounds_done = plans, 0
-                self.federation.forget()
+            self._this_run.begin_again(self._resume)
+            self._this_run.prepare_server(self._parameters)
 
     @override
     def teardown(self) -> None:
@@ -657,9 +477,8 @@ class FederatedStrategy(EvaluatingStrategy):
         self._result = None
         self._resume = None
         self._fitting = False
-        if self._lone is not None:
-            self._lone.close()
-            self._lone = None
+        if self._run is not None:
+            self._run.close()
         if self.lightning_module is not None:
             lightning_calls.PassPlansBy.remove(self.lightning_module)
             if isinstance(self._trainer.accumulate_grad_batches, _TakenOver):
@@ -681,6 +500,16 @@ class FederatedStrategy(EvaluatingStrategy):
         return self.settings.steps_at_controller and self.lightning_module.automatic_optimization
 
     @property
+    def _this_run(self) -> Run:
+        assert self._run is not None
+        return self._run
+
+    @property
+    def _global(self) -> GlobalModule:
+        assert self.lightning_module is not None
+        return GlobalModule(self.lightning_module, self._this_run.server)
+
+    @property
     def _parameters(self) -> list[torch.nn.Parameter]:
         assert self.lightning_module is not None
         return list(self.lightning_module.parameters())
@@ -693,8 +522,3 @@ class _TakenOver(int):
 def _stands_in(batch: object) -> bool:
     """Tell whether something stands in for a batch that lies at a worker."""
     return isinstance(batch, Ticket) or bool(plans_in(batch))
-
-
-def _complete(average: Sequence[Tensor | None]) -> list[Tensor]:
-    """Return averaged parameters, none of which is ever missing, as such to the type checker."""
-    return [tensor for tensor in average if tensor is not None]

@@ -67,40 +67,44 @@ class RoundResult:
     wastes_gradients: bool = False
 
 
-class Round(ABC):
-    """Carry out plans with one module.
+@dataclass(frozen=True)
+class RoundTerms:
+    """What rounds of both kinds are carried out with.
 
     Args:
         federation: The workers.
         module: The global module. It is always back, with the parameters that it had, when a round ends.
         passes_batch_idx: Whether ``training_step`` takes a ``batch_idx``.
         accumulate: Batches whose gradients are accumulated into one step of an optimizer.
-        audience: Who is told of each visit; nobody, unless given.
-        tolerance: Which failures the round survives; none, unless given.
-        aggregation: How updates are combined; by their weighted mean, unless given.
-        aggregator: A worker that is trusted to combine the updates; the controller does, unless given.
+        audience: Who is told of each visit.
+        tolerance: Which failures the round survives.
+        aggregation: How updates are combined; ``None`` for their weighted mean.
+        aggregator: A worker that is trusted to combine the updates; ``None`` for the controller.
     """
 
-    def __init__(
-        self,
-        federation: Federation,
-        module: pl.LightningModule,
-        *,
-        passes_batch_idx: bool,
-        accumulate: int,
-        audience: Audience | None = None,
-        tolerance: Tolerance | None = None,
-        aggregation: AggregationRule | None = None,
-        aggregator: Worker | None = None,
-    ) -> None:
-        self._federation = federation
-        self._module = module
-        self._passes_batch_idx = passes_batch_idx
-        self._accumulate = accumulate
-        self._audience = audience if audience is not None else Audience()
-        self._tolerance = tolerance or Tolerance()
-        self._rule = aggregation
-        self._aggregator = aggregator
+    federation: Federation
+    module: pl.LightningModule
+    passes_batch_idx: bool
+    accumulate: int
+    audience: Audience
+    tolerance: Tolerance
+    aggregation: AggregationRule | None
+    aggregator: Worker | None
+
+
+class Round(ABC):
+    """Carry out plans with one module.
+
+    Args:
+        terms: What with.
+    """
+
+    def __init__(self, terms: RoundTerms) -> None:
+        self._terms = terms
+        self._federation = terms.federation
+        self._module = terms.module
+        self._tolerance = terms.tolerance
+        self._rule = terms.aggregation
 
     update: ClassVar[UpdateKind]
     """What of the module is averaged."""
@@ -109,7 +113,7 @@ class Round(ABC):
     def keeps_gradients(self) -> bool:
         """Whether a lone worker's module, which steps by hand, keeps its gradients from round to round."""
         by_hand = not self._module.automatic_optimization
-        return by_hand and self._federation.alone and self._aggregator is None
+        return by_hand and self._federation.alone and self._terms.aggregator is None
 
     @abstractmethod
     def _work(self, member: Member, visit: Visit, aggregation: Aggregation) -> VisitReport:
@@ -121,9 +125,9 @@ class Round(ABC):
 
     def _begin_aggregation(self) -> Aggregation:
         start = self._starting_point() if self._rule is not None else ()
-        if self._aggregator is None:
+        if self._terms.aggregator is None:
             return AtController(self._rule, start)
-        return AtTrustedWorker(self._aggregator, self._rule, start)
+        return AtTrustedWorker(self._terms.aggregator, self._rule, start)
 
     @property
     def _least_updates(self) -> int:
@@ -147,7 +151,7 @@ class Round(ABC):
             CohortTooSmall: Too many visits failed.
         """
         # Listeners draw from the process's own random numbers, between one visit and the next.
-        quiet = not self._federation.alone and not self._audience
+        quiet = not self._federation.alone and not self._terms.audience
         with looked_up_once(self._module), isolated_streams() if quiet else nullcontext():
             return self._visits(plan)
 
@@ -157,7 +161,7 @@ class Round(ABC):
         metrics = take_states(self._module)
         aggregation = self._begin_aggregation()
         reports: list[tuple[VisitReport, int]] = []
-        visits = VisitBook(self._module, self._audience, plan)
+        visits = VisitBook(self._module, self._terms.audience, plan)
         skipped: dict[str, str] = {}
 
         def undo() -> None:
@@ -230,8 +234,8 @@ class Round(ABC):
             first_step=assignment.first_step,
             steps=assignment.steps,
             seed=None if self._federation.alone else derive_seed(plan.seed, "local", plan.round, worker),
-            accumulate=self._accumulate,
-            passes_batch_idx=self._passes_batch_idx,
+            accumulate=self._terms.accumulate,
+            passes_batch_idx=self._terms.passes_batch_idx,
             separates_metrics=len(plan.assignments) > 1,
             requires_finite=self._tolerance.on_nonfinite != "keep",
             keeps_gradients=self.keeps_gradients,
@@ -291,42 +295,14 @@ class LocalRound(Round):
     """Every worker trains for some steps with the user's optimizers; the resulting parameters are averaged.
 
     Args:
-        federation: The workers.
-        module: The global module.
-        optimization: Its optimizers, which go along to the workers.
-        passes_batch_idx: Whether ``training_step`` takes a ``batch_idx``.
-        accumulate: Local batches whose gradients are accumulated into one step of the optimizer.
-        audience: Who is told of each visit; nobody, unless given.
-        tolerance: Which failures the round survives; none, unless given.
-        aggregation: How updates are combined; by their weighted mean, unless given.
-        aggregator: A worker that is trusted to combine the updates; the controller does, unless given.
+        terms: What with.
+        optimization: The module's optimizers, which go along to the workers.
     """
 
     update = "parameters"
 
-    def __init__(
-        self,
-        federation: Federation,
-        module: pl.LightningModule,
-        optimization: Optimization,
-        *,
-        passes_batch_idx: bool,
-        accumulate: int,
-        audience: Audience | None = None,
-        tolerance: Tolerance | None = None,
-        aggregation: AggregationRule | None = None,
-        aggregator: Worker | None = None,
-    ) -> None:
-        super().__init__(
-            federation,
-            module,
-            passes_batch_idx=passes_batch_idx,
-            accumulate=accumulate,
-            audience=audience,
-            tolerance=tolerance,
-            aggregation=aggregation,
-            aggregator=aggregator,
-        )
+    def __init__(self, terms: RoundTerms, optimization: Optimization) -> None:
+        super().__init__(terms)
         self._optimization = optimization
 
     @override

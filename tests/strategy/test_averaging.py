@@ -86,7 +86,7 @@ def test_server_sgd_with_rate_one_is_plain_averaging() -> None:
 def test_a_server_optimizer_keeps_its_state_over_rounds() -> None:
     strategy = FederatedStrategy(workers=2, server_optimizer=partial(torch.optim.SGD, lr=0.5, momentum=0.9))
     fit(strategy, max_epochs=3)
-    optimizer = strategy._server.optimizer
+    optimizer = strategy.server_optimizer
     assert optimizer is not None
     assert all("momentum_buffer" in state for state in optimizer.state.values())
 

@@ -203,8 +203,8 @@ def test_an_empty_round_leaves_the_server_optimizer_alone() -> None:
     fit(strategy, max_epochs=3, callbacks=[Watch()])
     assert all(torch.equal(seen[0][name], seen[1][name]) for name in seen[0])
     assert not torch.equal(seen[1]["net.0.weight"], seen[2]["net.0.weight"])
-    assert strategy._server.optimizer is not None
-    assert {int(state["step"]) for state in strategy._server.optimizer.state.values()} == {2}
+    assert strategy.server_optimizer is not None
+    assert {int(state["step"]) for state in strategy.server_optimizer.state.values()} == {2}
 
 
 def test_a_checkpoint_is_saved_while_a_tolerated_worker_is_lost(tmp_path: Path) -> None:

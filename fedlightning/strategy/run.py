@@ -1,0 +1,299 @@
+"""One fit: who holds which data, which round comes next, and everything of it that a checkpoint keeps.
+
+How a round is carried out lives in ``rounds``, and when Lightning asks for one in ``federated``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import lightning.pytorch as pl
+from torch.nn import Parameter
+
+from fedlightning.algorithms import AveragedSchedule, Plan, Schedule, SequentialSchedule, ServerUpdate
+from fedlightning.data import FederatedDataLoader
+from fedlightning.local.randomness import capture_global_streams, restore_global_streams
+from fedlightning.strategy import lightning_calls
+from fedlightning.strategy.checkpoint import FORMAT, FederationState, check_identity, check_seed, identity_of
+from fedlightning.strategy.errors import NotFederatable
+from fedlightning.strategy.federation import Federation
+from fedlightning.strategy.history import History
+from fedlightning.strategy.lone import LoneLoader, LoneTraining, plans_in
+from fedlightning.strategy.plan_loader import PlanLoader
+from fedlightning.strategy.records import RoundRecord, VisitRecord
+from fedlightning.strategy.replaying import Replay
+from fedlightning.strategy.roster import roster_of_federated_loader, roster_of_ordinary_loader
+from fedlightning.strategy.settings import FederationSettings, cohort_too_large
+
+
+class Run:
+    """Draw up the rounds of one fit over the workers that hold its data.
+
+    Args:
+        settings: What the user has set.
+        trainer: The Trainer whose fit it is.
+        replay: The one visit that is to be carried out again; ``None`` for an ordinary run.
+        resume: The federation's part of a checkpoint to go on from; ``None`` to begin.
+
+    Attributes:
+        plan: The plan of the current round; ``None`` before the first.
+        history: What the rounds so far came to.
+        server: What the server does with a cohort's average.
+
+    Raises:
+        NotFederatable: The checkpoint is of a run with another seed.
+    """
+
+    def __init__(
+        self,
+        settings: FederationSettings,
+        trainer: pl.Trainer,
+        *,
+        replay: Replay | None = None,
+        resume: Mapping[str, Any] | None = None,
+    ) -> None:
+        self.plan: Plan | None = None
+        self.server = ServerUpdate(settings.server_optimizer)
+        self._settings = settings
+        self._trainer = trainer
+        self._replay = replay
+        self._state = FederationState()
+        self._federation: Federation | None = None
+        self._schedule: Schedule | None = None
+        self._plans: PlanLoader | LoneLoader | None = None
+        self._lone: LoneTraining | None = None
+        self._epochs_before = 0
+        self._begin(settings.seed, resume)
+
+    def _begin(self, seed: int | None, resume: Mapping[str, Any] | None) -> None:
+        self._state.start(seed)
+        self._resume = resume
+        self._placing = False
+        self._opened_epoch: int | None = None
+        self.history = History()
+        if resume is not None:
+            check_seed(resume["state"]["seed"], self._settings.seed)
+            self._state.load_state_dict(resume["state"])
+            self.history = History.from_state(resume["history"])
+
+    @property
+    def seed(self) -> int:
+        """The seed that everything random in this run derives from."""
+        return self._state.seed
+
+    @property
+    def round(self) -> int:
+        """Number of the round that comes next."""
+        return self._state.round
+
+    @property
+    def federation(self) -> Federation | None:
+        """The workers; ``None`` before the data has been placed."""
+        return self._federation
+
+    def prepare_server(self, parameters: Sequence[Parameter]) -> None:
+        """Build the server optimizer for the global parameters, as it was where the run goes on."""
+        self.server.prepare(parameters)
+        if self._resume is not None:
+            self.server.load_state_dict(self._resume["server_optimizer"])
+
+    # Placing the data.
+
+    def place(self, dataloader: Any) -> object:
+        """Place a train loader's data at the workers.
+
+        Args:
+            dataloader: The first, or only, loader of a fit, one that was loaded anew in its midst, or a
+                further one of a collection.
+
+        Returns:
+            A loader of plans, to stand in for it.
+
+        Raises:
+            NotFederatable: The checkpoint to go on from is of another federation, or there are several
+                loaders and several workers.
+        """
+        if not self._placing:
+            self._plans = self._place(dataloader)
+            self._placing = True
+            return self._plans
+        if self._lone is None:
+            raise NotFederatable(
+                "FederatedStrategy cannot run this fit:\n- train_dataloader is a collection of loaders, and "
+                "their batches cannot be combined at several workers yet. Combine the datasets into one "
+                "loader, or use workers=1."
+            )
+        return self._lone.stand_in_for(dataloader)
+
+    def _place(self, dataloader: Any) -> PlanLoader | LoneLoader:
+        kept = None
+        if self._plans is not None and self._federation is not None:
+            kept = self._federation.state_dict(round=self.round)
+        federation = self._federation = self._federate(dataloader)
+        if kept is not None:
+            federation.load_state_dict(kept, streams=False)
+        if self._resume is not None:
+            check_identity(self._resume["identity"], identity_of(self._settings, federation))
+        self._schedule = self._draw_up_schedule(federation)
+        self._lone = None
+        if federation.alone:
+            self._lone = LoneTraining(
+                federation,
+                self._state,
+                self._settings.work,
+                rounds_per_epoch=self._settings.rounds_per_epoch,
+                on_open=self._begin_epoch,
+            )
+            return self._lone.stand_in_for(dataloader)
+        return PlanLoader(dataloader, self._schedule.rounds_per_epoch, self._next_plan, self._begin_epoch)
+
+    def _federate(self, dataloader: Any) -> Federation:
+        settings = self._settings
+        if isinstance(dataloader, FederatedDataLoader):
+            roster = roster_of_federated_loader(dataloader, settings.workers)
+        else:
+            roster = roster_of_ordinary_loader(dataloader, settings.workers, settings.partition, self.seed)
+        return Federation(
+            roster,
+            seed=self.seed,
+            optimizer_state=settings.local_optimizer_state,
+            goes_round=settings.rounds_per_epoch is not None or (settings.local_epochs or 1) > 1,
+        )
+
+    def _draw_up_schedule(self, federation: Federation) -> Schedule:
+        cohort_size, workers = self._settings.cohort_size, len(federation.members)
+        if cohort_size is not None and cohort_size > workers:
+            raise ValueError(cohort_too_large(cohort_size, workers))
+        if self._settings.aggregation is not None:
+            self._settings.aggregation.check_cohort(cohort_size or workers)
+        kind = AveragedSchedule if self._settings.update == "averaged" else SequentialSchedule
+        return kind(
+            federation.batches,
+            self._settings.work,
+            cohort_size=cohort_size,
+            rounds_per_epoch=self._settings.rounds_per_epoch,
+            seed=self.seed,
+        )
+
+    # Which round comes next.
+
+    def _begin_epoch(self) -> None:
+        """Go on from a checkpoint, or begin an epoch; called whenever the Trainer opens a loader."""
+        assert self._plans is not None
+        assert self._federation is not None
+        self._placing = False
+        epoch = lightning_calls.epochs_processed(self._trainer)
+        resume, self._resume = self._resume, None
+        if resume is not None:
+            self._plans.rounds_done = resume["rounds_of_epoch"]
+            self._federation.load_state_dict(resume["workers"], streams=resume["rounds_of_epoch"] > 0)
+            restore_global_streams(resume["global_streams"])
+        elif epoch != self._opened_epoch:
+            self._plans.rounds_done = 0
+        self._opened_epoch = epoch
+        if self._overfits and self._plans.rounds_done == 0:
+            self._state.steps_done = {}
+
+    def _next_plan(self) -> Plan:
+        assert self._schedule is not None
+        self._epochs_before = lightning_calls.epochs_processed(self._trainer)
+        plan = self._schedule.plan(self.round, self._state.steps_done)
+        if self._overfits:
+            assert self._plans is not None
+            # Its cohort and batches are those of the first epoch, its number and random numbers its own.
+            of_epoch = self._schedule.plan(self._plans.rounds_done, self._state.steps_done)
+            plan = Plan(plan.round, of_epoch.assignments, plan.seed)
+        return self._take(plan)
+
+    def plan_of(self, batch: Any, batch_idx: int | None) -> Plan | None:
+        """Return the plan of what the Trainer trains on; ``None`` for a batch that somebody brought along.
+
+        Args:
+            batch: What the Trainer takes for a batch.
+            batch_idx: Its number within the epoch, where ``training_step`` takes it.
+        """
+        if not plans_in(batch):
+            return None
+        if self._lone is None:
+            return self.plan
+        self._epochs_before = lightning_calls.epochs_processed(self._trainer)
+        number = lightning_calls.batch_number(self._trainer) if batch_idx is None else batch_idx
+        return self._take(self._lone.plan_of(batch, number))
+
+    def _take(self, plan: Plan) -> Plan:
+        self.plan = plan if self._replay is None else self._replay.only(plan)
+        return self.plan
+
+    @property
+    def _overfits(self) -> bool:
+        """Whether every epoch has the visits of the first one again, as ``overfit_batches`` asks."""
+        asked = float(getattr(self._trainer, "overfit_batches")) > 0  # noqa: B009 - untyped, set by a connector
+        return asked and self._lone is None
+
+    def complete(self, record: RoundRecord, visits: Sequence[VisitRecord]) -> None:
+        """Move on to the next round.
+
+        Args:
+            record: What the current round came to.
+            visits: Its visits.
+        """
+        assert self._plans is not None
+        assert self.plan is not None
+        self._plans.rounds_done += 1
+        self._state.complete(self.plan)
+        self.history.add_round(record, visits)
+
+    # Checkpoints.
+
+    @property
+    def has_begun(self) -> bool:
+        """Whether the data has been placed, so that there is something to save."""
+        return self._plans is not None
+
+    @property
+    def leaves_loaders_out(self) -> bool:
+        """Whether what Lightning saves of the train loaders is of no use to anybody."""
+        return self._lone is None or not self._lone.keeps_places
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return all that decides the rounds to come, as tensors and plain values."""
+        assert self._plans is not None
+        assert self._federation is not None
+        # An epoch may also end early: by max_steps, an early stop or a hook.
+        ended = (
+            self._plans.rounds_done >= self._trainer.num_training_batches
+            or lightning_calls.epochs_processed(self._trainer) > self._epochs_before
+        )
+        return {
+            "format": FORMAT,
+            "identity": identity_of(self._settings, self._federation),
+            "state": self._state.state_dict(),
+            "rounds_of_epoch": 0 if ended else self._plans.rounds_done,
+            "server_optimizer": self.server.state_dict(),
+            "workers": self._federation.state_dict(
+                round=self.round, without_lost=self._settings.tolerance.skips("lost")
+            ),
+            "global_streams": capture_global_streams(),
+            "history": self.history.state_dict(),
+        }
+
+    def begin_again(self, resume: Mapping[str, Any] | None) -> None:
+        """Stand at the first round, or at a checkpoint, with the data where it is and nothing learned there.
+
+        Who tries something out in the midst of a fit, such as a learning-rate finder, undoes it in this way.
+
+        Args:
+            resume: The federation's part of a checkpoint; ``None`` for the first round.
+        """
+        self._begin(self.seed, resume)
+        if self._plans is not None and self._federation is not None:
+            self._plans.rounds_done = 0
+            self._federation.forget()
+
+    def close(self) -> None:
+        """Let go of what is open at the workers."""
+        self._resume = None
+        if self._lone is not None:
+            self._lone.close()
+            self._lone = None

@@ -1,7 +1,6 @@
 """What makes a federated algorithm: cohorts, schedules, averages, server updates. No Lightning."""
 
 from fedlightning.algorithms.averaging import BufferMean, ParameterMean
-from fedlightning.algorithms.cohort import uniform_cohort
 from fedlightning.algorithms.combining import Combiner, RuleCombiner
 from fedlightning.algorithms.plan import Assignment, Plan
 from fedlightning.algorithms.robust import (
@@ -14,6 +13,23 @@ from fedlightning.algorithms.robust import (
     NormBounded,
     TrimmedMean,
 )
+from fedlightning.algorithms.sampling import (
+    ChosenBy,
+    Cohort,
+    Draw,
+    FixedOrder,
+    Losses,
+    OnlineWorkers,
+    PoissonSampling,
+    Pool,
+    PowerOfChoice,
+    RoundRobin,
+    Sampling,
+    TaggedWorkers,
+    UniformSampling,
+    WeightedSampling,
+    uniform_cohort,
+)
 from fedlightning.algorithms.schedule import AveragedSchedule, LocalWork, Schedule, SequentialSchedule
 from fedlightning.algorithms.server import ServerOptimizerFactory, ServerUpdate
 from fedlightning.algorithms.update import Update, UpdateKind, UpdateMean
@@ -25,22 +41,36 @@ __all__ = [
     "BufferMean",
     "Bulyan",
     "CenteredClipping",
+    "ChosenBy",
+    "Cohort",
     "Combiner",
+    "Draw",
+    "FixedOrder",
     "GeometricMedian",
     "Krum",
     "LocalWork",
+    "Losses",
     "Median",
     "NormBounded",
+    "OnlineWorkers",
     "ParameterMean",
     "Plan",
+    "PoissonSampling",
+    "Pool",
+    "PowerOfChoice",
+    "RoundRobin",
     "RuleCombiner",
+    "Sampling",
     "Schedule",
     "SequentialSchedule",
     "ServerOptimizerFactory",
     "ServerUpdate",
+    "TaggedWorkers",
     "TrimmedMean",
+    "UniformSampling",
     "Update",
     "UpdateKind",
     "UpdateMean",
+    "WeightedSampling",
     "uniform_cohort",
 ]

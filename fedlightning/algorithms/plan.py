@@ -19,11 +19,13 @@ class Assignment:
         worker: Name of the worker.
         first_step: Number of its first batch, counted over the whole run.
         steps: How many batches to train on (local steps), at least 1.
+        weight: Its weight in the average, positive; ``None`` for its number of samples.
     """
 
     worker: str
     first_step: int
     steps: int
+    weight: float | None = None
 
 
 class Plan:

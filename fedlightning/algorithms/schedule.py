@@ -1,7 +1,8 @@
 """How an epoch is cut into rounds: draws up the plan of round ``r``. Execution lives in the strategy.
 
-A plan depends on the seed, the round and the steps that each worker has done so far, and on nothing
-else, so that a resumed run draws up the same plans.
+A plan depends on the seed, the round, the steps that each worker has done so far and, where cohorts are
+chosen by losses, on these, and on nothing else, so that a resumed run draws up the same plans. How cohorts
+are drawn lives in ``sampling``.
 """
 
 from __future__ import annotations
@@ -10,9 +11,13 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from math import ceil
 
-from fedlightning.algorithms.cohort import cohort_of_sorted
+from typing_extensions import override
+
 from fedlightning.algorithms.plan import Assignment, Plan
+from fedlightning.algorithms.sampling import Cohort, Draw, Losses, Pool, Sampling, UniformSampling
+from fedlightning.algorithms.sampling.base import NoLosses, check_names
 
 
 @dataclass(frozen=True)
@@ -43,6 +48,8 @@ class Schedule(ABC):
         batches: Batches per local epoch, by worker name; in the order in which workers are visited.
         work: Length of a visit.
         cohort_size: Workers per round (averaged) or per pass (sequential); ``None`` for all of them.
+        sampling: How a cohort is drawn; uniformly, unless given.
+        pool: What sampling may know of the workers; their names alone, unless given.
         rounds_per_epoch: Rounds in one Lightning epoch; ``None`` for as many as see the data once, on average
             where cohorts are drawn.
         seed: Seed of the run.
@@ -56,12 +63,15 @@ class Schedule(ABC):
         cohort_size: int | None,
         rounds_per_epoch: int | None,
         seed: int,
+        sampling: Sampling | None = None,
+        pool: Pool | None = None,
     ) -> None:
         self.batches = dict(batches)
         self.work = work
-        self.cohort_size = min(cohort_size or len(self.batches), len(self.batches))
+        self.cohort_size = cohort_size
         self.seed = seed
-        self._names = sorted(self.batches)
+        self.sampling = sampling or UniformSampling()
+        self.pool = pool or Pool(sorted(self.batches), samples={})
         self.rounds_per_epoch = rounds_per_epoch or self._rounds_to_see_the_data()
 
     @abstractmethod
@@ -69,16 +79,35 @@ class Schedule(ABC):
         """Return how many rounds see every sample once (on average, where cohorts are drawn)."""
 
     @abstractmethod
-    def plan(self, round: int, steps_done: Mapping[str, int]) -> Plan:
+    def plan(self, round: int, steps_done: Mapping[str, int], losses: Losses | None = None) -> Plan:
         """Return the plan of round ``round``.
 
         Args:
             round: Number of the round, from 0.
             steps_done: Local steps that each worker has done in all earlier rounds; absent names count 0.
+            losses: What is known of the global model as it is before the round.
         """
 
-    def _cohort(self, number: int) -> tuple[str, ...]:
-        return cohort_of_sorted(self._names, self.cohort_size, seed=self.seed, round=number)
+    def _cohort(self, number: int, losses: Losses | None = None) -> Cohort:
+        draw = Draw(self.pool, self.cohort_size, self.seed, number, losses or NoLosses())
+        cohort = self.sampling.draw(draw)
+        strangers = [name for name in cohort.workers if name not in self.batches]
+        check_names(f"the cohort of {type(self.sampling).__name__}", strangers, self.pool)
+        return cohort
+
+    @cached_property
+    def _visits_of(self) -> dict[str, int]:
+        """How many visits it takes to see a worker's shard once, for each who may be drawn."""
+        eligible = set(self.sampling.eligible(self.pool))
+        return {
+            name: self.work.visits_per_epoch(batches)
+            for name, batches in self.batches.items()
+            if name in eligible
+        }
+
+    @property
+    def _mean_cohort(self) -> float:
+        return self.sampling.mean_size(self.pool, self.cohort_size)
 
     def _left_in_local_epoch(self, worker: str, steps_done: Mapping[str, int]) -> int:
         batches = self.batches[worker]
@@ -99,13 +128,16 @@ class AveragedSchedule(Schedule):
     the batches of an ordinary ``fit``.
     """
 
+    @override
     def _rounds_to_see_the_data(self) -> int:
-        visits = max(self.work.visits_per_epoch(batches) for batches in self.batches.values())
-        return -(-visits * len(self.batches) // self.cohort_size)
+        visits = self._visits_of.values()
+        return ceil(max(visits) * len(visits) / self._mean_cohort)
 
-    def plan(self, round: int, steps_done: Mapping[str, int]) -> Plan:
+    @override
+    def plan(self, round: int, steps_done: Mapping[str, int], losses: Losses | None = None) -> Plan:
         """Return the plan of round ``round`` for the whole cohort, sorted by name."""
-        cohort = self._cohort(round)
+        cohort = self._cohort(round, losses)
+        weights = cohort.weights or (None,) * len(cohort.workers)
         alone = len(self.batches) == 1
         assignments = tuple(
             Assignment(
@@ -114,8 +146,9 @@ class AveragedSchedule(Schedule):
                 self._within_local_epoch(worker, steps_done)
                 if alone
                 else self.work.in_steps(self.batches[worker]),
+                weight,
             )
-            for worker in cohort
+            for worker, weight in sorted(zip(cohort.workers, weights, strict=True), key=lambda pair: pair[0])
         )
         return Plan(round, assignments, self.seed)
 
@@ -124,27 +157,47 @@ class SequentialSchedule(Schedule):
     """One round: the module visits one worker and goes on from there with what it has learned.
 
     Workers are visited in turn. Those that have seen their shard wait until all others have, too, so that
-    an epoch sees every sample once. Where cohorts are drawn, each pass visits the workers of a new cohort.
+    an epoch sees every sample once. Where cohorts are drawn, each pass visits the workers of a new cohort, in
+    the order in which all workers are listed, or in the cohort's own where that is meant. A pass has as many
+    rounds as workers are asked for; where fewer are drawn, the last ones visit nobody.
     """
 
+    @override
     def _rounds_to_see_the_data(self) -> int:
-        return sum(self.work.visits_per_epoch(batches) for batches in self.batches.values())
+        visits = sum(self._visits_of.values())
+        return visits if self._visits_everybody else ceil(visits * self._pass_length / self._mean_cohort)
 
-    def plan(self, round: int, steps_done: Mapping[str, int]) -> Plan:
-        """Return the plan of round ``round``: one worker."""
-        worker = self._worker_of(round)
-        steps = self._within_local_epoch(worker, steps_done)
-        return Plan(round, (Assignment(worker, steps_done.get(worker, 0), steps),), self.seed)
+    @override
+    def plan(self, round: int, steps_done: Mapping[str, int], losses: Losses | None = None) -> Plan:
+        """Return the plan of round ``round``: one worker, or none."""
+        assignments = tuple(
+            Assignment(worker, steps_done.get(worker, 0), self._within_local_epoch(worker, steps_done))
+            for worker in self._worker_of(round)
+        )
+        return Plan(round, assignments, self.seed)
 
-    def _worker_of(self, round: int) -> str:
-        if self.cohort_size < len(self.batches):
-            number, position = divmod(round, self.cohort_size)
-            return self._pass(number)[position]
-        visits = self._visits_of_an_epoch
-        return visits[round % len(visits)]
+    def _worker_of(self, round: int) -> tuple[str, ...]:
+        if self._visits_everybody:
+            visits = self._visits_of_an_epoch
+            return (visits[round % len(visits)],)
+        number, position = divmod(round, self._pass_length)
+        return self._pass(number)[position : position + 1]
+
+    @cached_property
+    def _visits_everybody(self) -> bool:
+        enough = self.cohort_size is None or self.cohort_size >= len(self.batches)
+        return enough and isinstance(self.sampling, UniformSampling)
+
+    @cached_property
+    def _pass_length(self) -> int:
+        eligible = len(self.sampling.eligible(self.pool))
+        return eligible if self.cohort_size is None else min(self.cohort_size, eligible)
 
     def _pass(self, number: int) -> tuple[str, ...]:
-        return tuple(sorted(self._cohort(number), key=self._positions.__getitem__))
+        workers = self._cohort(number).workers
+        if self.sampling.keeps_order:
+            return workers
+        return tuple(sorted(workers, key=self._positions.__getitem__))
 
     @cached_property
     def _positions(self) -> dict[str, int]:
@@ -152,7 +205,7 @@ class SequentialSchedule(Schedule):
 
     @cached_property
     def _visits_of_an_epoch(self) -> tuple[str, ...]:
-        return interleave({name: self.work.visits_per_epoch(n) for name, n in self.batches.items()})
+        return interleave(self._visits_of)
 
 
 def interleave(visits: Mapping[str, int]) -> tuple[str, ...]:

@@ -10,11 +10,18 @@ from hypothesis import strategies as st
 
 from fedlightning.algorithms import (
     AveragedSchedule,
+    ChosenBy,
+    Cohort,
+    Draw,
+    FixedOrder,
     LocalWork,
+    OnlineWorkers,
     Plan,
+    PoissonSampling,
+    Sampling,
     Schedule,
     SequentialSchedule,
-    uniform_cohort,
+    TaggedWorkers,
 )
 
 BATCHES = st.dictionaries(st.text("abcdef", min_size=1), st.integers(1, 9), min_size=1, max_size=5)
@@ -111,22 +118,43 @@ def test_a_worker_alone_does_not_cross_its_epoch(kind: type[Schedule]) -> None:
     assert [a.steps for p in plans(schedule, 6) for a in p.assignments] == [2, 2, 1, 2, 2, 1]
 
 
-@given(st.sets(st.text("abc", min_size=1), min_size=2), st.integers(0, 2**32), st.integers(0, 1000))
-def test_cohorts_do_not_depend_on_the_order_of_names(names: set[str], seed: int, number: int) -> None:
-    listed = list(names)
-    size = max(1, len(listed) // 2)
-    cohort = uniform_cohort(listed, size, seed=seed, round=number)
-    assert cohort == uniform_cohort(listed[::-1], size, seed=seed, round=number)
-    assert len(set(cohort)) == size
-    assert set(cohort) <= names
+@pytest.mark.parametrize("kind", [AveragedSchedule, SequentialSchedule])
+def test_an_empty_cohort_is_an_empty_round(kind: type[Schedule]) -> None:
+    sampling = OnlineWorkers([["bob"], []])
+    schedule = make(kind, {"bob": 2, "alice": 3}, sampling=sampling, cohort_size=1)
+    assert [plan.workers for plan in plans(schedule, 4)] == [("bob",), (), ("bob",), ()]
+    assert schedule.rounds_per_epoch == 2, "every other round, the only one who is ever online is seen"
 
 
-def test_cohorts_are_uniform() -> None:
-    names = [f"w{i}" for i in range(5)]
-    rounds = 4000
-    counts = Counter(w for r in range(rounds) for w in uniform_cohort(names, 2, seed=1, round=r))
-    # Each count is binomial(4000, 0.4): standard deviation 31; five of them bear 4.5 deviations.
-    assert all(abs(counts[name] - 0.4 * rounds) < 4.5 * 31 for name in names)
-    assert uniform_cohort(names, 2, seed=1, round=3) != uniform_cohort(names, 2, seed=2, round=3) or (
-        uniform_cohort(names, 2, seed=1, round=4) != uniform_cohort(names, 2, seed=2, round=4)
-    )
+def test_weights_go_with_their_workers() -> None:
+    sampling = ChosenBy(lambda draw: {"carol": 3.0, "alice": 1.0})
+    schedule = make(AveragedSchedule, dict.fromkeys(["bob", "carol", "alice"], 2), sampling=sampling)
+    assert [(a.worker, a.weight) for a in schedule.plan(0, {}).assignments] == [
+        ("alice", 1.0),
+        ("carol", 3.0),
+    ]
+
+
+def test_a_sequential_pass_keeps_an_order_that_is_meant() -> None:
+    order = FixedOrder(["carol", "alice", "bob"])
+    schedule = make(SequentialSchedule, dict.fromkeys(["bob", "carol", "alice"], 2), sampling=order)
+    assert [p.workers[0] for p in plans(schedule, 4)] == ["carol", "alice", "bob", "carol"]
+    assert schedule.rounds_per_epoch == 3
+
+
+def test_an_epoch_is_counted_by_whom_may_be_drawn() -> None:
+    batches = {f"w{i}": 4 for i in range(10)}
+    tagged = TaggedWorkers("gpu", {name: ["gpu"] for name in ("w1", "w3", "w5")})
+    assert make(AveragedSchedule, batches, sampling=tagged, cohort_size=2).rounds_per_epoch == 2
+    assert make(SequentialSchedule, batches, sampling=tagged, cohort_size=2).rounds_per_epoch == 3
+    assert make(AveragedSchedule, batches, sampling=PoissonSampling(0.25)).rounds_per_epoch == 4
+
+
+def test_a_cohort_of_strangers_is_refused() -> None:
+    class Careless(Sampling):
+        def draw(self, draw: Draw) -> Cohort:
+            return Cohort(("eve",))
+
+    schedule = make(AveragedSchedule, {"bob": 2, "alice": 2}, sampling=Careless())
+    with pytest.raises(ValueError, match=r"the cohort of Careless names \['eve'\]"):
+        schedule.plan(0, {})

@@ -1,7 +1,8 @@
-"""Every public name says what it is for, and what each of its arguments is."""
+"""Every public name says what it is for, what each of its arguments is, and shows its use and outcome."""
 
 from __future__ import annotations
 
+import doctest
 import inspect
 import re
 from collections.abc import Iterator
@@ -10,12 +11,15 @@ from typing import Any
 
 import pytest
 
+from tests.documents import PAGES, blocks
+
 PACKAGES = (
     "fedlightning.algorithms",
     "fedlightning.callbacks",
     "fedlightning.data",
     "fedlightning.data.datasets",
     "fedlightning.data.partition",
+    "fedlightning.examples",
     "fedlightning.pointers",
     "fedlightning.strategy",
     "fedlightning.workers",
@@ -83,10 +87,67 @@ def test_an_argument_that_is_not_described_is_found() -> None:
 
 @pytest.mark.parametrize("value", [value for value in PUBLIC if inspect.isclass(value.values[0])])
 def test_public_methods_have_docstrings(value: Any) -> None:
-    own = [name for name, member in vars(value).items() if not name.startswith("_") and _is_method(member)]
+    fields = getattr(value, "__dataclass_fields__", {})  # one may hold a function, and is no method then
+    members = {name: member for name, member in vars(value).items() if name not in fields}
+    own = [name for name, member in members.items() if not name.startswith("_") and _is_method(member)]
     # What overrides a documented method does what that says.
     assert [name for name in own if not inspect.getdoc(getattr(value, name))] == []
 
 
 def _is_method(member: Any) -> bool:
     return inspect.isfunction(member) or isinstance(member, (property, classmethod, staticmethod))
+
+
+ON_A_PAGE = """
+    callbacks.FederatedMetrics callbacks.FederatedProgressBar callbacks.FederationPlot
+    callbacks.FederationReport callbacks.FederationTable callbacks.RunFingerprint
+    strategy.FederatedStrategy strategy.replay
+"""
+# Names without an example of their own, each group with the reason.
+EXEMPT = {
+    "a record, made by a call whose own example shows it": """
+        algorithms.Assignment algorithms.Cohort algorithms.Draw algorithms.Pool data.datasets.TrainVal
+        strategy.Evaluation strategy.RoundRecord strategy.VisitRecord strategy.VisitStart
+        strategy.WorkerSummary workers.Capabilities workers.Decision workers.Egress workers.Entry
+        workers.Program workers.ResultShape workers.Source workers.Traffic
+    """,
+    "an interface, shown by what implements it": """
+        algorithms.Combiner algorithms.Losses algorithms.Sampling algorithms.Schedule workers.Mechanism
+        workers.Reply workers.Scope
+    """,
+    "used in a fit, which is shown on a page that is executed": ON_A_PAGE,
+    "used as what stands beside it, which has an example": """
+        callbacks.FederatedRichProgressBar workers.remote.accompany_modules workers.remote.register_family
+    """,
+}
+EXEMPT_NAMES = {name for names in EXEMPT.values() for name in names.split()}
+
+
+def needs_example(parameter: Any) -> bool:
+    """Exceptions are shown where they are raised; all else needs an example unless it is exempt."""
+    value = parameter.values[0]
+    return not (inspect.isclass(value) and issubclass(value, BaseException))
+
+
+NEEDING = [parameter for parameter in PUBLIC if needs_example(parameter)]
+
+
+def shown(value: Any) -> list[doctest.Example]:
+    """What a docstring shows together with its output; pytest executes it with the package."""
+    (found,) = doctest.DocTestFinder(recurse=False).find(value, value.__name__)
+    return [example for example in found.examples if example.want]
+
+
+@pytest.mark.parametrize("value", [parameter for parameter in NEEDING if parameter.id not in EXEMPT_NAMES])
+def test_a_public_name_shows_its_use_and_the_outcome(value: Any) -> None:
+    assert shown(value)
+
+
+def test_exemptions_are_public_names_without_an_example() -> None:
+    without = {parameter.id for parameter in NEEDING if not shown(parameter.values[0])}
+    assert without == EXEMPT_NAMES
+
+
+def test_what_a_page_shows_instead_is_there() -> None:
+    code = "\n".join(block.code for page in PAGES for block in blocks(page))
+    assert [name for name in ON_A_PAGE.split() if name.rpartition(".")[2] not in code] == []

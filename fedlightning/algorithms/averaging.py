@@ -35,6 +35,13 @@ class ParameterMean:
     ``w <- w + (w_k - w) * n_k / (n_1 + ... + n_k)``: after the last update, ``w`` is
     ``sum_k n_k w_k / sum_k n_k``. Half-precision tensors are averaged in float32. Integers and tensors with
     infinite entries, such as frozen masks, are averaged as buffers are.
+
+    Example:
+        >>> mean = ParameterMean()
+        >>> mean.add([torch.tensor([1.0])], weight=10)
+        >>> mean.add([torch.tensor([4.0])], weight=20)
+        >>> mean.result()
+        [tensor([3.])]
     """
 
     def __init__(self) -> None:
@@ -91,6 +98,13 @@ class BufferMean:
     Floating-point buffers are averaged where the workers differ and kept where they agree (an infinite
     entry on which all agree stays infinite). Integers are averaged and rounded. For booleans
     the weighted majority wins, a tie being ``False``. Identical copies give the copy, bit for bit.
+
+    Example:
+        >>> mean = BufferMean()
+        >>> mean.add([torch.tensor(10), torch.tensor(True)], weight=1)
+        >>> mean.add([torch.tensor(20), torch.tensor(False)], weight=2)
+        >>> mean.result()
+        [tensor(17), tensor(False)]
     """
 
     def __init__(self) -> None:

@@ -39,6 +39,13 @@ class RuleCombiner:
     Args:
         rule: The rule.
         start: What all workers started from: parameters, or zeros for gradients.
+
+    Example:
+        >>> combiner = RuleCombiner(Median(), start=[torch.zeros(1)])
+        >>> for value in (1.0, 2.0, 900.0):
+        ...     combiner.add(Update([torch.tensor([value])], present=[True], buffers=[]), weight=1)
+        >>> combiner.result().tensors
+        [tensor([2.])]
     """
 
     def __init__(self, rule: AggregationRule, start: Sequence[Tensor]) -> None:

@@ -36,6 +36,10 @@ class Plan:
         assignments: The cohort's work, in the order in which updates are combined.
         seed: Seed of the whole run, from which every random stream of the round is derived.
         loader: Number of the train loader that it was drawn for, where there are several.
+
+    Example:
+        >>> Plan(3, (Assignment("bob", first_step=30, steps=10),), seed=0)
+        Plan(round=3, workers=['bob'])
     """
 
     # Not a dataclass: Lightning's precision plugins take every dataclass apart that a loader yields.

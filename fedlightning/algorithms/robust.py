@@ -15,7 +15,15 @@ from typing_extensions import override
 
 
 class AggregationRule(ABC):
-    """Combine the updates of a round."""
+    """Combine the updates of a round.
+
+    Example:
+        >>> class Largest(AggregationRule):
+        ...     def combine(self, updates, weights, start):
+        ...         return updates.max(dim=0).values
+        >>> Largest().combine(torch.tensor([[1.0], [3.0]]), torch.ones(2), torch.zeros(1))
+        tensor([3.])
+    """
 
     @abstractmethod
     def combine(self, updates: Tensor, weights: Tensor, start: Tensor) -> Tensor:
@@ -81,6 +89,11 @@ class TrimmedMean(AggregationRule):
 
     Raises:
         ValueError: The fraction is out of range.
+
+    Example:
+        >>> updates = torch.tensor([[1.0], [2.0], [4.0], [900.0]])
+        >>> TrimmedMean(0.25).combine(updates, torch.ones(4), torch.zeros(1))
+        tensor([3.])
     """
 
     fraction: float = 0.1
@@ -114,6 +127,13 @@ class Krum(AggregationRule):
 
     Raises:
         ValueError: An argument is out of range.
+
+    Example:
+        >>> updates = torch.tensor([[0.0], [1.0], [2.0], [3.0], [900.0]])
+        >>> Krum(bad=1).combine(updates, torch.ones(5), torch.zeros(1))
+        tensor([1.])
+        >>> Krum(bad=1, selected=2).combine(updates, torch.ones(5), torch.zeros(1))
+        tensor([1.5000])
     """
 
     bad: int = 1
@@ -147,6 +167,11 @@ class Bulyan(AggregationRule):
 
     Raises:
         ValueError: The number is negative.
+
+    Example:
+        >>> updates = torch.tensor([[0.0], [1.0], [2.0], [3.0], [4.0], [5.0], [900.0]])
+        >>> Bulyan(bad=1).combine(updates, torch.ones(7), torch.zeros(1))
+        tensor([2.])
     """
 
     bad: int = 1
@@ -185,6 +210,11 @@ class GeometricMedian(AggregationRule):
 
     Raises:
         ValueError: An argument is out of range.
+
+    Example:
+        >>> updates = torch.tensor([[1.0], [1.0], [1.0], [900.0]])
+        >>> GeometricMedian().combine(updates, torch.ones(4), torch.zeros(1)).round(decimals=2)
+        tensor([1.0100])
     """
 
     iterations: int = 10
@@ -213,6 +243,11 @@ class NormBounded(AggregationRule):
 
     Raises:
         ValueError: The length is not positive.
+
+    Example:
+        >>> updates = torch.tensor([[0.5], [900.0]])
+        >>> NormBounded(1.0).combine(updates, torch.ones(2), torch.zeros(1))
+        tensor([0.7500])
     """
 
     length: float
@@ -237,6 +272,11 @@ class CenteredClipping(AggregationRule):
 
     Raises:
         ValueError: An argument is out of range.
+
+    Example:
+        >>> updates = torch.tensor([[1.0], [1.0], [1.0], [900.0]])
+        >>> CenteredClipping(radius=1.0).combine(updates, torch.ones(4), torch.zeros(1))
+        tensor([1.3125])
     """
 
     radius: float

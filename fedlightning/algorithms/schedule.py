@@ -27,6 +27,10 @@ class LocalWork:
     Args:
         steps: Batches per visit; ``None`` to count in epochs.
         epochs: Passes over the worker's shard per visit; ignored where ``steps`` is given.
+
+    Example:
+        >>> LocalWork(steps=4).visits_per_epoch(batches=10), LocalWork(epochs=2).in_steps(batches=10)
+        (3, 20)
     """
 
     steps: int | None = None
@@ -126,6 +130,14 @@ class AveragedSchedule(Schedule):
     All do the same number of local steps (or epochs), so small shards are seen again before large ones
     are through. A worker that is alone never trains across the end of its epoch, so that its rounds are
     the batches of an ordinary ``fit``.
+
+    Example:
+        >>> batches, work = {"bob": 10, "alice": 4}, LocalWork(epochs=1)
+        >>> schedule = AveragedSchedule(batches, work, cohort_size=None, rounds_per_epoch=None, seed=0)
+        >>> for assignment in schedule.plan(1, steps_done={"bob": 10, "alice": 4}).assignments:
+        ...     print(assignment.worker, assignment.first_step, assignment.steps)
+        alice 4 4
+        bob 10 10
     """
 
     @override
@@ -160,6 +172,12 @@ class SequentialSchedule(Schedule):
     an epoch sees every sample once. Where cohorts are drawn, each pass visits the workers of a new cohort, in
     the order in which all workers are listed, or in the cohort's own where that is meant. A pass has as many
     rounds as workers are asked for; where fewer are drawn, the last ones visit nobody.
+
+    Example:
+        >>> batches, work = {"bob": 3, "alice": 2}, LocalWork(steps=2)
+        >>> schedule = SequentialSchedule(batches, work, cohort_size=None, rounds_per_epoch=None, seed=0)
+        >>> [schedule.plan(round, steps_done={}).workers for round in range(3)]
+        [('bob',), ('alice',), ('bob',)]
     """
 
     @override

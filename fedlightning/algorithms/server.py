@@ -27,6 +27,16 @@ class ServerUpdate:
 
     Args:
         factory: Any ``torch.optim`` class with its settings as a partial; ``None`` for plain averaging.
+
+    Example:
+        >>> from functools import partial
+        >>> start, average = [Parameter(torch.tensor([1.0]))], [torch.tensor([2.0])]
+        >>> server = ServerUpdate(partial(torch.optim.SGD, lr=0.5))
+        >>> server.prepare(start)
+        >>> server.set_pseudo_gradients(start, average)
+        >>> server.apply(start, average)
+        >>> start[0].item()
+        1.5
     """
 
     def __init__(self, factory: ServerOptimizerFactory | None = None) -> None:

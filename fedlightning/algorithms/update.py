@@ -29,6 +29,11 @@ class Update:
             and in place of a frozen parameter's, the parameter, to which a training step may have written.
         present: For each, whether it was there: only gradients may be missing.
         buffers: One per buffer.
+
+    Example:
+        >>> update = Update.of(nn.Linear(2, 1), "parameters")
+        >>> [tuple(tensor.shape) for tensor in update.tensors]
+        [(1, 2), (1,)]
     """
 
     tensors: Sequence[Tensor]
@@ -78,7 +83,15 @@ def _(value: Update) -> int:
 
 
 class UpdateMean:
-    """Average updates, one at a time, weighted; memory is that of one."""
+    """Average updates, one at a time, weighted; memory is that of one.
+
+    Example:
+        >>> mean = UpdateMean()
+        >>> for value, samples in ((1.0, 10), (4.0, 20)):
+        ...     mean.add(Update([torch.tensor([value])], present=[True], buffers=[]), weight=samples)
+        >>> mean.result().tensors
+        [tensor([3.])]
+    """
 
     def __init__(self) -> None:
         self._tensors = ParameterMean()

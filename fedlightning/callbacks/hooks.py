@@ -29,6 +29,9 @@ class FederatedCallback(L.Callback):
         >>> class Narrator(FederatedCallback):
         ...     def on_worker_end(self, trainer, pl_module, visit):
         ...         print(f"round {visit.round}: {visit.worker} trained on {visit.samples} samples")
+        >>> visit = VisitRecord(0, "bob", 120, 4, 0.7, {}, 1000, 2000)  # as the strategy makes one
+        >>> Narrator().on_worker_end(None, None, visit)
+        round 0: bob trained on 120 samples
     """
 
     def on_round_start(self, trainer: L.Trainer, pl_module: L.LightningModule, plan: Plan) -> None:

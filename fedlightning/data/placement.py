@@ -28,6 +28,15 @@ class Placement:
         pointers: To tensors whose first dimension counts samples, or one pointer to a map-style dataset.
         num_samples: How many samples.
         settings: How they are read.
+
+    Example:
+        >>> from fedlightning.workers import VirtualWorker
+        >>> bob = VirtualWorker(id="bob")
+        >>> inputs, targets = bob.register(torch.rand(100, 3)), bob.register(torch.rand(100))
+        >>> settings = LoaderSettings(batch_size=10)
+        >>> placement = Placement(bob, (inputs, targets), num_samples=100, settings=settings)
+        >>> placement.as_shard().type_name
+        'Shard'
     """
 
     worker: Worker

@@ -23,6 +23,12 @@ class DigitsDataModule(L.LightningDataModule):
         val_samples: number of samples for validation.
         test_samples: number of samples for testing; the rest is for training.
         seed: seed of the split, fixed so that every run is judged on the same samples.
+
+    Example:
+        >>> digits = DigitsDataModule(batch_size=32)
+        >>> digits.setup("fit")
+        >>> [tuple(part.shape) for part in next(iter(digits.train_dataloader()))]
+        [(32, 1, 8, 8), (32,)]
     """
 
     def __init__(

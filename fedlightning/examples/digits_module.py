@@ -24,6 +24,10 @@ class DigitsClassifier(L.LightningModule):
 
     Raises:
         ValueError: if ``network`` is neither of the two.
+
+    Example:
+        >>> DigitsClassifier("cnn", width=4)(torch.zeros(5, 1, 8, 8)).shape
+        torch.Size([5, 10])
     """
 
     def __init__(

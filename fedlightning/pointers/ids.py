@@ -19,6 +19,10 @@ def new_id() -> int:
 
     Returns:
         An integer in ``[10**10, 10**11)``; unrelated to `torch.manual_seed` and `random.seed`.
+
+    Example:
+        >>> len(str(new_id()))
+        11
     """
     try:
         return _pool.pop()

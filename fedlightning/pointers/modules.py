@@ -36,6 +36,16 @@ def send_module(module: M, location: Location) -> M:
 
     Raises:
         PointerError: A part of it is at a worker already, or it is lazy and has no parameters yet.
+
+    Example:
+        >>> import torch
+        >>> from fedlightning.workers import VirtualWorker
+        >>> bob, line = VirtualWorker(id="bob"), nn.Linear(2, 1)
+        >>> weight = line.weight
+        >>> send_module(line, bob)(bob.send(torch.ones(3, 2))).shape
+        torch.Size([3, 1])
+        >>> weight is line.weight, weight.location.id
+        (True, 'bob')
     """
     tensors = _tensors(module)
     for tensor in tensors:
@@ -61,6 +71,14 @@ def get_module(module: M) -> M:
     Raises:
         PointerError: It is here already.
         RefusedByPolicy: A part of it may not leave; then all of it stays.
+
+    Example:
+        >>> import torch
+        >>> from fedlightning.workers import VirtualWorker
+        >>> bob, line = VirtualWorker(id="bob"), nn.Linear(2, 1)
+        >>> _ = send_module(line, bob)(bob.send(torch.ones(1, 2))).sum().backward()
+        >>> get_module(line).weight.grad
+        tensor([[1., 1.]])
     """
     pointers = _pointers(module)
     for pointer, tensor in zip(pointers, _fetch_all(pointers), strict=True):
@@ -82,6 +100,13 @@ def move_module(module: M, location: Location) -> M:
     Raises:
         PointerError: It is here; `send_module` is for that.
         RefusedByPolicy: A part of it may not leave its worker; then all of it stays.
+
+    Example:
+        >>> from fedlightning.workers import VirtualWorker
+        >>> alice, bob = VirtualWorker(id="alice"), VirtualWorker(id="bob")
+        >>> line = send_module(nn.Linear(2, 1), bob)
+        >>> move_module(line, alice).weight.location.id
+        'alice'
     """
     if location is controller():
         return get_module(module)

@@ -22,6 +22,16 @@ class ObjectPointer:
         type_name: The object's type, for people.
         tags: The object's tags.
         description: The object's description.
+
+    Example:
+        >>> import torch
+        >>> from fedlightning.workers import VirtualWorker
+        >>> bob = VirtualWorker(id="bob")
+        >>> pointer = bob.send({"ages": torch.tensor([34.0, 58.0])}, tags=("#ages",))
+        >>> pointer.type_name, pointer.tags
+        ('dict', ('#ages',))
+        >>> pointer.get()
+        {'ages': tensor([34., 58.])}
     """
 
     __slots__ = ("__weakref__", "_handle", "description", "tags", "type_name")

@@ -17,6 +17,11 @@ def in_round(number: int | None) -> Iterator[None]:
 
     Args:
         number: The round, counted from 0; None for work outside of any round.
+
+    Example:
+        >>> with in_round(7):
+        ...     current_round()
+        7
     """
     token = _round.set(number)
     try:

@@ -33,6 +33,15 @@ class PointerTensor(torch.Tensor):
     Made by ``tensor.send(worker)`` or by an operation on pointers, never directly. Shape, dtype and the like
     are known here; values are not, and an operation that would reveal one asks for `.get()`. The autograd
     graph lives at the worker.
+
+    Example:
+        >>> import torch
+        >>> from fedlightning.workers import VirtualWorker
+        >>> bob = VirtualWorker(id="bob")
+        >>> x = bob.send(torch.tensor([1.0, 2.0], requires_grad=True))
+        >>> _ = (x * x).sum().backward()  # at bob's
+        >>> x.shape, x.grad.get()
+        (torch.Size([2]), tensor([2., 4.]))
     """
 
     _handle: Handle

@@ -29,6 +29,19 @@ class Ask(Scope, Rule):
 
     Raises:
         TypeError: It cannot be called.
+
+    Example:
+        >>> from fedlightning.workers import Rules, VirtualWorker
+        >>> def approver(egress):  # a person would be asked here
+        ...     return egress.value.numel() == 1
+        >>> bob = VirtualWorker(id="bob", policy=Rules(Ask(approver)))
+        >>> ages = bob.register(torch.tensor([34.0, 58.0]))
+        >>> ages.mean().get()
+        tensor(46.)
+        >>> ages.get()
+        Traceback (most recent call last):
+        ...
+        fedlightning.workers.errors.RefusedByPolicy: ...the owner has not approved it...
     """
 
     approver: Callable[[Egress], bool]

@@ -30,6 +30,21 @@ class AtLeast(Rule):
     Raises:
         ValueError: Fewer than 2 workers, which would be no aggregate.
         TypeError: No whole number, or programs that are no tuple.
+
+    Example:
+        >>> import torch
+        >>> from fedlightning.workers import Allow, RefusedByPolicy, Rules, VirtualWorker
+        >>> policy = Rules(Allow(to=("carol",)), AtLeast(2))
+        >>> alice, bob, carol = (VirtualWorker(id=name, policy=policy) for name in ("alice", "bob", "carol"))
+        >>> hers = alice.register(torch.tensor(34.0)).copy().move(carol)
+        >>> his = bob.register(torch.tensor(58.0)).copy().move(carol)
+        >>> (hers + his).get()
+        tensor(92.)
+        >>> try:
+        ...     hers.get()
+        ... except RefusedByPolicy as refusal:
+        ...     print(refusal.rule)
+        of 1 worker(s), and only aggregates over 2 may leave
     """
 
     workers: int
@@ -86,6 +101,17 @@ class Through(Scope, Rule):
 
     Raises:
         TypeError: It is no mechanism.
+
+    Example:
+        >>> import torch
+        >>> from fedlightning.workers import Rules, VirtualWorker
+        >>> class Rounding:
+        ...     name = "rounding to tens"
+        ...     def release(self, value, egress):
+        ...         return (value / 10).round() * 10
+        >>> bob = VirtualWorker(id="bob", policy=Rules(Through(Rounding())))
+        >>> bob.register(torch.tensor([34.0, 58.0])).get()
+        tensor([30., 60.])
     """
 
     mechanism: Mechanism

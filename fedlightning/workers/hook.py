@@ -31,6 +31,16 @@ class TorchHook:
 
     Raises:
         TypeError: Something other than torch was passed.
+
+    Example:
+        >>> import torch
+        >>> hook = TorchHook(torch)
+        >>> bob = VirtualWorker(hook, id="bob")
+        >>> x = torch.tensor([1.0, 2.0]).send(bob)
+        >>> (x + x).get()
+        tensor([2., 4.])
+        >>> hook.workers["bob"] is bob
+        True
     """
 
     def __init__(self, torch: ModuleType | None = None) -> None:

@@ -20,6 +20,12 @@ def check_unique_ids(workers: Iterable[Worker]) -> None:
 
     Raises:
         ValueError: Two of them have the same name, or one is given twice.
+
+    Example:
+        >>> check_unique_ids([VirtualWorker(id="bob"), VirtualWorker(id="bob")])
+        Traceback (most recent call last):
+        ...
+        ValueError: workers holds two workers with id='bob': ...
     """
     seen: set[str] = set()
     for worker in workers:

@@ -113,7 +113,18 @@ class Decision:
 
 
 class Policy(Protocol):
-    """Decide what may leave a worker. It is given to a worker when that is made, and stays."""
+    """Decide what may leave a worker. It is given to a worker when that is made, and stays.
+
+    Example:
+        >>> import torch
+        >>> from fedlightning.workers import VirtualWorker
+        >>> class OnlyScalars(Policy):
+        ...     def decide(self, egress):
+        ...         return Decision(egress.nbytes <= 8, "one number at a time")
+        >>> bob = VirtualWorker(id="bob", policy=OnlyScalars())
+        >>> bob.register(torch.tensor([34.0, 58.0])).mean().get()
+        tensor(46.)
+    """
 
     def decide(self, egress: Egress) -> Decision:
         """Judge one object or result that is about to leave.
@@ -138,6 +149,13 @@ class AllowAll(Policy):
     """Let everything leave: for trying things out, and for simulations where nobody's data is at stake.
 
     What is registered at a worker with this policy gets no label, which costs nothing.
+
+    Example:
+        >>> import torch
+        >>> from fedlightning.workers import VirtualWorker
+        >>> bob = VirtualWorker(id="bob", policy=AllowAll())
+        >>> bob.register(torch.ones(2)).get()
+        tensor([1., 1.])
     """
 
     @override
@@ -147,7 +165,19 @@ class AllowAll(Policy):
 
 @dataclass(frozen=True)
 class KeepData(Policy):
-    """Keep private data at its worker; model updates, metrics and metadata of reviewed programs may leave."""
+    """Keep private data at its worker; model updates, metrics and metadata of reviewed programs may leave.
+
+    Example:
+        >>> import torch
+        >>> from fedlightning.workers import RefusedByPolicy, VirtualWorker
+        >>> bob = VirtualWorker(id="bob", policy=KeepData())
+        >>> ages = bob.register(torch.tensor([34.0, 58.0]))
+        >>> try:
+        ...     ages.mean().get()
+        ... except RefusedByPolicy as refusal:
+        ...     print(refusal.rule)
+        private data stays at its worker
+    """
 
     @override
     def decide(self, egress: Egress) -> Decision:

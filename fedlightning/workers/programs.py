@@ -43,10 +43,13 @@ def program(*, returns: EgressKind) -> Callable[[F], F]:
         ValueError: An unknown kind, or a function that has no name to call it by.
 
     Example:
-        >>> from fedlightning.workers import program
+        >>> from fedlightning.workers import VirtualWorker, program
         >>> @program(returns="metrics")
         ... def count(samples):
         ...     return len(samples)
+        >>> bob = VirtualWorker(id="bob")
+        >>> bob.run(count, bob.send([34, 58, 71]))
+        3
     """
     if returns not in EGRESS_KINDS:
         raise ValueError(f"returns={returns!r} is no kind of egress: use one of {', '.join(EGRESS_KINDS)}")

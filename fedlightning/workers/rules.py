@@ -22,7 +22,21 @@ from fedlightning.workers.policy import (
 
 
 class Rule(Protocol):
-    """Judge what the rule is about and pass over everything else."""
+    """Judge what the rule is about and pass over everything else.
+
+    Example:
+        >>> import torch
+        >>> from fedlightning.workers import AllowAll, RefusedByPolicy, VirtualWorker
+        >>> class OnlySmall(Rule):
+        ...     def judge(self, egress):
+        ...         return Decision(False, "more than 100 bytes") if egress.nbytes > 100 else None
+        >>> bob = VirtualWorker(id="bob", policy=Rules(OnlySmall(), otherwise=AllowAll()))
+        >>> try:
+        ...     bob.send(torch.zeros(1000)).get()
+        ... except RefusedByPolicy as refusal:
+        ...     print(refusal.rule)
+        more than 100 bytes
+    """
 
     def judge(self, egress: Egress) -> Decision | None:
         """Return a decision, or None where the rule has nothing to say.
@@ -99,7 +113,15 @@ _CRITERIA = ("kinds", "tags", "owners", "programs", "to")
 
 @dataclass(frozen=True)
 class Allow(Scope, Rule):
-    """Let something leave, if the rule covers every owner and tag whose data went in."""
+    """Let something leave, if the rule covers every owner and tag whose data went in.
+
+    Example:
+        >>> import torch
+        >>> from fedlightning.workers import VirtualWorker
+        >>> bob = VirtualWorker(id="bob", policy=Rules(Allow(tags=("#toy",))))
+        >>> bob.register(torch.ones(2), tags=("#toy",)).get()
+        tensor([1., 1.])
+    """
 
     @override
     def judge(self, egress: Egress) -> Decision | None:
@@ -110,7 +132,19 @@ class Allow(Scope, Rule):
 
 @dataclass(frozen=True)
 class Deny(Scope, Rule):
-    """Keep something, if the rule touches any owner or tag whose data went in."""
+    """Keep something, if the rule touches any owner or tag whose data went in.
+
+    Example:
+        >>> import torch
+        >>> from fedlightning.workers import RefusedByPolicy, VirtualWorker
+        >>> bob = VirtualWorker(id="bob", policy=Rules(Deny(tags=("#genome",)), Allow()))
+        >>> genome, age = bob.register(torch.ones(2), tags=("#genome",)), bob.register(torch.ones(2))
+        >>> try:
+        ...     (genome + age).get()
+        ... except RefusedByPolicy as refusal:
+        ...     print(refusal.rule)
+        denied by the owner: tags #genome
+    """
 
     @override
     def judge(self, egress: Egress) -> Decision | None:

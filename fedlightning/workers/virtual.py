@@ -41,6 +41,15 @@ class VirtualWorker(Worker):
     Raises:
         ValueError: The name is empty.
         TypeError: The policy is none.
+
+    Example:
+        >>> import torch
+        >>> bob = VirtualWorker(id="bob")
+        >>> x = bob.send(torch.tensor([1.0, 2.0]), tags=("#toy",))
+        >>> bob
+        <VirtualWorker id:bob #objects:1>
+        >>> bob.search("#toy")[0].sum().get()
+        tensor(3.)
     """
 
     def __init__(self, hook: TorchHook | None = None, id: str = "", policy: Policy | None = None) -> None:

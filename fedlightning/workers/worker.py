@@ -63,6 +63,19 @@ class Worker(ABC):
 
     Raises:
         ValueError: The name is empty.
+
+    Example:
+        >>> import torch
+        >>> from fedlightning.workers import VirtualWorker, program
+        >>> @program(returns="metrics")
+        ... def mean_of(samples):
+        ...     return samples.mean().item()
+        >>> bob = VirtualWorker(id="bob")
+        >>> samples = bob.register(torch.tensor([1.0, 2.0]), tags=("#samples",))
+        >>> bob.run(mean_of, samples)
+        1.5
+        >>> len(bob), len(bob.search("#samples"))
+        (1, 1)
     """
 
     def __init__(self, id: str, *, capabilities: Capabilities, policy: Policy) -> None:

@@ -43,6 +43,14 @@ class PowerOfChoice(Sampling):
 
     Raises:
         ValueError: There are fewer than 1 candidates or batches, or batches but nothing to evaluate.
+
+    Example:
+        >>> class LastRound:
+        ...     reported = {"alice": 0.2, "bob": 0.9}
+        >>> pool = Pool(["alice", "bob"], samples={"alice": 10, "bob": 10})
+        >>> chosen = PowerOfChoice(candidates=2, losses="reported")
+        >>> chosen.draw(Draw(pool, size=1, seed=0, round=1, losses=LastRound())).workers
+        ('bob',)
     """
 
     candidates: int

@@ -18,6 +18,13 @@ class GroupedData:
     Args:
         dataset: All samples.
         groups: The worker of each sample, shape ``(N,)``.
+
+    Example:
+        >>> import torch
+        >>> visits = GroupedData(TensorDataset(torch.rand(3, 2)), np.array(["charite", "mayo", "charite"]))
+        >>> partition = visits.partition.split(visits.dataset, num_workers=2)
+        >>> dict(zip(partition.worker_names, partition.sizes))
+        {'charite': 2, 'mayo': 1}
     """
 
     dataset: TensorDataset

@@ -135,6 +135,13 @@ class Partitioner(ABC):
 
     Args:
         seed: Seed of this partition alone; None takes the seed of whoever calls `split`.
+
+    Example:
+        >>> class InTurn(Partitioner):
+        ...     def partition(self, dataset, num_workers, rng):
+        ...         return [np.arange(first, len(dataset), num_workers) for first in range(num_workers)]
+        >>> [part.tolist() for part in InTurn().split(range(5), num_workers=2).indices]
+        [[0, 2, 4], [1, 3]]
     """
 
     seed: int | None = None

@@ -74,6 +74,13 @@ class Shards(Partitioner):
 
 @dataclass(frozen=True)
 class TwoShards(Shards):
-    """Give each worker two shards of the data sorted by label, as McMahan et al. 2017 did with MNIST."""
+    """Give each worker two shards of the data sorted by label, as McMahan et al. 2017 did with MNIST.
+
+    Example:
+        >>> labels = np.arange(600) % 10
+        >>> first, *_ = TwoShards(labels=labels).split(labels, num_workers=10).indices
+        >>> len(first), len(set(labels[first])) <= 2
+        (60, True)
+    """
 
     per_worker: int = field(default=2, init=False)

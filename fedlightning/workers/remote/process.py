@@ -50,6 +50,15 @@ class HostProcess:
     Raises:
         ValueError: An argument is out of range.
         RuntimeError: This is no Unix.
+
+    Example:
+        >>> import torch
+        >>> from fedlightning.workers import ProcessWorker
+        >>> with HostProcess(threads=1) as process:
+        ...     alice, bob = (ProcessWorker(id=name, process=process) for name in ("alice", "bob"))
+        ...     moved = alice.send(torch.ones(2)).move(bob)  # directly: both live in the one process
+        ...     moved.get()
+        tensor([1., 1.])
     """
 
     def __init__(

@@ -40,6 +40,9 @@ def record(kind: C, tag: str = "") -> C:
         ... class Dose:
         ...     patient: int
         ...     milligrams: float
+        >>> from fedlightning.workers.remote.codecs.packing import Surroundings
+        >>> Packer(Surroundings()).pack(Dose(1, 5.0))[1:]  # what crosses the wire, behind the tag
+        [1, 5.0]
     """
     names = _field_names(kind)
 

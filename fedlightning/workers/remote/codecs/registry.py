@@ -48,6 +48,17 @@ def register(kind: type, tag: str, pack: Pack, unpack: Unpack) -> None:
 
     Raises:
         ValueError: The tag is taken by another type.
+
+    Example:
+        >>> from fractions import Fraction
+        >>> def pack(value, packer):
+        ...     return [packer.pack(value.numerator), packer.pack(value.denominator)]
+        >>> def unpack(items, unpacker):
+        ...     numerator, denominator = (int(unpacker.unpack(item)) for item in items)
+        ...     return Fraction(numerator, denominator)
+        >>> register(Fraction, "fractions:Fraction", pack, unpack)
+        >>> codec_for(Fraction).tag
+        'fractions:Fraction'
     """
     _BY_TYPE[kind] = _tagged(Codec(tag, pack, unpack), kind)
 

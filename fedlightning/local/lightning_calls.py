@@ -5,10 +5,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import lightning.pytorch as pl
+import torch
 from lightning.pytorch.trainer import call
 from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities.signature_utils import is_param_in_hook_signature
@@ -60,3 +63,42 @@ def set_progress(trainer: pl.Trainer, current_epoch: int, global_step: int) -> N
     loop.epoch_progress.current.completed = current_epoch
     loop.epoch_loop.automatic_optimization.optim_progress.optimizer.step.total.completed = global_step
     loop.epoch_loop.manual_optimization.optim_step_progress.total.completed = global_step
+
+
+@contextmanager
+def replaced_log(module: pl.LightningModule, log: Callable[..., None]) -> Iterator[None]:
+    """Replace what ``LightningModule.log`` does, for one module, within the block.
+
+    Args:
+        module: The module.
+        log: What takes its place.
+    """
+    if module._compiler_ctx is not None:
+        # Traced into a compiled step, our bookkeeping would be compiled for every name and kind of value.
+        untraced: Callable[..., Any] = torch.compiler.disable
+        log = untraced(log)
+    if type(module).log is pl.LightningModule.log and "log" not in module.__dict__:
+        # On the instance: classes stay as they are, and log_dict finds it, too.
+        module.__dict__["log"] = log
+        try:
+            yield
+        finally:
+            del module.__dict__["log"]
+    else:
+        with _replaced_below(module, log):
+            yield
+
+
+@contextmanager
+def _replaced_below(module: pl.LightningModule, log: Callable[..., None]) -> Iterator[None]:
+    """Replace the base method, which the module's own ``log`` calls by ``super().log``."""
+    base = pl.LightningModule.log
+
+    def log_of_one(self: pl.LightningModule, *args: Any, **kwargs: Any) -> None:
+        (log if self is module else partial(base, self))(*args, **kwargs)
+
+    setattr(pl.LightningModule, "log", log_of_one)  # noqa: B010 - a method must not be assigned to, says mypy
+    try:
+        yield
+    finally:
+        setattr(pl.LightningModule, "log", base)  # noqa: B010

@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.utils._pytree import tree_leaves
 from torchmetrics import Metric
 
+from fedlightning.local.lightning_calls import replaced_log
 from fedlightning.local.series import Series, snapshot
 from fedlightning.workers.remote import record
 
@@ -178,14 +179,14 @@ class _Log:
 
 @contextmanager
 def recorded_logs(module: pl.LightningModule) -> Iterator[LogRecorder]:
-    """Record ``module.log`` within the block, and restore it after."""
+    """Record ``module.log`` within the block, and restore it after.
+
+    What reaches ``LightningModule.log`` is recorded: a module that overrides the method has its own called
+    first, as in any Trainer.
+    """
     recorder = LogRecorder(module)
-    # On the instance: classes stay as they are, and log_dict finds it, too.
-    module.__dict__["log"] = recorder.log
-    try:
+    with replaced_log(module, recorder.log):
         yield recorder
-    finally:
-        del module.__dict__["log"]
 
 
 def _reduction(name: str, reduce_fx: str | Callable[..., Any]) -> str:

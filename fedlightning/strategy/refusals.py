@@ -43,17 +43,10 @@ def _optimization(
         )
 
 
-def _steps_and_logs(
-    trainer: pl.Trainer, module: pl.LightningModule, settings: FederationSettings
-) -> Iterator[str]:
+def _steps(trainer: pl.Trainer, module: pl.LightningModule, settings: FederationSettings) -> Iterator[str]:
     if takes_dataloader_iter(module):
         yield (
             "training_step takes a dataloader_iter, but the batches lie at the workers. Take a batch instead."
-        )
-    if overrides("log", module):
-        yield (
-            f"{type(module).__name__} overrides log, so what it logs at a worker cannot be collected yet. "
-            "Rename the method."
         )
 
 
@@ -92,4 +85,4 @@ def _trainer_features(
         )
 
 
-_CHECKS: tuple[Check, ...] = (_optimization, _steps_and_logs, _sparse_gradients, _trainer_features)
+_CHECKS: tuple[Check, ...] = (_optimization, _steps, _sparse_gradients, _trainer_features)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 
 import lightning.pytorch as pl
 import torch
@@ -32,11 +33,13 @@ def log_round(module: pl.LightningModule, result: RoundResult) -> None:
 
 def log_reported(module: pl.LightningModule, logs: Iterable[LoggedValue]) -> None:
     """Log in the Trainer what was logged at workers; states of torchmetrics are merged by then."""
+    # A module's own ``log`` has been called at the worker already.
+    log = partial(pl.LightningModule.log, module)
     for logged in logs:
         if logged.metric is not None:
-            module.log(logged.name, metric_at(module, logged.metric), **logged.settings)
+            log(logged.name, metric_at(module, logged.metric), **logged.settings)
         elif logged.value is not None:
-            module.log(
+            log(
                 logged.name,
                 logged.value,
                 reduce_fx=logged.reduction,

@@ -31,6 +31,31 @@ def record(*steps: list[tuple[str, Any, dict[str, Any]]], batch: Any = None) -> 
     return recorder.values
 
 
+class Prefixes(Module):
+    def log(self, name: str, value: Any, **settings: Any) -> None:
+        super().log(f"own/{name}", value, **settings)
+
+
+def test_a_module_that_overrides_log_has_its_own_called_first() -> None:
+    base, module, other = L.LightningModule.log, Prefixes(), Module()
+    with recorded_logs(module) as recorder:
+        recorder.start_step(torch.zeros(4, 2))
+        module.log("x", 1.0)
+        module.log_dict({"y": 2.0})
+        other.log("z", 3.0)  # without a Trainer, Lightning leaves it at that
+    assert [logged.name for logged in recorder.values] == ["own/x", "own/y"]
+    assert L.LightningModule.log is base
+
+
+def test_a_log_on_the_instance_is_called_and_stays() -> None:
+    module = Module()
+    own = module.__dict__["log"] = lambda name, value: L.LightningModule.log(module, name.upper(), value)
+    with recorded_logs(module) as recorder:
+        module.log("x", 1.0)
+    assert [logged.name for logged in recorder.values] == ["X"]
+    assert module.__dict__["log"] is own
+
+
 @pytest.mark.parametrize(
     ("reduction", "expected"),
     [("mean", 2.5), ("avg", 2.5), ("sum", 4.0), ("max", 3.0), ("min", 1.0), (torch.sum, 4.0), (max, 3.0)],

@@ -14,27 +14,61 @@ from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
+import lightning as L
 import torch
 from lightning.pytorch.callbacks import (
     BackboneFinetuning,
+    BatchSizeFinder,
+    DeviceStatsMonitor,
     EarlyStopping,
+    EMAWeightAveraging,
     GradientAccumulationScheduler,
+    LearningRateFinder,
     LearningRateMonitor,
     ModelCheckpoint,
+    ModelPruning,
     ModelSummary,
+    OnExceptionCheckpoint,
     RichProgressBar,
     StochasticWeightAveraging,
+    ThroughputMonitor,
     Timer,
+    TQDMProgressBar,
     WeightAveraging,
 )
-from lightning.pytorch.loggers import CSVLogger
+from lightning.pytorch.cli import LightningCLI
+from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
+from lightning.pytorch.plugins.precision import MixedPrecision
+from lightning.pytorch.tuner import Tuner
 from lightning.pytorch.utilities import CombinedLoader
-from torch import Tensor, nn
-from torch.utils.data import DataLoader, IterableDataset
+from torch import Tensor
+from torch.utils.data import DataLoader
 
 from fedlightning.strategy import FederatedStrategy, NotFederatable
+from tests.strategy.surface_toys import (
+    AsDict,
+    Backbone,
+    ConfiguresLate,
+    Data,
+    Evaluates,
+    Findable,
+    FromCommandLine,
+    Iterates,
+    OwnClipping,
+    OwnLog,
+    OwnStep,
+    Quiet,
+    Sometimes,
+    Stream,
+    Toggles,
+    TwoSources,
+    WarmsUp,
+    Writer,
+    held_out,
+    lbfgs,
+)
 from tests.strategy.test_optimization import Manual, OneCycle, Plateau
-from tests.strategy.toys import Classifier, fit, loader, samples
+from tests.strategy.toys import Classifier, loader, samples, trainer
 
 PAGE = Path(__file__).parents[2] / "docs" / "lightning.md"
 START, END = "<!-- matrix -->", "<!-- end of matrix -->"
@@ -47,6 +81,10 @@ SAME, WORKS = "same bits", "works"
 PLAIN = partial(Classifier, schedule=False)
 
 
+def just_fit(run: L.Trainer, module: Any, train: Any) -> None:
+    run.fit(module, train, held_out())
+
+
 @dataclass(frozen=True)
 class Feature:
     """One feature of Lightning.
@@ -55,72 +93,15 @@ class Feature:
         module: Makes the module.
         train: Makes the train loader.
         settings: Makes the Trainer's arguments, given a folder.
+        use: What is done with Trainer, module and train loader.
         workers: For how many workers the cell stands, where four cannot have it.
     """
 
-    module: Callable[[], Classifier] = PLAIN
+    module: Callable[[], Any] = PLAIN
     train: Callable[[], Any] = loader
     settings: Callable[[Path], dict[str, Any]] = field(default=lambda folder: {})
+    use: Callable[[L.Trainer, Any, Any], None] = just_fit
     workers: int = 4
-
-
-class Stream(IterableDataset[Any]):
-    def __iter__(self) -> Any:
-        return iter(list(samples(26)))
-
-
-class OwnClipping(Classifier):
-    def configure_gradient_clipping(self, optimizer: Any, *args: Any, **kwargs: Any) -> None:
-        self.clip_gradients(optimizer, gradient_clip_val=0.1, gradient_clip_algorithm="value")
-
-
-class OwnStep(Classifier):
-    def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
-        super().optimizer_step(*args, **kwargs)
-
-
-class OwnLog(Classifier):
-    def log(self, *args: Any, **kwargs: Any) -> None:
-        super().log(*args, **kwargs)
-
-
-class Sometimes(Classifier):
-    def training_step(self, batch: Any, batch_idx: int) -> Tensor | None:
-        loss = super().training_step(batch, batch_idx)
-        return None if batch_idx % 3 == 1 else loss
-
-
-class AsDict(Classifier):
-    def training_step(self, batch: Any, batch_idx: int) -> Any:
-        return {"loss": super().training_step(batch, batch_idx)}
-
-
-class TwoSources(Classifier):
-    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
-        return torch.stack([nn.functional.cross_entropy(self.net(x), y) for x, y in batch.values()]).sum()
-
-
-class Iterates(Classifier):
-    def training_step(self, dataloader_iter: Any) -> None:
-        return None
-
-
-class ConfiguresLate(Classifier):
-    def configure_model(self) -> None:
-        self.net[4] = nn.Linear(8, 3)
-
-
-class Backbone(Classifier):
-    @property
-    def backbone(self) -> nn.Module:
-        return self.net[0]
-
-    def configure_optimizers(self) -> Any:
-        return torch.optim.SGD(self.net[2:].parameters(), lr=0.1)
-
-
-def lbfgs() -> Classifier:
-    return Classifier(lambda p: torch.optim.LBFGS(p, lr=0.1, max_iter=2), schedule=False)
 
 
 def settings(**values: Any) -> Callable[[Path], dict[str, Any]]:
@@ -131,6 +112,67 @@ def callback(make: Callable[[], Any]) -> Callable[[Path], dict[str, Any]]:
     return lambda folder: {"callbacks": [make()]}
 
 
+def scaled(folder: Path) -> dict[str, Any]:
+    """Return mixed precision with a loss scale, which Lightning itself leaves out on a CPU."""
+    return {"plugins": [MixedPrecision("16-mixed", "cpu", torch.amp.GradScaler("cpu"))]}
+
+
+def compiled() -> Any:
+    torch.compiler.reset()
+    return torch.compile(Quiet(schedule=False), backend="aot_eager")  # as far as it goes without a C compiler
+
+
+def finds_rate(run: L.Trainer, module: Any, train: Any) -> None:
+    Tuner(run).lr_find(module, train, num_training=3, early_stop_threshold=None)
+    run.fit(module, train)
+
+
+def finds_size(run: L.Trainer, module: Any, train: Any) -> None:
+    Tuner(run).scale_batch_size(module, init_val=4, max_trials=2, steps_per_trial=2)
+    assert module.batch_size == 8
+    run.fit(module)
+
+
+def twice(run: L.Trainer, module: Any, train: Any) -> None:
+    run.fit(module, train, held_out())
+    run.fit_loop.max_epochs = 4
+    run.fit(module, train, held_out())
+
+
+def fit_and_evaluate(run: L.Trainer, module: Any, train: Any) -> None:
+    run.fit(module, train, held_out())
+    run.validate(module, held_out(), verbose=False)
+    run.test(module, held_out(), verbose=False)
+    run.predict(module, held_out())
+
+
+def fit_by_command_line(run: L.Trainer, module: Any, train: Any) -> None:
+    """Let the command line make Trainer and module anew; the module at hand takes what was trained."""
+    chosen = ["--trainer.strategy=auto"]
+    if isinstance(run.strategy, FederatedStrategy):
+        given = run.strategy.settings
+        names = ("workers", "update", "local_steps", "local_epochs", "optimizer_state")
+        values = {name: getattr(given, name) for name in names if getattr(given, name) is not None}
+        chosen = ["--trainer.strategy=FederatedStrategy"]
+        chosen += [f"--trainer.strategy.{name}={value}" for name, value in values.items()]
+    off = ("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary")
+    arguments = ["fit", "--seed_everything=3", "--trainer.accelerator=cpu", "--trainer.max_epochs=2", *chosen]
+    arguments += [f"--trainer.{name}=false" for name in off]
+    cli = LightningCLI(FromCommandLine, Data, args=arguments, save_config_callback=None)
+    module.load_state_dict(cli.model.state_dict())
+
+
+BAREBONES: dict[str, Any] = {
+    "barebones": True,
+    "logger": None,
+    "log_every_n_steps": None,
+    "num_sanity_val_steps": None,
+    "enable_checkpointing": None,
+    "enable_progress_bar": None,
+    "enable_model_summary": None,
+}
+
+
 def saving(folder: Path) -> dict[str, Any]:
     saver = ModelCheckpoint(folder, monitor="val/acc", mode="max", save_top_k=2, save_last=True)
     return {"callbacks": [saver], "enable_checkpointing": True}
@@ -139,12 +181,31 @@ def saving(folder: Path) -> dict[str, Any]:
 FEATURES: dict[str, Feature] = {
     "automatic optimization": Feature(),
     "manual optimization, two optimizers, `toggle_model`": Feature(Manual),
+    "manual optimization, `toggle_optimizer`": Feature(Toggles),
     "`training_step` returns a dict": Feature(partial(AsDict, schedule=False)),
     "`training_step` returns `None`": Feature(partial(Sometimes, schedule=False)),
     "LBFGS (closures run several times)": Feature(lbfgs),
     "scheduler per step": Feature(Classifier),
+    "schedulers per epoch, with a warm-up": Feature(WarmsUp),
     "`ReduceLROnPlateau`": Feature(Plateau),
     "`OneCycleLR` by `estimated_stepping_batches`": Feature(OneCycle),
+    "`LearningRateFinder`": Feature(
+        Findable,
+        settings=lambda f: {
+            "callbacks": [LearningRateFinder(num_training_steps=3, early_stop_threshold=None)],
+            "enable_checkpointing": True,
+        },
+    ),
+    "`Tuner.lr_find`": Feature(Findable, use=finds_rate),
+    "`BatchSizeFinder`": Feature(
+        Findable,
+        settings=lambda f: {
+            "callbacks": [BatchSizeFinder(init_val=4, max_trials=2, steps_per_trial=2)],
+            "enable_checkpointing": True,
+        },
+        use=lambda run, module, train: run.fit(module),
+    ),
+    "`Tuner.scale_batch_size`": Feature(Findable, use=finds_size),
     "gradient clipping by norm": Feature(settings=settings(gradient_clip_val=0.1)),
     "gradient clipping by value": Feature(
         settings=settings(gradient_clip_val=0.1, gradient_clip_algorithm="value")
@@ -152,12 +213,17 @@ FEATURES: dict[str, Feature] = {
     "`configure_gradient_clipping` overridden": Feature(partial(OwnClipping, schedule=False)),
     "`optimizer_step` overridden": Feature(partial(OwnStep, schedule=False)),
     "`log` overridden": Feature(partial(OwnLog, schedule=False)),
+    "`LightningDataModule`, with its hooks": Feature(
+        use=lambda run, module, train: run.fit(module, datamodule=Data())
+    ),
     "`configure_model`": Feature(partial(ConfiguresLate, schedule=False)),
     "`accumulate_grad_batches`": Feature(settings=settings(accumulate_grad_batches=2)),
     "`GradientAccumulationScheduler`": Feature(
         settings=callback(lambda: GradientAccumulationScheduler({0: 1, 1: 2}))
     ),
     "precision bf16-mixed": Feature(settings=settings(precision="bf16-mixed")),
+    "precision 16-mixed, with a loss scale": Feature(settings=scaled),
+    "precision 16-mixed, manual optimization": Feature(Toggles, settings=scaled),
     "precision bf16-true": Feature(settings=settings(precision="bf16-true")),
     "precision 64-true": Feature(settings=settings(precision="64-true")),
     "`limit_train_batches`, `limit_val_batches`": Feature(
@@ -166,15 +232,26 @@ FEATURES: dict[str, Feature] = {
     "`overfit_batches`": Feature(settings=settings(overfit_batches=1)),
     "`fast_dev_run`": Feature(settings=settings(fast_dev_run=True)),
     "`max_steps`": Feature(settings=settings(max_steps=2, max_epochs=-1)),
+    "`min_epochs`": Feature(
+        settings=lambda f: {
+            "min_epochs": 2,
+            "max_epochs": 3,
+            "callbacks": [EarlyStopping("val/loss", patience=0, min_delta=100.0)],
+        }
+    ),
     "`max_time`": Feature(settings=settings(max_time="00:01:00:00")),
     "`val_check_interval`": Feature(settings=settings(val_check_interval=0.5)),
     "`check_val_every_n_epoch`": Feature(settings=settings(check_val_every_n_epoch=2)),
     "`num_sanity_val_steps`": Feature(settings=settings(num_sanity_val_steps=2)),
     "`detect_anomaly`": Feature(settings=settings(detect_anomaly=True)),
+    "`barebones`": Feature(settings=settings(**BAREBONES)),
     "`reload_dataloaders_every_n_epochs`": Feature(settings=settings(reload_dataloaders_every_n_epochs=1)),
     "`devices=2`": Feature(settings=settings(devices=2)),
     "`ModelCheckpoint` (monitor, top-k, last)": Feature(settings=saving),
     "`EarlyStopping`": Feature(settings=callback(lambda: EarlyStopping("val/loss"))),
+    "`OnExceptionCheckpoint`": Feature(
+        settings=lambda f: {"callbacks": [OnExceptionCheckpoint(f)], "enable_checkpointing": True}
+    ),
     "`LearningRateMonitor`, `CSVLogger`": Feature(
         Classifier, settings=lambda f: {"callbacks": [LearningRateMonitor()], "logger": CSVLogger(f)}
     ),
@@ -182,6 +259,8 @@ FEATURES: dict[str, Feature] = {
         settings=callback(lambda: StochasticWeightAveraging(0.05, swa_epoch_start=1))
     ),
     "`WeightAveraging`": Feature(settings=callback(WeightAveraging)),
+    "`EMAWeightAveraging`": Feature(settings=callback(EMAWeightAveraging)),
+    "`ModelPruning`": Feature(settings=callback(lambda: ModelPruning("l1_unstructured", amount=0.2))),
     "`BackboneFinetuning`": Feature(
         Backbone,
         settings=callback(
@@ -195,7 +274,30 @@ FEATURES: dict[str, Feature] = {
             "enable_model_summary": True,
         }
     ),
-    "profiler": Feature(settings=settings(profiler="simple")),
+    "`TQDMProgressBar`": Feature(
+        settings=lambda f: {"callbacks": [TQDMProgressBar()], "enable_progress_bar": True}
+    ),
+    "`DeviceStatsMonitor`, `ThroughputMonitor`": Feature(
+        settings=lambda f: {
+            "callbacks": [DeviceStatsMonitor(cpu_stats=True), ThroughputMonitor(lambda plan: 4)],
+            "logger": CSVLogger(f),
+        }
+    ),
+    "`BasePredictionWriter`": Feature(
+        partial(Evaluates, schedule=False), settings=callback(Writer), use=fit_and_evaluate
+    ),
+    "`CSVLogger`, `TensorBoardLogger`": Feature(
+        settings=lambda f: {"logger": [CSVLogger(f), TensorBoardLogger(f)]}
+    ),
+    "profiler `simple`": Feature(settings=settings(profiler="simple")),
+    "profiler `advanced`": Feature(settings=settings(profiler="advanced")),
+    "profiler `pytorch`": Feature(settings=settings(profiler="pytorch")),
+    "compiled module (`torch.compile`)": Feature(compiled),
+    "`fit` twice": Feature(use=twice),
+    "`fit`, then `validate`, `test`, `predict`": Feature(
+        partial(Evaluates, schedule=False), use=fit_and_evaluate
+    ),
+    "`LightningCLI`": Feature(use=fit_by_command_line),
     "several train loaders": Feature(
         TwoSources,
         lambda: CombinedLoader({"a": loader(30), "b": loader(14)}, "max_size_cycle"),
@@ -232,8 +334,11 @@ def trained(feature: Feature, strategy: Any) -> list[Tensor]:
     with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         values = {"default_root_dir": folder, **feature.settings(Path(folder))}
-        module, _ = fit(strategy, module=feature.module, train=feature.train(), **values)
-    return [value for name, value in module.state_dict().items() if name.startswith("net")]
+        L.seed_everything(3, verbose=False)
+        module = feature.module()
+        feature.use(trainer(strategy, **values), module, feature.train())
+    state = getattr(module, "_orig_mod", module).state_dict()
+    return [value for name, value in state.items() if name.startswith("net")]
 
 
 def row(name: str) -> str:

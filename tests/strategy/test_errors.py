@@ -90,11 +90,6 @@ class OwnStep(Classifier):
         super().optimizer_step(*args, **kwargs)
 
 
-class OwnLog(Classifier):
-    def log(self, *args: Any, **kwargs: Any) -> None:
-        super().log(*args, **kwargs)
-
-
 class Iterates(Classifier):
     def training_step(self, dataloader_iter: Any) -> Any:
         return None
@@ -133,7 +128,6 @@ def test_sparse_gradients_are_refused_where_they_would_be_averaged() -> None:
 
 REFUSED: list[tuple[type[L.LightningModule], dict[str, Any], str]] = [
     (OwnStep, {}, "OwnStep overrides optimizer_step"),
-    (OwnLog, {}, "OwnLog overrides log"),
     (Iterates, {}, "dataloader_iter"),
     (
         Classifier,

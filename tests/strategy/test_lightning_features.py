@@ -103,6 +103,28 @@ def test_what_hooks_log_is_weighted_by_the_samples_of_the_round() -> None:
     assert run.callback_metrics["number"] == pytest.approx(6 / 14)
 
 
+class OwnLog(Classifier):
+    """Logs everything under a name of its own."""
+
+    def log(self, name: str, value: Any, **settings: Any) -> None:
+        super().log(f"own/{name}", value, **settings)
+
+
+def test_a_module_that_overrides_log_logs_as_in_an_ordinary_fit() -> None:
+    _, plain = fit(module=OwnLog)
+    _, ours = fit(FederatedStrategy(1, local_steps=1), module=OwnLog)
+    assert ours.callback_metrics == plain.callback_metrics
+    assert "own/train/loss_epoch" in ours.callback_metrics
+
+
+@pytest.mark.parametrize("work", [{"local_steps": 1}, {}])
+@pytest.mark.parametrize("update", UPDATES)
+def test_an_overridden_log_is_called_once_for_each_value(update: Any, work: dict[str, Any]) -> None:
+    _, own = fit(FederatedStrategy(4, update=update, **work), module=OwnLog)
+    _, usual = fit(FederatedStrategy(4, update=update, **work))
+    assert own.callback_metrics == {f"own/{name}": value for name, value in usual.callback_metrics.items()}
+
+
 class SeesModule(L.Callback):
     """Keeps copies of the module's parameters at validation and at checkpoints."""
 

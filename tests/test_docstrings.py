@@ -106,14 +106,15 @@ ON_A_PAGE = """
 # Names without an example of their own, each group with the reason.
 EXEMPT = {
     "a record, made by a call whose own example shows it": """
-        algorithms.Assignment algorithms.Cohort algorithms.Draw algorithms.Pool data.datasets.TrainVal
+        algorithms.Assignment algorithms.Cohort algorithms.Collected algorithms.Draw algorithms.Job
+        algorithms.Pool data.datasets.TrainVal
         strategy.Evaluation strategy.RoundRecord strategy.VisitRecord strategy.VisitStart
         strategy.WorkerSummary workers.Capabilities workers.Decision workers.Egress workers.Entry
         workers.Program workers.ResultShape workers.Source workers.Traffic
     """,
     "an interface, shown by what implements it": """
-        algorithms.Combiner algorithms.Losses algorithms.Sampling algorithms.Schedule workers.Mechanism
-        workers.Reply workers.Scope
+        algorithms.Algorithm algorithms.Combiner algorithms.Losses algorithms.Sampling algorithms.Schedule
+        workers.Mechanism workers.Reply workers.Scope
     """,
     "used in a fit, which is shown on a page that is executed": ON_A_PAGE,
     "used as what stands beside it, which has an example": """

@@ -1,7 +1,9 @@
 """What makes a federated algorithm: cohorts, schedules, averages, server updates. No Lightning."""
 
+from fedlightning.algorithms.algorithm import Algorithm, Collected, FedAvg, Job, ServerState, Weighting
 from fedlightning.algorithms.averaging import BufferMean, ParameterMean
 from fedlightning.algorithms.combining import Combiner, RuleCombiner
+from fedlightning.algorithms.fedprox import FedProx
 from fedlightning.algorithms.plan import Assignment, Plan
 from fedlightning.algorithms.robust import (
     AggregationRule,
@@ -30,12 +32,14 @@ from fedlightning.algorithms.sampling import (
     WeightedSampling,
     uniform_cohort,
 )
+from fedlightning.algorithms.scaffold import Scaffold
 from fedlightning.algorithms.schedule import AveragedSchedule, LocalWork, Schedule, SequentialSchedule
 from fedlightning.algorithms.server import ServerOptimizerFactory, ServerUpdate
-from fedlightning.algorithms.update import Update, UpdateKind, UpdateMean
+from fedlightning.algorithms.update import Extras, Update, UpdateKind, UpdateMean
 
 __all__ = [
     "AggregationRule",
+    "Algorithm",
     "Assignment",
     "AveragedSchedule",
     "BufferMean",
@@ -43,10 +47,15 @@ __all__ = [
     "CenteredClipping",
     "ChosenBy",
     "Cohort",
+    "Collected",
     "Combiner",
     "Draw",
+    "Extras",
+    "FedAvg",
+    "FedProx",
     "FixedOrder",
     "GeometricMedian",
+    "Job",
     "Krum",
     "LocalWork",
     "Losses",
@@ -61,9 +70,11 @@ __all__ = [
     "RoundRobin",
     "RuleCombiner",
     "Sampling",
+    "Scaffold",
     "Schedule",
     "SequentialSchedule",
     "ServerOptimizerFactory",
+    "ServerState",
     "ServerUpdate",
     "TaggedWorkers",
     "TrimmedMean",
@@ -72,5 +83,6 @@ __all__ = [
     "UpdateKind",
     "UpdateMean",
     "WeightedSampling",
+    "Weighting",
     "uniform_cohort",
 ]

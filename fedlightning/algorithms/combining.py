@@ -5,6 +5,7 @@ Memory grows with the cohort: that is the price of such rules. The plain mean is
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Sequence
 from typing import Protocol
 
@@ -51,18 +52,20 @@ class RuleCombiner:
     def __init__(self, rule: AggregationRule, start: Sequence[Tensor]) -> None:
         self._rule = rule
         self._start = _flat(start)
-        self._shapes = [tensor.shape for tensor in start]
-        self._dtypes = [tensor.dtype for tensor in start]
+        self._like = start
         self._rows: list[Tensor] = []
         self._weights: list[float] = []
         self._buffers: list[list[Tensor]] = []
         self._present: list[bool] = []
+        self._extras: defaultdict[str, list[Sequence[Tensor]]] = defaultdict(list)
 
     def add(self, update: Update, weight: float) -> None:
         """Take an update; see `Combiner`."""
         self._rows.append(_flat(update.tensors))
         self._weights.append(weight)
         self._buffers.append([buffer.detach().clone() for buffer in update.buffers])
+        for name, tensors in update.extras.items():
+            self._extras[name].append([tensor.detach().clone() for tensor in tensors])
         before = self._present or [False] * len(update.present)
         self._present = [there or here for there, here in zip(before, update.present, strict=True)]
 
@@ -76,15 +79,19 @@ class RuleCombiner:
         if not self._rows:
             return None
         self._rule.check_cohort(len(self._rows))
-        weights = torch.tensor(self._weights, dtype=torch.float64, device=self._start.device)
-        combined = self._rule.combine(torch.stack(self._rows), weights, self._start)
-        parts = torch.split(combined, [shape.numel() for shape in self._shapes])
-        tensors = [
-            part.view(shape).to(dtype)
-            for part, shape, dtype in zip(parts, self._shapes, self._dtypes, strict=True)
-        ]
+        tensors = self._combined(self._rows, self._start, self._like)
         buffers = [_median(list(column)) for column in zip(*self._buffers, strict=True)]
-        return Update(tensors, list(self._present), buffers)
+        extras = {}
+        for name, sent in self._extras.items():
+            rows = [_flat(tensors) for tensors in sent]
+            extras[name] = self._combined(rows, torch.zeros_like(rows[0]), sent[0])
+        return Update(tensors, list(self._present), buffers, extras)
+
+    def _combined(self, rows: list[Tensor], start: Tensor, like: Sequence[Tensor]) -> list[Tensor]:
+        weights = torch.tensor(self._weights, dtype=torch.float64, device=start.device)
+        combined = self._rule.combine(torch.stack(rows), weights, start)
+        parts = torch.split(combined, [tensor.numel() for tensor in like])
+        return [part.view(tensor.shape).to(tensor.dtype) for part, tensor in zip(parts, like, strict=True)]
 
 
 def _flat(tensors: Sequence[Tensor]) -> Tensor:

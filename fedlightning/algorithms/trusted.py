@@ -12,18 +12,20 @@ from torch import Tensor, nn
 from fedlightning.algorithms.combining import Combiner, RuleCombiner
 from fedlightning.algorithms.robust import AggregationRule
 from fedlightning.algorithms.update import Update, UpdateKind, UpdateMean
+from fedlightning.local.memory import WorkerMemory
 from fedlightning.workers import program
 
 
 @program(returns="module")
-def copy_update(module: nn.Module, kind: UpdateKind) -> Update:
+def copy_update(module: nn.Module, kind: UpdateKind, memory: WorkerMemory | None = None) -> Update:
     """Copy what a visit has left on a module, at the worker that was visited.
 
     Args:
         module: The module at the worker. Gradients that are copied are taken off it.
         kind: Whether its parameters or their gradients count.
+        memory: The worker's memory, where an algorithm sends something beside the update.
     """
-    update = Update.of(module, kind).copied()
+    update = Update.of(module, kind, None if memory is None else memory.outgoing).copied()
     if kind == "gradients":
         for parameter in module.parameters():
             parameter.grad = None

@@ -6,8 +6,9 @@ worker, in ``trusted`` and in the strategy.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Literal
 
 import torch
@@ -19,6 +20,9 @@ from fedlightning.workers.payload import payload_bytes
 UpdateKind = Literal["parameters", "gradients"]
 """What of a module is averaged beside its buffers."""
 
+Extras = Mapping[str, Sequence[Tensor]]
+"""What an algorithm sends beside an update, by name; the same names and shapes from every worker."""
+
 
 @dataclass(frozen=True)
 class Update:
@@ -29,6 +33,7 @@ class Update:
             and in place of a frozen parameter's, the parameter, to which a training step may have written.
         present: For each, whether it was there: only gradients may be missing.
         buffers: One per buffer.
+        extras: What an algorithm sends beside them, by name, such as the change of a control variate.
 
     Example:
         >>> update = Update.of(nn.Linear(2, 1), "parameters")
@@ -39,34 +44,46 @@ class Update:
     tensors: Sequence[Tensor]
     present: Sequence[bool]
     buffers: Sequence[Tensor]
+    extras: Extras = field(default_factory=dict)
 
     @classmethod
-    def of(cls, module: nn.Module, kind: UpdateKind) -> Update:
+    def of(cls, module: nn.Module, kind: UpdateKind, extras: Extras | None = None) -> Update:
         """Return what a visit has left on a module; tensors are not copied.
 
         Args:
             module: The module.
             kind: Whether its parameters or their gradients count.
+            extras: What goes with them.
         """
-        return cls.left_on(list(module.parameters()), list(module.buffers()), kind)
+        return cls.left_on(list(module.parameters()), list(module.buffers()), kind, extras)
 
     @classmethod
-    def left_on(cls, parameters: Sequence[Tensor], buffers: Sequence[Tensor], kind: UpdateKind) -> Update:
+    def left_on(
+        cls,
+        parameters: Sequence[Tensor],
+        buffers: Sequence[Tensor],
+        kind: UpdateKind,
+        extras: Extras | None = None,
+    ) -> Update:
         """Return what a visit has left on a module whose tensors are known.
 
         Args:
             parameters: All of its parameters.
             buffers: All of its buffers.
             kind: Whether its parameters or their gradients count.
+            extras: What goes with them.
         """
         if kind == "parameters":
-            return cls([parameter.detach() for parameter in parameters], [True] * len(parameters), buffers)
-        left = [parameter.grad if parameter.requires_grad else parameter.detach() for parameter in parameters]
+            left = [parameter.detach() for parameter in parameters]
+            return cls(left, [True] * len(parameters), buffers, extras or {})
+        found = [
+            parameter.grad if parameter.requires_grad else parameter.detach() for parameter in parameters
+        ]
         tensors = [
             torch.zeros_like(parameter) if tensor is None else tensor
-            for parameter, tensor in zip(parameters, left, strict=True)
+            for parameter, tensor in zip(parameters, found, strict=True)
         ]
-        return cls(tensors, [tensor is not None for tensor in left], buffers)
+        return cls(tensors, [tensor is not None for tensor in found], buffers, extras or {})
 
     def copied(self) -> Update:
         """Return an update that shares no memory with the module."""
@@ -74,12 +91,13 @@ class Update:
             [tensor.detach().clone() for tensor in self.tensors],
             list(self.present),
             [buffer.detach().clone() for buffer in self.buffers],
+            {name: [t.detach().clone() for t in tensors] for name, tensors in self.extras.items()},
         )
 
 
 @payload_bytes.register
 def _(value: Update) -> int:
-    return payload_bytes((list(value.tensors), list(value.buffers)))
+    return payload_bytes((list(value.tensors), list(value.buffers), value.extras))
 
 
 class UpdateMean:
@@ -96,6 +114,7 @@ class UpdateMean:
     def __init__(self) -> None:
         self._tensors = ParameterMean()
         self._buffers = BufferMean()
+        self._extras: defaultdict[str, ParameterMean] = defaultdict(ParameterMean)
         self._present: list[bool] = []
         self.count = 0
 
@@ -108,6 +127,8 @@ class UpdateMean:
         """
         self._tensors.add(update.tensors, weight)
         self._buffers.add(update.buffers, weight)
+        for name, tensors in update.extras.items():
+            self._extras[name].add(tensors, weight)
         before = self._present or [False] * len(update.present)
         self._present = [there or here for there, here in zip(before, update.present, strict=True)]
         self.count += 1
@@ -120,4 +141,5 @@ class UpdateMean:
         """
         if self.count == 0:
             return None
-        return Update(self._tensors.result(), list(self._present), self._buffers.result())
+        extras = {name: mean.result() for name, mean in self._extras.items()}
+        return Update(self._tensors.result(), list(self._present), self._buffers.result(), extras)

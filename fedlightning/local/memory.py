@@ -1,4 +1,4 @@
-"""What a worker keeps between two visits: optimizer states, and the loss scale of 16-bit precision."""
+"""What a worker keeps between two visits: optimizer states, loss scale, and what an algorithm wants kept."""
 
 from __future__ import annotations
 
@@ -26,10 +26,11 @@ OptimizerState = Literal["reset", "keep", "travel"]
 
 @dataclass(frozen=True)
 class _Kept:
-    """What a visit has left: optimizer states by the index of their parameter, and the loss scale."""
+    """What a visit has left: optimizer states by the index of their parameter, loss scale, own things."""
 
     optimizers: Sequence[Mapping[int, Any]] = ()
     precision: Mapping[str, Any] = field(default_factory=dict)
+    own: Mapping[str, list[Tensor]] = field(default_factory=dict)
 
 
 class WorkerMemory:
@@ -43,6 +44,11 @@ class WorkerMemory:
 
     Args:
         optimizer_state: What becomes of the optimizers' states between visits.
+
+    Attributes:
+        own: What an algorithm keeps at this worker, by name, such as a control variate; for a visit to
+            exchange, not to write to.
+        outgoing: What an algorithm sends up beside the update of the last visit, by name.
     """
 
     def __init__(self, optimizer_state: OptimizerState) -> None:
@@ -54,6 +60,8 @@ class WorkerMemory:
         self._kept = _Kept()
         self._left: _Kept | None = None
         self._left_in = -1
+        self.own: dict[str, list[Tensor]] = {}
+        self.outgoing: dict[str, list[Tensor]] = {}
 
     @contextmanager
     def lent_to(self, optimizers: Sequence[Optimizer], precision: Precision, round: int) -> Iterator[None]:
@@ -68,6 +76,7 @@ class WorkerMemory:
         """
         kept = self._kept = self._kept_before(round)
         self._left = None
+        self.own, self.outgoing = dict(kept.own), {}
         scale = precision.state_dict()
         if kept.precision:
             precision.load_state_dict(dict(kept.precision))
@@ -78,7 +87,7 @@ class WorkerMemory:
         try:
             yield
             states = [_state_by_index(o) for o in optimizers] if self._policy == "keep" else []
-            self._left, self._left_in = _Kept(states, precision.state_dict()), round
+            self._left, self._left_in = _Kept(states, precision.state_dict(), self.own), round
         finally:
             precision.load_state_dict(scale)
             if self._policy != "travel":
@@ -92,11 +101,16 @@ class WorkerMemory:
             round: Number of the round that comes next; what a visit has left in it already is not over.
         """
         kept = self._kept_before(round)
-        return {"optimizers": [dict(state) for state in kept.optimizers], "precision": dict(kept.precision)}
+        return {
+            "optimizers": [dict(state) for state in kept.optimizers],
+            "precision": dict(kept.precision),
+            "own": {name: list(tensors) for name, tensors in kept.own.items()},
+        }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Take over what was saved."""
-        self._kept, self._left = _Kept(state["optimizers"], state["precision"]), None
+        """Take over what was saved, by earlier versions as well."""
+        own = state.get("own", {})
+        self._kept, self._left = _Kept(state["optimizers"], state["precision"], own), None
 
     def _kept_before(self, round: int) -> _Kept:
         return self._left if self._left is not None and self._left_in < round else self._kept
@@ -112,6 +126,13 @@ def create_memory(optimizer_state: OptimizerState) -> WorkerMemory:
 def export_memory(memory: WorkerMemory, round: int) -> dict[str, Any]:
     """Return a worker's memory for a checkpoint, from which ``round`` is the next."""
     return memory.state_dict(round)
+
+
+@program(returns="module")
+def take_outgoing(memory: WorkerMemory) -> dict[str, list[Tensor]]:
+    """Return what an algorithm sends up beside the update of the last visit."""
+    outgoing, memory.outgoing = memory.outgoing, {}
+    return outgoing
 
 
 @program(returns="metadata")

@@ -18,6 +18,7 @@ from fedlightning.local.logs import LogRecorder, recorded_logs
 from fedlightning.local.manual import ManualOptimization
 from fedlightning.local.memory import WorkerMemory
 from fedlightning.local.metrics import report_states, reset_metrics
+from fedlightning.local.procedure import LocalProcedure, LocalTraining
 from fedlightning.local.randomness import own_randomness
 from fedlightning.local.streams import Stream
 from fedlightning.local.visit import Visit, VisitReport
@@ -32,6 +33,7 @@ def train_locally(
     stream: Stream,
     memory: WorkerMemory,
     visit: Visit,
+    procedure: LocalProcedure | None = None,
 ) -> VisitReport:
     """Train the module on the batches of a visit, in place.
 
@@ -41,6 +43,7 @@ def train_locally(
         stream: The worker's batches.
         memory: What the worker keeps between visits.
         visit: Which batches.
+        procedure: What an algorithm does in a visit; ``None`` to train, and nothing else.
 
     Returns:
         Mean loss, logged values and metric states over the visit.
@@ -60,8 +63,19 @@ def train_locally(
             memory.lent_to(optimizers, precision, visit.round),
             _own_gradients(module, keeps=visit.keeps_gradients),
         ):
-            optimization = _optimization(module, optimizers, logs, visit)
-            losses = _take_steps(optimization, stream, visit)
+            losses: list[Tensor] = []
+            wasted = False
+
+            def take_steps() -> None:
+                nonlocal wasted
+                optimization = _optimization(module, optimizers, logs, visit)
+                losses.extend(_take_steps(optimization, stream, visit))
+                wasted = isinstance(optimization, ManualOptimization) and optimization.leaves_gradients
+
+            if procedure is None:
+                take_steps()
+            else:
+                procedure.run(LocalTraining(module, optimizers, memory, take_steps))
             loss = torch.stack(losses).mean() if losses else None
             if visit.requires_finite:
                 require_finite(loss, known(module).parameters)
@@ -73,9 +87,7 @@ def train_locally(
         logs=logs.values,
         metrics=report_states(module) if visit.separates_metrics else (),
         samples=logs.samples,
-        wastes_gradients=not visit.keeps_gradients
-        and isinstance(optimization, ManualOptimization)
-        and optimization.leaves_gradients,
+        wastes_gradients=wasted and not visit.keeps_gradients,
     )
 
 

@@ -13,6 +13,7 @@ from typing_extensions import override
 from fedlightning.algorithms import (
     AggregationRule,
     Combiner,
+    Extras,
     RuleCombiner,
     Update,
     UpdateKind,
@@ -20,6 +21,7 @@ from fedlightning.algorithms import (
 )
 from fedlightning.algorithms.trusted import add_update, copy_update, mean_of, open_mean
 from fedlightning.local.known import known
+from fedlightning.local.memory import take_outgoing
 from fedlightning.workers import Worker
 
 
@@ -27,13 +29,16 @@ class Aggregation(ABC):
     """Collect the updates of one round."""
 
     @abstractmethod
-    def fetched(self, worker: Worker, module: Any, kind: UpdateKind) -> AbstractContextManager[None]:
+    def fetched(
+        self, worker: Worker, module: Any, kind: UpdateKind, memory: Any = None
+    ) -> AbstractContextManager[None]:
         """Take the update of the visit that is the block, and the module away from its worker, in any case.
 
         Args:
             worker: The worker.
             module: Pointer to the module there.
             kind: What its update is.
+            memory: Pointer to the worker's memory, where an algorithm sends something beside the update.
         """
 
     @abstractmethod
@@ -70,12 +75,14 @@ class AtController(Aggregation):
 
     def __init__(self, rule: AggregationRule | None, start: Sequence[Tensor]) -> None:
         self._combiner: Combiner = UpdateMean() if rule is None else RuleCombiner(rule, start)
+        self._extras: Extras | None = None
 
     @override
     @contextmanager
-    def fetched(self, worker: Worker, module: Any, kind: UpdateKind) -> Iterator[None]:
+    def fetched(self, worker: Worker, module: Any, kind: UpdateKind, memory: Any = None) -> Iterator[None]:
         try:
             yield
+            self._extras = None if memory is None else worker.run(take_outgoing, memory)
         finally:
             self.release(worker, module)
 
@@ -86,7 +93,8 @@ class AtController(Aggregation):
     @override
     def add(self, module: nn.Module, kind: UpdateKind, weight: float) -> None:
         tensors = known(module)
-        self._combiner.add(Update.left_on(tensors.parameters, tensors.buffers, kind), weight)
+        update = Update.left_on(tensors.parameters, tensors.buffers, kind, self._extras)
+        self._combiner.add(update, weight)
 
     @override
     def result(self) -> Update | None:
@@ -109,10 +117,10 @@ class AtTrustedWorker(Aggregation):
 
     @override
     @contextmanager
-    def fetched(self, worker: Worker, module: Any, kind: UpdateKind) -> Iterator[None]:
+    def fetched(self, worker: Worker, module: Any, kind: UpdateKind, memory: Any = None) -> Iterator[None]:
         try:
             yield
-            self._update = worker.start(copy_update, module, kind).move(self._aggregator)
+            self._update = worker.start(copy_update, module, kind, memory).move(self._aggregator)
         finally:
             self.release(worker, module)
 

@@ -61,6 +61,7 @@ def identity_of(settings: FederationSettings, federation: Federation) -> dict[st
     partition = {} if federation.fingerprint is None else {"partition": federation.fingerprint}
     return {
         "update": settings.update,
+        "algorithm": settings.algorithm.identity,
         "what comes back": "gradients" if settings.steps_at_controller else "parameters",
         "aggregation": None if settings.aggregation is None else repr(settings.aggregation),
         "optimizer_state": settings.local_optimizer_state,

@@ -25,7 +25,14 @@ from torch import Tensor
 from torch.optim import Optimizer
 from typing_extensions import override
 
-from fedlightning.algorithms import AggregationRule, Plan, ServerOptimizerFactory
+from fedlightning.algorithms import (
+    AggregationRule,
+    Algorithm,
+    FedAvg,
+    Plan,
+    ServerOptimizerFactory,
+    ServerState,
+)
 from fedlightning.data import Partitioner
 from fedlightning.local.memory import OptimizerState
 from fedlightning.strategy import lightning_calls
@@ -42,7 +49,7 @@ from fedlightning.strategy.lone import plans_in
 from fedlightning.strategy.notebook import strategy_as_html
 from fedlightning.strategy.optimization import Optimization
 from fedlightning.strategy.records import RoundRecord, WorkerSummary
-from fedlightning.strategy.refusals import refuse_unsupported
+from fedlightning.strategy.refusals import refuse_for_algorithm, refuse_unsupported
 from fedlightning.strategy.replaying import Replay, VisitReplayed, save_for_replay
 from fedlightning.strategy.reporting import describe, evaluate_at, log_round, record_of
 from fedlightning.strategy.rounds import GradientRound, LocalRound, Round, RoundResult, RoundTerms
@@ -82,6 +89,8 @@ class FederatedStrategy(EvaluatingStrategy):
         optimizer_state: Whether the local optimizer's state is emptied before each visit (``"reset"``, usual
             for averaged), stays at each worker (``"keep"``), or goes along (``"travel"``, usual for
             sequential).
+        algorithm: What workers do, and what is made of it, e.g. ``fedlightning.algorithms.FedProx(mu=0.1)``;
+            ``None`` for `FedAvg`.
         server_optimizer: Builds the optimizer that steps the global module along the pseudo-gradient, e.g.
             ``functools.partial(torch.optim.Adam, lr=0.01)``; ``None`` to take the average as it is.
         aggregation: A rule that withstands bad workers, such as ``fedlightning.algorithms.Median()`` or
@@ -114,6 +123,7 @@ class FederatedStrategy(EvaluatingStrategy):
         local_steps: int | None = None,
         local_epochs: int | None = None,
         optimizer_state: OptimizerState | None = None,
+        algorithm: Algorithm | None = None,
         server_optimizer: ServerOptimizerFactory | None = None,
         aggregation: AggregationRule | None = None,
         aggregator: Worker | None = None,
@@ -135,6 +145,7 @@ class FederatedStrategy(EvaluatingStrategy):
             local_steps=local_steps,
             local_epochs=local_epochs,
             optimizer_state=optimizer_state,
+            algorithm=algorithm if algorithm is not None else FedAvg(),
             server_optimizer=server_optimizer,
             aggregation=aggregation,
             aggregator=aggregator,
@@ -183,6 +194,11 @@ class FederatedStrategy(EvaluatingStrategy):
     def server_optimizer(self) -> Optimizer | None:
         """The optimizer that steps the global module; ``None`` without one, or before the first fit."""
         return None if self._run is None else self._run.server.optimizer
+
+    @property
+    def server_state(self) -> ServerState:
+        """What the server keeps for its algorithm between rounds, such as a control variate."""
+        return {} if self._run is None else self._run.server_state
 
     def federation_summary(self, *, evaluate: bool = True) -> list[WorkerSummary]:
         """Say of every worker what it holds, how the global module does there, and what passed its door.
@@ -257,6 +273,7 @@ class FederatedStrategy(EvaluatingStrategy):
         self._start_evaluation(self._this_run.seed if fitting else self._seed_without_fit())
         super().setup(trainer)
         if fitting:
+            refuse_for_algorithm(self.lightning_module, self.optimizers, self.settings)
             self._this_run.prepare_server(self._parameters)
             self._fitting = True
 
@@ -361,6 +378,8 @@ class FederatedStrategy(EvaluatingStrategy):
             tolerance=self.settings.tolerance,
             aggregation=self.settings.aggregation,
             aggregator=self.settings.aggregator,
+            algorithm=self.settings.algorithm,
+            server_state=self._this_run.server_state,
         )
         if at_controller:
             return GradientRound(terms)
@@ -423,7 +442,7 @@ class FederatedStrategy(EvaluatingStrategy):
             return
         assert self.current_plan is not None
         self._ended = record_of(self.current_plan, result)
-        self._this_run.complete(self._ended, result.visits)
+        self._this_run.complete(self._ended, result.visits, result.server_state)
 
     def _announce_end(self) -> None:
         """Tell of a round's end, once the global module holds its result."""

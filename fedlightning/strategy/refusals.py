@@ -7,7 +7,9 @@ from collections.abc import Callable, Iterator, Sequence
 import lightning.pytorch as pl
 from lightning.pytorch.callbacks import StochasticWeightAveraging
 from torch import nn
+from torch.optim import Optimizer
 
+from fedlightning.algorithms import Job
 from fedlightning.strategy.errors import NotFederatable
 from fedlightning.strategy.lightning_calls import devices_of, overrides, takes_dataloader_iter
 from fedlightning.strategy.settings import FederationSettings
@@ -26,7 +28,28 @@ def refuse_unsupported(trainer: pl.Trainer, module: pl.LightningModule, settings
     Raises:
         NotFederatable: Names everything that is in the way, with reason and remedy.
     """
-    reasons = [reason for check in _CHECKS for reason in check(trainer, module, settings)]
+    _refuse([reason for check in _CHECKS for reason in check(trainer, module, settings)])
+
+
+def refuse_for_algorithm(
+    module: pl.LightningModule, optimizers: Sequence[Optimizer], settings: FederationSettings
+) -> None:
+    """Check, once there are optimizers, whether the algorithm can train this module.
+
+    Args:
+        module: The module.
+        optimizers: Its optimizers.
+        settings: Settings of the federation.
+
+    Raises:
+        NotFederatable: Names everything that is in the way, with reason and remedy.
+    """
+    names = [name for name, _ in module.named_parameters()]
+    job = Job(names, optimizers, module.automatic_optimization, settings.update)
+    _refuse(list(settings.algorithm.why_not(job)))
+
+
+def _refuse(reasons: Sequence[str]) -> None:
     if reasons:
         raise NotFederatable(
             "FederatedStrategy cannot run this fit:\n" + "\n".join(f"- {r}" for r in reasons)

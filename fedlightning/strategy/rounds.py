@@ -17,12 +17,22 @@ import torch
 from torch import Tensor
 from typing_extensions import override
 
-from fedlightning.algorithms import AggregationRule, Assignment, Plan, Update, UpdateKind
+from fedlightning.algorithms import (
+    AggregationRule,
+    Algorithm,
+    Assignment,
+    Collected,
+    Plan,
+    ServerState,
+    Update,
+    UpdateKind,
+)
 from fedlightning.local.failures import LocalStepFailed
 from fedlightning.local.gradient import compute_gradients
 from fedlightning.local.known import looked_up_once
 from fedlightning.local.logs import LoggedValue, combine_logs
 from fedlightning.local.metrics import MetricState, put_states, take_states
+from fedlightning.local.procedure import LocalProcedure
 from fedlightning.local.randomness import isolated_streams
 from fedlightning.local.training import train_locally
 from fedlightning.local.visit import Visit, VisitReport
@@ -54,6 +64,7 @@ class RoundResult:
         skipped: Why a worker's update is not in the average, by worker.
         samples: Samples in the batches of all visits, counted as often as they came, as far as batches tell.
         wastes_gradients: Whether a visit ended with gradients that a module that steps by hand had not used.
+        server_state: What the server keeps for its algorithm from here.
     """
 
     average: Sequence[Tensor | None]
@@ -65,6 +76,7 @@ class RoundResult:
     skipped: Mapping[str, str] = field(default_factory=dict)
     samples: int = 0
     wastes_gradients: bool = False
+    server_state: ServerState = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -80,6 +92,8 @@ class RoundTerms:
         tolerance: Which failures the round survives.
         aggregation: How updates are combined; ``None`` for their weighted mean.
         aggregator: A worker that is trusted to combine the updates; ``None`` for the controller.
+        algorithm: What is done at the workers, and with what they send.
+        server_state: What the server keeps for the algorithm.
     """
 
     federation: Federation
@@ -90,6 +104,8 @@ class RoundTerms:
     tolerance: Tolerance
     aggregation: AggregationRule | None
     aggregator: Worker | None
+    algorithm: Algorithm
+    server_state: ServerState
 
 
 class Round(ABC):
@@ -139,9 +155,9 @@ class Round(ABC):
         """Return what an update would be that changes nothing."""
         return [parameter.detach() for parameter in self._module.parameters()]
 
-    def _unchanged(self) -> Update:
-        """Return what stands for the mean of no updates at all."""
-        return Update.of(self._module, self.update).copied()
+    @abstractmethod
+    def _finished(self, mean: Update | None, cohort: int) -> tuple[Sequence[Tensor | None], ServerState]:
+        """Return what stands for a cohort, given its mean, and what the server keeps from here."""
 
     def run(self, plan: Plan) -> RoundResult:
         """Carry out ``plan``; the module's own tensors are as before when this returns or raises.
@@ -160,7 +176,7 @@ class Round(ABC):
         start = self._snapshot()
         metrics = take_states(self._module)
         aggregation = self._begin_aggregation()
-        reports: list[tuple[VisitReport, int]] = []
+        reports: list[tuple[VisitReport, float]] = []
         visits = VisitBook(self._module, self._terms.audience, plan)
         skipped: dict[str, str] = {}
 
@@ -180,8 +196,9 @@ class Round(ABC):
                     continue
                 if reshaped := start.reshaped_buffer():
                     raise RoundFailed(assignment.worker, plan.round, None, _REMEDY.format(reshaped))
-                aggregation.add(self._module, self.update, member.samples)
-                reports.append((report, member.samples))
+                weight = self._terms.algorithm.weight(member.samples)
+                aggregation.add(self._module, self.update, weight)
+                reports.append((report, weight))
                 start.restore()
                 visits.end(member, report)
             if several and len(reports) < self._least_updates:
@@ -191,10 +208,12 @@ class Round(ABC):
             raise
         if several:
             put_states(self._module, metrics)
-        mean = aggregation.result() or self._unchanged()
+        mean = aggregation.result()
+        average, server_state = self._finished(mean, len(reports))
         return RoundResult(
-            average=[t if there else None for t, there in zip(mean.tensors, mean.present, strict=True)],
-            buffers=mean.buffers,
+            average=average,
+            buffers=[*self._module.buffers()] if mean is None else mean.buffers,
+            server_state=server_state,
             loss=_mean_loss(reports),
             logs=combine_logs(report.logs for report, _ in reports),
             metrics=tuple(report.metrics for report, _ in reports) if several else (),
@@ -286,9 +305,11 @@ class GradientRound(Round):
         ]
 
     @override
-    def _unchanged(self) -> Update:
-        parameters, buffers = list(self._module.parameters()), list(self._module.buffers())
-        return Update(parameters, [False] * len(parameters), buffers)
+    def _finished(self, mean: Update | None, cohort: int) -> tuple[Sequence[Tensor | None], ServerState]:
+        if mean is None:
+            return [None for _ in self._module.parameters()], self._terms.server_state
+        average = [t if there else None for t, there in zip(mean.tensors, mean.present, strict=True)]
+        return average, self._terms.server_state
 
 
 class LocalRound(Round):
@@ -304,9 +325,11 @@ class LocalRound(Round):
     def __init__(self, terms: RoundTerms, optimization: Optimization) -> None:
         super().__init__(terms)
         self._optimization = optimization
+        self._procedure: LocalProcedure | None = None
 
     @override
     def run(self, plan: Plan) -> RoundResult:
+        self._procedure = self._terms.algorithm.procedure(self._terms.server_state, plan)
         with self._optimization.one_round():
             return super().run(plan)
 
@@ -315,16 +338,26 @@ class LocalRound(Round):
         worker = member.worker
         module = worker.send(self._module)
         optimizers = [worker.send(optimizer) for optimizer in self._optimization.optimizers]
-        with aggregation.fetched(worker, module, self.update):
+        procedure = self._procedure
+        sends = procedure is not None and procedure.sends
+        with aggregation.fetched(worker, module, self.update, member.memory if sends else None):
             try:
                 with self._optimization.one_visit(visit.steps):
                     report: VisitReport = worker.run(
-                        train_locally, module, optimizers, member.stream, member.memory, visit
+                        train_locally, module, optimizers, member.stream, member.memory, visit, procedure
                     )
             finally:
                 for optimizer in optimizers:
                     aggregation.release(worker, optimizer)
         return report
+
+    @override
+    def _finished(self, mean: Update | None, cohort: int) -> tuple[Sequence[Tensor | None], ServerState]:
+        if mean is None:
+            return self._starting_point(), self._terms.server_state
+        workers = len(self._federation.samples)
+        collected = Collected(self._starting_point(), mean.tensors, mean.extras, cohort, workers)
+        return self._terms.algorithm.finish(self._terms.server_state, collected)
 
 
 _REMEDY = (
@@ -351,12 +384,12 @@ def _named(worker: str, round: int) -> Iterator[None]:
         raise round_failed(worker, round, step, original) from original
 
 
-def _mean_loss(reports: Sequence[tuple[VisitReport, int]]) -> Tensor | None:
-    losses = [(report.loss, samples) for report, samples in reports if report.loss is not None]
+def _mean_loss(reports: Sequence[tuple[VisitReport, float]]) -> Tensor | None:
+    losses = [(report.loss, weight) for report, weight in reports if report.loss is not None]
     if not losses:
         return None
     if len(losses) == 1:
         return losses[0][0]
-    weights = torch.tensor([samples for _, samples in losses], dtype=torch.float64)
+    weights = torch.tensor([weight for _, weight in losses], dtype=torch.float64)
     stacked = torch.stack([loss for loss, _ in losses])
     return (stacked * (weights / weights.sum()).to(stacked)).sum()

@@ -11,7 +11,14 @@ from typing import Any
 import lightning.pytorch as pl
 from torch.nn import Parameter
 
-from fedlightning.algorithms import AveragedSchedule, Plan, Schedule, SequentialSchedule, ServerUpdate
+from fedlightning.algorithms import (
+    AveragedSchedule,
+    Plan,
+    Schedule,
+    SequentialSchedule,
+    ServerState,
+    ServerUpdate,
+)
 from fedlightning.data import FederatedDataLoader
 from fedlightning.local.randomness import capture_global_streams, restore_global_streams
 from fedlightning.strategy import lightning_calls
@@ -40,6 +47,7 @@ class Run:
         plan: The plan of the current round; ``None`` before the first.
         history: What the rounds so far came to.
         server: What the server does with a cohort's average.
+        server_state: What the server keeps for the algorithm.
 
     Raises:
         NotFederatable: The checkpoint is of a run with another seed.
@@ -55,6 +63,7 @@ class Run:
     ) -> None:
         self.plan: Plan | None = None
         self.server = ServerUpdate(settings.server_optimizer)
+        self.server_state: ServerState = {}
         self._settings = settings
         self._trainer = trainer
         self._replay = replay
@@ -93,10 +102,12 @@ class Run:
         return self._federation
 
     def prepare_server(self, parameters: Sequence[Parameter]) -> None:
-        """Build the server optimizer for the global parameters, as it was where the run goes on."""
+        """Let the server have its optimizer and what the algorithm keeps, as it was where the run goes on."""
         self.server.prepare(parameters)
+        self.server_state = self._settings.algorithm.begin([tensor.detach() for tensor in parameters])
         if self._resume is not None:
             self.server.load_state_dict(self._resume["server_optimizer"])
+            self.server_state = self._resume.get("server_state", self.server_state)
 
     # Placing the data.
 
@@ -231,17 +242,19 @@ class Run:
         asked = float(getattr(self._trainer, "overfit_batches")) > 0  # noqa: B009 - untyped, set by a connector
         return asked and self._lone is None
 
-    def complete(self, record: RoundRecord, visits: Sequence[VisitRecord]) -> None:
+    def complete(self, record: RoundRecord, visits: Sequence[VisitRecord], server_state: ServerState) -> None:
         """Move on to the next round.
 
         Args:
             record: What the current round came to.
             visits: Its visits.
+            server_state: What the server keeps for the algorithm from here.
         """
         assert self._plans is not None
         assert self.plan is not None
         self._plans.rounds_done += 1
         self._state.complete(self.plan)
+        self.server_state = server_state
         self.history.add_round(record, visits)
 
     # Checkpoints.
@@ -271,6 +284,7 @@ class Run:
             "state": self._state.state_dict(),
             "rounds_of_epoch": 0 if ended else self._plans.rounds_done,
             "server_optimizer": self.server.state_dict(),
+            "server_state": {name: list(tensors) for name, tensors in self.server_state.items()},
             "workers": self._federation.state_dict(
                 round=self.round, without_lost=self._settings.tolerance.skips("lost")
             ),

@@ -9,7 +9,7 @@ from typing import Literal, get_args
 
 from typing_extensions import override
 
-from fedlightning.algorithms import AggregationRule, LocalWork, ServerOptimizerFactory
+from fedlightning.algorithms import AggregationRule, Algorithm, FedAvg, LocalWork, ServerOptimizerFactory
 from fedlightning.data import Partitioner
 from fedlightning.local.memory import OptimizerState
 from fedlightning.strategy.tolerance import Tolerance
@@ -31,6 +31,7 @@ class FederationSettings:
     local_steps: int | None
     local_epochs: int | None
     optimizer_state: OptimizerState | None
+    algorithm: Algorithm
     server_optimizer: ServerOptimizerFactory | None
     aggregation: AggregationRule | None
     aggregator: Worker | None
@@ -58,6 +59,11 @@ class FederationSettings:
                 f"local_steps={self.local_steps} and local_epochs={self.local_epochs} are both given: a "
                 "visit is counted in steps or in epochs. Leave one of them out."
             )
+        if not isinstance(self.algorithm, Algorithm):
+            raise TypeError(
+                f"algorithm must be one such as fedlightning.algorithms.FedProx(mu=0.01), got "
+                f"{self.algorithm!r}."
+            )
         self._check_aggregation()
         self._check_aggregator()
         if not isinstance(self.tolerance, Tolerance):
@@ -78,7 +84,8 @@ class FederationSettings:
     def __str__(self) -> str:
         """Return what was set, as arguments of a call; what is None is left out."""
         given = ((field.name, getattr(self, field.name)) for field in fields(self))
-        return ", ".join(f"{name}={value!r}" for name, value in given if value is not None)
+        usual = (None, FedAvg())
+        return ", ".join(f"{name}={value!r}" for name, value in given if value not in usual)
 
     @property
     def work(self) -> LocalWork:
@@ -90,6 +97,7 @@ class FederationSettings:
         """Whether gradients come back, and the user's optimizer steps at the controller."""
         return (
             self.local_steps == 1
+            and self.algorithm.gradients_will_do
             and self.server_optimizer is None
             and self.optimizer_state in (None, "travel")
         )

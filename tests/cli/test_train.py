@@ -44,7 +44,10 @@ def test_the_overrides_of_the_readme_arrive(train: Run) -> None:
 @pytest.mark.parametrize(
     ("option", "hint"),
     [
-        ("strategy.cohort_sze=5", "Did you mean 'cohort_size'? There are: aggregation, cohort_size,"),
+        (
+            "strategy.cohort_sze=5",
+            "Did you mean 'cohort_size'? There are: aggregation, algorithm,",
+        ),
         ("strateg=federated_averaged", "Did you mean 'strategy'?"),
         ("trainer.gizmo=1", "trainer has no option 'gizmo'. There are: accelerator,"),
         ("seed.deep=1", "seed is the single value 42 and has no option 'deep'."),

@@ -13,10 +13,11 @@ from torchmetrics.classification import MulticlassAccuracy
 class Travelling(L.LightningModule):
     """Classify with batch norm, dropout, a metric, momentum and a schedule; or optimize by hand."""
 
-    def __init__(self, dropout: float = 0.3, manual: bool = False) -> None:
+    def __init__(self, dropout: float = 0.3, manual: bool = False, momentum: float = 0.9) -> None:
         super().__init__()
         self.save_hyperparameters()
         self.automatic_optimization = not manual
+        self.momentum = momentum
         self.net = nn.Sequential(
             nn.Linear(4, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Dropout(dropout), nn.Linear(8, 3)
         )
@@ -45,7 +46,7 @@ class Travelling(L.LightningModule):
         self.log("val/acc", self.accuracy)
 
     def configure_optimizers(self) -> Any:
-        optimizer = torch.optim.SGD(self.parameters(), lr=0.1, momentum=0.9)
+        optimizer = torch.optim.SGD(self.parameters(), lr=0.1, momentum=self.momentum)
         if not self.automatic_optimization:
             return optimizer
         return [optimizer], [{"scheduler": torch.optim.lr_scheduler.StepLR(optimizer, 2), "interval": "step"}]

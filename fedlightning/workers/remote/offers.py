@@ -9,7 +9,7 @@ import importlib
 from collections.abc import Iterable
 
 # They are imported when first named: they bring Lightning, which takes seconds.
-OUR_OWN = ("fedlightning.data", "fedlightning.local")
+OUR_OWN = ("fedlightning.data", "fedlightning.local", "fedlightning.algorithms")
 
 _offered: tuple[str, ...] = OUR_OWN
 

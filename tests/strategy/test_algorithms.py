@@ -1,0 +1,176 @@
+"""Algorithms inside a fit: by hand, beside FedAvg where they must agree, at processes, after a stop."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import pytest
+import torch
+from lightning.pytorch.callbacks import ModelCheckpoint
+from torch import Tensor
+
+from fedlightning.algorithms import Algorithm, FedAvg, FedProx, Scaffold
+from fedlightning.strategy import FederatedStrategy, NotFederatable
+from fedlightning.workers import HostProcess, ProcessWorker, VirtualWorker, Worker
+from tests.strategy.quadratic import Quadratic, assert_at, fit_quadratic
+from tests.strategy.remote_toys import Travelling
+from tests.strategy.toys import Classifier, assert_same_module, fit, loader, trainer
+
+WORK: list[dict[str, Any]] = [{}, {"local_steps": 3}, {"local_epochs": 2, "cohort_size": 2}]
+
+DEGENERATE: list[tuple[Algorithm, Algorithm]] = [
+    (FedProx(mu=0), FedAvg()),
+    (FedProx(mu=0, weighting="uniform"), FedAvg(weighting="uniform")),
+    (Scaffold(controls="zero"), FedAvg(weighting="uniform")),
+]
+
+
+def sgd(parameters: Any) -> torch.optim.Optimizer:
+    return torch.optim.SGD(parameters, lr=0.05)
+
+
+@pytest.mark.parametrize("work", WORK)
+@pytest.mark.parametrize(("algorithm", "plain"), DEGENERATE, ids=lambda algorithm: repr(algorithm))
+def test_what_must_agree_with_averaging_does(
+    algorithm: Algorithm, plain: Algorithm, work: dict[str, Any]
+) -> None:
+    fits = [
+        fit(FederatedStrategy(4, algorithm=each, **work), module=lambda: Classifier(sgd))[0]
+        for each in (algorithm, plain)
+    ]
+    assert_same_module(*fits)
+
+
+def test_averaging_by_hand() -> None:
+    """Two steps leave 9/16 and 1/4 of the way to each target."""
+    assert_at(fit_quadratic(rounds=1)[0], [0.875, 0.75])
+
+
+def test_proximal_training_by_hand() -> None:
+    """The leash moves each target to between it and the start: see the numbers of both rounds."""
+    assert_at(fit_quadratic(rounds=1, algorithm=FedProx(mu=1))[0], [0.75, 0.625])
+    assert_at(fit_quadratic(rounds=2, algorithm=FedProx(mu=1))[0], [1.125, 0.9375])
+
+
+def test_control_variates_by_hand() -> None:
+    """The first round is FedAvg's; in the second, targets move to (2.25, 1.5) and (0.875, 1.25)."""
+    first, run = fit_quadratic(rounds=1, algorithm=Scaffold())
+    assert_at(first, [0.875, 0.75])
+    assert_control(run, [-1.75, -1.5])
+    assert_at(fit_quadratic(rounds=2, algorithm=Scaffold())[0], [1.17578125, 1.1015625])
+
+
+def test_control_variates_of_a_part_of_the_workers_count_for_their_share() -> None:
+    """With one worker of two, the server's control moves by half of that worker's."""
+    _, run = fit_quadratic(rounds=1, algorithm=Scaffold(), cohort_size=1, rounds_per_epoch=1)
+    assert run.current_plan is not None
+    (worker,) = run.current_plan.workers
+    assert_control(run, {"ann": [-1.75, 0.0], "bob": [0.0, -1.5]}[worker])
+
+
+def assert_control(strategy: FederatedStrategy, expected: list[float]) -> None:
+    control = strategy.server_state["control"][0]
+    torch.testing.assert_close(control, torch.tensor(expected, dtype=torch.float64))
+
+
+class Leashed(Quadratic):
+    """The proximal term written into the loss by hand, as the paper has it."""
+
+    def on_train_start(self) -> None:
+        self.start = self.w.detach().clone()
+
+    def training_step(self, batch: list[Tensor], batch_idx: int) -> Tensor:
+        return super().training_step(batch, batch_idx) + 0.5 * 0.7 * (self.w - self.start).square().sum()
+
+
+def test_the_proximal_term_is_that_of_the_loss() -> None:
+    by_hand, _ = fit_quadratic(rounds=1, module=Leashed(0.25))
+    ours, _ = fit_quadratic(rounds=1, algorithm=FedProx(mu=0.7))
+    torch.testing.assert_close(ours.w, by_hand.w)
+
+
+class ByHand(Quadratic):
+    """Step the optimizer by hand."""
+
+    def __init__(self) -> None:
+        super().__init__(0.25)
+        self.automatic_optimization = False
+
+    def training_step(self, batch: list[Tensor], batch_idx: int) -> None:
+        optimizer = self.optimizers()
+        assert not isinstance(optimizer, list)
+        optimizer.zero_grad()
+        self.manual_backward(super().training_step(batch, batch_idx))
+        optimizer.step()
+
+
+@pytest.mark.parametrize("algorithm", [FedProx(mu=1), Scaffold()], ids=repr)
+def test_manual_optimization_is_corrected_alike(algorithm: Algorithm) -> None:
+    automatic, _ = fit_quadratic(algorithm=algorithm)
+    manual, _ = fit_quadratic(algorithm=algorithm, module=ByHand())
+    assert torch.equal(automatic.w, manual.w)
+
+
+@pytest.mark.parametrize("algorithm", [FedProx(mu=0.1), Scaffold()], ids=repr)
+def test_a_trusted_aggregator_gives_the_same_bits(algorithm: Algorithm) -> None:
+    trusted, _ = fit_quadratic(algorithm=algorithm, aggregator=VirtualWorker(id="trusted"))
+    assert torch.equal(trusted.w, fit_quadratic(algorithm=algorithm)[0].w)
+
+
+@pytest.mark.parametrize("algorithm", [FedProx(mu=0.1), Scaffold()], ids=repr)
+def test_a_run_goes_on_in_the_same_bits(algorithm: Algorithm, tmp_path: Path) -> None:
+    def run(**settings: Any) -> L.LightningModule:
+        strategy = FederatedStrategy(4, algorithm=algorithm, local_steps=2, cohort_size=2)
+        return fit(strategy, module=lambda: Classifier(sgd), max_epochs=3, **settings)[0]
+
+    whole = run(
+        callbacks=[ModelCheckpoint(tmp_path, every_n_train_steps=1, save_top_k=-1)], enable_checkpointing=True
+    )
+    paths = sorted(tmp_path.glob("*.ckpt"), key=lambda path: path.stat().st_mtime_ns)
+    assert len(paths) > 4
+    for path in paths[1::3]:
+        L.seed_everything(3, verbose=False)
+        strategy = FederatedStrategy(4, algorithm=algorithm, local_steps=2, cohort_size=2)
+        module, _ = resume(strategy, path)
+        assert_same_module(module, whole)
+
+
+def resume(strategy: FederatedStrategy, path: Path) -> tuple[L.LightningModule, L.Trainer]:
+    module = Classifier(sgd)
+    run = trainer(strategy, max_epochs=3)
+    run.fit(module, loader(), loader(12, shuffle=False), ckpt_path=path)
+    return module, run
+
+
+@pytest.fixture
+def processes() -> Iterator[list[Worker]]:
+    with HostProcess(threads=1) as host:
+        yield [ProcessWorker(n, process=host, modules=["tests.strategy.remote_toys"]) for n in ("a", "b")]
+
+
+@pytest.mark.xdist_group("strategy processes")
+@pytest.mark.parametrize("algorithm", [FedProx(mu=0.1), Scaffold()], ids=repr)
+def test_workers_in_other_processes_end_in_the_same_bits(
+    algorithm: Algorithm, processes: list[Worker]
+) -> None:
+    def run(workers: list[Worker]) -> L.LightningModule:
+        strategy = FederatedStrategy(workers, algorithm=algorithm, local_steps=2)
+        return fit(strategy, module=lambda: Travelling(momentum=0.0))[0]
+
+    assert_same_module(run(processes), run([VirtualWorker(id=name) for name in ("a", "b")]))
+
+
+def test_an_algorithm_that_cannot_train_the_module_says_why() -> None:
+    strategy = FederatedStrategy(4, algorithm=Scaffold())
+    with pytest.raises(NotFederatable, match=r"SGD without momentum .* Adam is not it"):
+        fit(strategy)
+
+
+def test_a_checkpoint_of_another_algorithm_is_refused(tmp_path: Path) -> None:
+    _, run = fit(FederatedStrategy(2, algorithm=FedProx(mu=0.1)))
+    run.save_checkpoint(tmp_path / "it.ckpt")
+    with pytest.raises(NotFederatable, match=r"its algorithm is .*'mu': 0.1.* and this fit has .*'mu': 0.2"):
+        resume(FederatedStrategy(2, algorithm=FedProx(mu=0.2)), tmp_path / "it.ckpt")

@@ -21,6 +21,18 @@ class LocalStepFailed(RuntimeError):
         self.step = step
 
 
+class LocalStepInterrupted(KeyboardInterrupt):
+    """A Ctrl-C during one local step.
+
+    Args:
+        step: Number of the batch in the worker's stream of batches.
+    """
+
+    def __init__(self, step: int) -> None:
+        super().__init__(f"local step {step} was interrupted")
+        self.step = step
+
+
 class NotFinite(ArithmeticError):
     """A visit that required finite numbers has ended with NaN or infinity."""
 
@@ -49,3 +61,5 @@ def named_step(step: int) -> Iterator[None]:
         yield
     except Exception as error:
         raise LocalStepFailed(step) from error
+    except KeyboardInterrupt as interrupt:
+        raise LocalStepInterrupted(step) from interrupt

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from fedlightning.local.automatic import AutomaticOptimization
-from fedlightning.local.failures import LocalStepFailed, NotFinite, require_finite
+from fedlightning.local.failures import LocalStepFailed, LocalStepInterrupted, NotFinite, require_finite
 from fedlightning.local.known import known
 from fedlightning.local.lean import LeanOptimization, lean_optimization
 from fedlightning.local.logs import LogRecorder, recorded_logs
@@ -136,6 +136,8 @@ def _take_steps(
                 losses.append(loss)
     except Exception as error:
         raise LocalStepFailed(step) from error
+    except KeyboardInterrupt as interrupt:
+        raise LocalStepInterrupted(step) from interrupt
     return losses
 
 

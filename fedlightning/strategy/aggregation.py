@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
+from functools import partial
 from typing import Any
 
 from torch import Tensor, nn
@@ -23,6 +24,24 @@ from fedlightning.algorithms.trusted import add_update, copy_update, mean_of, op
 from fedlightning.local.known import known
 from fedlightning.local.memory import take_outgoing
 from fedlightning.workers import Worker
+
+
+@contextmanager
+def afterwards(act: Callable[[Any], None], objects: Iterable[Any]) -> Iterator[None]:
+    """Do something with some objects after the block, however it ends, but for a Ctrl-C.
+
+    Then nobody waits for a worker, which may go on with its visit for long.
+    """
+    try:
+        yield
+    except KeyboardInterrupt:
+        raise
+    except BaseException:
+        for one in objects:
+            act(one)
+        raise
+    for one in objects:
+        act(one)
 
 
 class Aggregation(ABC):
@@ -80,11 +99,9 @@ class AtController(Aggregation):
     @override
     @contextmanager
     def fetched(self, worker: Worker, module: Any, kind: UpdateKind, memory: Any = None) -> Iterator[None]:
-        try:
+        with afterwards(partial(self.release, worker), [module]):
             yield
             self._extras = None if memory is None else worker.run(take_outgoing, memory)
-        finally:
-            self.release(worker, module)
 
     @override
     def release(self, worker: Worker, pointer: Any) -> None:
@@ -118,11 +135,9 @@ class AtTrustedWorker(Aggregation):
     @override
     @contextmanager
     def fetched(self, worker: Worker, module: Any, kind: UpdateKind, memory: Any = None) -> Iterator[None]:
-        try:
+        with afterwards(partial(self.release, worker), [module]):
             yield
             self._update = worker.start(copy_update, module, kind, memory).move(self._aggregator)
-        finally:
-            self.release(worker, module)
 
     @override
     def release(self, worker: Worker, pointer: Any) -> None:

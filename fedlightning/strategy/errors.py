@@ -41,16 +41,44 @@ class RoundFailed(RuntimeError):
         self.replay: str | None = None
 
     def __str__(self) -> str:
-        where = f"worker {self.worker!r}, round {self.round}"
-        where += "" if self.step is None else f", local step {self.step}"
-        said = (
-            f"{where}: {self.reason}\n"
-            "The run stops here. No update of this round was taken over: the global module is that of "
-            "the last completed round."
-        )
-        if self.replay is not None:
-            said += f"\nTo carry out exactly this visit again: fedlightning replay {self.replay}"
-        return said
+        return _said(self.worker, self.round, self.step, self.reason, self.replay)
+
+
+class RoundInterrupted(KeyboardInterrupt):
+    """A Ctrl-C during a round. The global module is that of the last completed round.
+
+    Args:
+        worker: Name of the worker that was at work.
+        round: Number of the round.
+        step: Number of the local step; ``None`` where none was under way here.
+
+    Attributes:
+        replay: Where the interrupted visit was saved to be replayed, if it was.
+    """
+
+    def __init__(self, worker: str, round: int, step: int | None) -> None:
+        super().__init__()
+        self.worker = worker
+        self.round = round
+        self.step = step
+        self.replay: str | None = None
+
+    def __str__(self) -> str:
+        return _said(self.worker, self.round, self.step, "interrupted", self.replay)
+
+
+def _said(worker: str, round: int, step: int | None, reason: str, replay: str | None) -> str:
+    where = f"worker {worker!r}, round {round}" + ("" if step is None else f", local step {step}")
+    said = (
+        f"{where}: {reason}\n"
+        "The run stops here. No update of this round was taken over: the global module is that of "
+        "the last completed round."
+    )
+    return (
+        said
+        if replay is None
+        else f"{said}\nTo carry out exactly this visit again: fedlightning replay {replay}"
+    )
 
 
 class CohortTooSmall(RuntimeError):

@@ -38,13 +38,14 @@ from fedlightning.local.memory import OptimizerState
 from fedlightning.strategy import lightning_calls
 from fedlightning.strategy.checkpoint import check_format
 from fedlightning.strategy.class_trees import explain_mixed_class_trees
-from fedlightning.strategy.errors import NotFederatable, RoundFailed
+from fedlightning.strategy.errors import NotFederatable, RoundFailed, RoundInterrupted
 from fedlightning.strategy.evaluation import Ticket
 from fedlightning.strategy.evaluation_hooks import EvaluatingStrategy
 from fedlightning.strategy.events import Audience
 from fedlightning.strategy.federation import Federation
 from fedlightning.strategy.global_module import GlobalModule
 from fedlightning.strategy.history import History
+from fedlightning.strategy.interrupts import Interrupts
 from fedlightning.strategy.lone import plans_in
 from fedlightning.strategy.notebook import strategy_as_html
 from fedlightning.strategy.optimization import Optimization
@@ -160,6 +161,7 @@ class FederatedStrategy(EvaluatingStrategy):
         self._told_of_wasted_gradients = False
         self._resume: Mapping[str, Any] | None = None
         self._accumulate = 1
+        self._interrupts = Interrupts()
         self._audience = Audience()
         self._described: dict[str, WorkerSummary] = {}
         self._ended: RoundRecord | None = None
@@ -295,7 +297,18 @@ class FederatedStrategy(EvaluatingStrategy):
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
         """Notice where a callback has changed how many batches are accumulated."""
+        self._interrupts.release()
         self._take_accumulation_over()
+
+    def on_train_end(self) -> None:
+        """Let a Ctrl-C through that has waited for the end of a round."""
+        self._interrupts.release()
+
+    @override
+    def on_validation_start(self) -> None:
+        """Let a Ctrl-C through that has waited for the end of a round, and begin a validation."""
+        self._interrupts.release()
+        super().on_validation_start()
 
     def _take_accumulation_over(self) -> None:
         """Accumulate local batches at the workers, rather than rounds in the Trainer's loop."""
@@ -321,12 +334,15 @@ class FederatedStrategy(EvaluatingStrategy):
         try:
             with lightning_calls.counted_as_one_step(self._lightning_optimizers):
                 self._result = self._round(bool(batch_idx)).run(plan)
-        except RoundFailed as failure:
+        except (RoundFailed, RoundInterrupted) as failure:
             if self.replay is None:
                 self._keep_for_replay(failure)
+            if isinstance(failure, RoundInterrupted):  # of which Lightning says nothing more
+                rank_zero_warn(str(failure))
             raise
         finally:
             self._visiting = False
+        self._interrupts.hold()
         if self.replay is not None:
             raise VisitReplayed
         self._warn_of(self._result, plan.round)
@@ -356,8 +372,10 @@ class FederatedStrategy(EvaluatingStrategy):
                 "local_steps that is a multiple of the batches it accumulates."
             )
 
-    def _keep_for_replay(self, failure: RoundFailed) -> None:
+    def _keep_for_replay(self, failure: RoundFailed | RoundInterrupted) -> None:
         """Save the round's start; that it cannot be saved must not hide why the round failed."""
+        if isinstance(failure, RoundInterrupted) and not self.federation.in_process:
+            return  # a worker elsewhere goes on with its visit, and what it keeps could not be had before
         try:
             path = save_for_replay(self._trainer, failure)
         except Exception as error:  # noqa: BLE001 - a full disk, a lost worker: told beside the failure
@@ -493,6 +511,7 @@ class FederatedStrategy(EvaluatingStrategy):
     @override
     def teardown(self) -> None:
         """Leave module and Trainer as they were, then tear down as on a single device."""
+        self._interrupts.drop()
         self._result = None
         self._resume = None
         self._fitting = False

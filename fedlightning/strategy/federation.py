@@ -18,7 +18,7 @@ from fedlightning.local.lone_stream import open_lone_stream
 from fedlightning.local.memory import OptimizerState, create_memory, export_memory, import_memory
 from fedlightning.local.streams import export_stream, import_stream, open_stream
 from fedlightning.strategy.roster import Roster
-from fedlightning.workers import Worker, WorkerLost
+from fedlightning.workers import VirtualWorker, Worker, WorkerLost
 
 
 @dataclass(frozen=True)
@@ -112,6 +112,11 @@ class Federation:
     def fingerprint(self) -> str | None:
         """A digest of who has which samples; ``None`` where the data was not divided here."""
         return self._roster.fingerprint()
+
+    @property
+    def in_process(self) -> bool:
+        """Whether all workers are at hand in this process, and at nothing else than what is asked of them."""
+        return all(isinstance(member.worker, VirtualWorker) for member in self.members.made().values())
 
     def _settle(self, name: str) -> Member:
         """Place at a worker what lies there for the whole run."""

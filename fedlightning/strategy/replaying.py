@@ -12,7 +12,7 @@ from typing import Any
 import lightning.pytorch as pl
 
 from fedlightning.algorithms import Plan
-from fedlightning.strategy.errors import RoundFailed
+from fedlightning.strategy.errors import RoundFailed, RoundInterrupted
 
 
 class VisitReplayed(Exception):
@@ -44,7 +44,7 @@ class Replay:
         return Plan(plan.round, chosen, plan.seed)
 
 
-def save_for_replay(trainer: pl.Trainer, failure: RoundFailed) -> Path | None:
+def save_for_replay(trainer: pl.Trainer, failure: RoundFailed | RoundInterrupted) -> Path | None:
     """Save the federation as the failed round began.
 
     Args:

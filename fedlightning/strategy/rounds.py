@@ -10,6 +10,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
+from functools import partial
 from typing import ClassVar
 
 import lightning.pytorch as pl
@@ -27,7 +28,7 @@ from fedlightning.algorithms import (
     Update,
     UpdateKind,
 )
-from fedlightning.local.failures import LocalStepFailed
+from fedlightning.local.failures import LocalStepFailed, LocalStepInterrupted
 from fedlightning.local.gradient import compute_gradients
 from fedlightning.local.known import looked_up_once
 from fedlightning.local.logs import LoggedValue, combine_logs
@@ -36,8 +37,8 @@ from fedlightning.local.procedure import LocalProcedure
 from fedlightning.local.randomness import isolated_streams
 from fedlightning.local.training import train_locally
 from fedlightning.local.visit import Visit, VisitReport
-from fedlightning.strategy.aggregation import Aggregation, AtController, AtTrustedWorker
-from fedlightning.strategy.errors import CohortTooSmall, RoundFailed, round_failed
+from fedlightning.strategy.aggregation import Aggregation, AtController, AtTrustedWorker, afterwards
+from fedlightning.strategy.errors import CohortTooSmall, RoundFailed, RoundInterrupted, round_failed
 from fedlightning.strategy.events import Audience
 from fedlightning.strategy.federation import Federation, Member
 from fedlightning.strategy.optimization import Optimization
@@ -340,15 +341,14 @@ class LocalRound(Round):
         optimizers = [worker.send(optimizer) for optimizer in self._optimization.optimizers]
         procedure = self._procedure
         sends = procedure is not None and procedure.sends
-        with aggregation.fetched(worker, module, self.update, member.memory if sends else None):
-            try:
-                with self._optimization.one_visit(visit.steps):
-                    report: VisitReport = worker.run(
-                        train_locally, module, optimizers, member.stream, member.memory, visit, procedure
-                    )
-            finally:
-                for optimizer in optimizers:
-                    aggregation.release(worker, optimizer)
+        with (
+            aggregation.fetched(worker, module, self.update, member.memory if sends else None),
+            afterwards(partial(aggregation.release, worker), optimizers),
+            self._optimization.one_visit(visit.steps),
+        ):
+            report: VisitReport = worker.run(
+                train_locally, module, optimizers, member.stream, member.memory, visit, procedure
+            )
         return report
 
     @override
@@ -371,6 +371,9 @@ def _named(worker: str, round: int) -> Iterator[None]:
     """Say of whatever fails at a worker where it happened; what its policy refuses says so itself."""
     try:
         yield
+    except KeyboardInterrupt as interrupt:
+        step = interrupt.step if isinstance(interrupt, LocalStepInterrupted) else None
+        raise RoundInterrupted(worker, round, step) from interrupt
     except WorkerLost as error:
         if (
             error.worker != worker

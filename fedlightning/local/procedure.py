@@ -7,7 +7,7 @@ what a `LocalTraining` lets it do. How steps are taken lives in ``training`` and
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from typing import ClassVar
 
@@ -17,11 +17,10 @@ from torch.optim import Optimizer
 
 from fedlightning.local.corrections import Correction, StepCounter, corrected
 from fedlightning.local.known import known
+from fedlightning.local.logs import LogRecorder
 from fedlightning.local.memory import WorkerMemory
+from fedlightning.local.visit_steps import VisitSteps
 from fedlightning.workers.payload import payload_bytes
-
-TakeSteps = Callable[[], None]
-"""Trains on the batches of the visit, each once, with whatever optimizers and hooks the user has."""
 
 
 class LocalTraining:
@@ -31,7 +30,8 @@ class LocalTraining:
         module: The module, as it came.
         optimizers: Its optimizers, at the worker.
         memory: What the worker keeps between visits.
-        take_steps: Trains on the visit's batches.
+        steps: Those of the visit.
+        logs: Records what they log.
 
     Attributes:
         module: The module.
@@ -44,14 +44,16 @@ class LocalTraining:
         module: pl.LightningModule,
         optimizers: Sequence[Optimizer],
         memory: WorkerMemory,
-        take_steps: TakeSteps,
+        steps: VisitSteps,
+        logs: LogRecorder,
     ) -> None:
         self.module = module
         self.parameters: Sequence[Tensor] = known(module).parameters
         self.optimizers = optimizers
         self.sent = memory.outgoing
         self._memory = memory
-        self._take_steps = take_steps
+        self._steps = steps
+        self._logs = logs
         self._counter = StepCounter(self.parameters)
 
     @property
@@ -90,7 +92,7 @@ class LocalTraining:
                 that it acts on what the step would have used.
         """
         with corrected(self.optimizers, self._counter, correct):
-            self._take_steps()
+            self._steps.take(self._logs)
 
 
 class LocalProcedure(ABC):

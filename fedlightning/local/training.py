@@ -6,22 +6,19 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import lightning.pytorch as pl
-import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from fedlightning.local.automatic import AutomaticOptimization
-from fedlightning.local.failures import LocalStepFailed, LocalStepInterrupted, NotFinite, require_finite
+from fedlightning.local.failures import NotFinite, require_finite
 from fedlightning.local.known import known
-from fedlightning.local.lean import LeanOptimization, lean_optimization
-from fedlightning.local.logs import LogRecorder, recorded_logs
-from fedlightning.local.manual import ManualOptimization
+from fedlightning.local.logs import recorded_logs
 from fedlightning.local.memory import WorkerMemory
 from fedlightning.local.metrics import report_states, reset_metrics
 from fedlightning.local.procedure import LocalProcedure, LocalTraining
 from fedlightning.local.randomness import own_randomness
 from fedlightning.local.streams import Stream
 from fedlightning.local.visit import Visit, VisitReport
+from fedlightning.local.visit_steps import VisitSteps
 from fedlightning.local.worker_trainer import lend_optimizers
 from fedlightning.workers import program
 
@@ -63,20 +60,12 @@ def train_locally(
             memory.lent_to(optimizers, precision, visit.round),
             _own_gradients(module, keeps=visit.keeps_gradients),
         ):
-            losses: list[Tensor] = []
-            wasted = False
-
-            def take_steps() -> None:
-                nonlocal wasted
-                optimization = _optimization(module, optimizers, logs, visit)
-                losses.extend(_take_steps(optimization, stream, visit))
-                wasted = isinstance(optimization, ManualOptimization) and optimization.leaves_gradients
-
+            steps = VisitSteps(module, optimizers, stream, visit)
             if procedure is None:
-                take_steps()
+                steps.take(logs)
             else:
-                procedure.run(LocalTraining(module, optimizers, memory, take_steps))
-            loss = torch.stack(losses).mean() if losses else None
+                procedure.run(LocalTraining(module, optimizers, memory, steps, logs))
+            loss = steps.loss
             if visit.requires_finite:
                 require_finite(loss, known(module).parameters)
     except NotFinite:
@@ -87,7 +76,7 @@ def train_locally(
         logs=logs.values,
         metrics=report_states(module) if visit.separates_metrics else (),
         samples=logs.samples,
-        wastes_gradients=wasted and not visit.keeps_gradients,
+        wastes_gradients=steps.left_gradients and not visit.keeps_gradients,
     )
 
 
@@ -112,40 +101,3 @@ def _own_gradients(module: pl.LightningModule, *, keeps: bool) -> Iterator[None]
 def _set_gradients(module: pl.LightningModule, gradients: Sequence[Tensor | None]) -> None:
     for parameter, gradient in zip(known(module).parameters, gradients, strict=True):
         parameter.grad = gradient
-
-
-def _take_steps(
-    optimization: ManualOptimization | AutomaticOptimization | LeanOptimization, stream: Stream, visit: Visit
-) -> list[Tensor]:
-    """Train on each batch of the visit and return the losses of the steps that were not skipped."""
-    batches = stream.take(visit.first_step, visit.steps)
-    end = visit.first_step + visit.steps
-    losses: list[Tensor] = []
-    step = visit.first_step
-    try:
-        for step in range(visit.first_step, end):
-            numbered = next(batches, None)
-            if numbered is None:
-                break
-            batch_idx, batch = numbered
-            if batch is None:
-                continue
-            last = step + 1 == end or stream.ends_after(batch_idx)
-            loss = optimization.step(batch, batch_idx, passes_batch_idx=visit.passes_batch_idx, last=last)
-            if loss is not None:
-                losses.append(loss)
-    except Exception as error:
-        raise LocalStepFailed(step) from error
-    except KeyboardInterrupt as interrupt:
-        raise LocalStepInterrupted(step) from interrupt
-    return losses
-
-
-def _optimization(
-    module: pl.LightningModule, optimizers: Sequence[Optimizer], logs: LogRecorder, visit: Visit
-) -> ManualOptimization | AutomaticOptimization | LeanOptimization:
-    if not module.automatic_optimization:
-        return ManualOptimization(module, optimizers, logs)
-    if visit.accumulate == 1 and not known(module).why_not_lean:
-        return lean_optimization(module, optimizers[0], logs)
-    return AutomaticOptimization(module, optimizers[0], logs, accumulate=visit.accumulate)

@@ -1,0 +1,107 @@
+"""The local steps of one visit: batch after batch, by the loop that the module's optimization needs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import lightning.pytorch as pl
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+
+from fedlightning.local.automatic import AutomaticOptimization
+from fedlightning.local.failures import LocalStepFailed, LocalStepInterrupted
+from fedlightning.local.known import known
+from fedlightning.local.lean import LeanOptimization, lean_optimization
+from fedlightning.local.logs import LogRecorder
+from fedlightning.local.manual import ManualOptimization
+from fedlightning.local.streams import Stream
+from fedlightning.local.visit import Visit
+
+
+class VisitSteps:
+    """Train on the batches of a visit, in place.
+
+    Args:
+        module: The module at the worker.
+        optimizers: Its optimizers, at the worker.
+        stream: The worker's batches.
+        visit: Which of them.
+
+    Attributes:
+        losses: Losses of the steps that were not skipped, each of shape ``()``.
+        left_gradients: Whether the last step left gradients that a module which steps by hand has not used.
+    """
+
+    def __init__(
+        self, module: pl.LightningModule, optimizers: Sequence[Optimizer], stream: Stream, visit: Visit
+    ) -> None:
+        self.losses: list[Tensor] = []
+        self.left_gradients = False
+        self._module = module
+        self._optimizers = optimizers
+        self._stream = stream
+        self._visit = visit
+
+    @property
+    def count(self) -> int:
+        """Batches of the visit."""
+        return self._visit.steps
+
+    @property
+    def loss(self) -> Tensor | None:
+        """Mean loss, shape ``()``; ``None`` where every step was skipped."""
+        return torch.stack(self.losses).mean() if self.losses else None
+
+    def take(self, logs: LogRecorder, first: int = 0, steps: int | None = None) -> None:
+        """Train on batches of the visit, each once.
+
+        Args:
+            logs: Records what the steps log.
+            first: Number of the first batch within the visit.
+            steps: How many; ``None`` for all that follow.
+
+        Raises:
+            LocalStepFailed: The user's code raised; names the step.
+            LocalStepInterrupted: Somebody pressed Ctrl-C; names the step.
+        """
+        steps = self.count - first if steps is None else steps
+        optimization = self._optimization(logs)
+        self._take(optimization, self._visit.first_step + first, steps)
+        self.left_gradients = isinstance(optimization, ManualOptimization) and optimization.leaves_gradients
+
+    def _take(
+        self,
+        optimization: ManualOptimization | AutomaticOptimization | LeanOptimization,
+        first: int,
+        steps: int,
+    ) -> None:
+        stream, passes_batch_idx = self._stream, self._visit.passes_batch_idx
+        batches = stream.take(first, steps)
+        end, step = first + steps, first
+        try:
+            for step in range(first, end):
+                numbered = next(batches, None)
+                if numbered is None:
+                    break
+                batch_idx, batch = numbered
+                if batch is None:
+                    continue
+                last = step + 1 == end or stream.ends_after(batch_idx)
+                loss = optimization.step(batch, batch_idx, passes_batch_idx=passes_batch_idx, last=last)
+                if loss is not None:
+                    self.losses.append(loss)
+        except Exception as error:
+            raise LocalStepFailed(step) from error
+        except KeyboardInterrupt as interrupt:
+            raise LocalStepInterrupted(step) from interrupt
+
+    def _optimization(
+        self, logs: LogRecorder
+    ) -> ManualOptimization | AutomaticOptimization | LeanOptimization:
+        module, optimizers = self._module, self._optimizers
+        if not module.automatic_optimization:
+            return ManualOptimization(module, optimizers, logs)
+        if self._visit.accumulate == 1 and not known(module).why_not_lean:
+            return lean_optimization(module, optimizers[0], logs)
+        return AutomaticOptimization(module, optimizers[0], logs, accumulate=self._visit.accumulate)

@@ -19,7 +19,7 @@ from fedlightning.workers.policy import (
     Source,
 )
 from fedlightning.workers.programs import Program, program
-from fedlightning.workers.remote import HostProcess, ProcessWorker, UnsendableError
+from fedlightning.workers.remote import HostProcess, Limits, ProcessWorker, UnsendableError
 from fedlightning.workers.reply import Reply
 from fedlightning.workers.rules import Allow, Deny, Rule, Rules, Scope
 from fedlightning.workers.virtual import VirtualWorker
@@ -40,6 +40,7 @@ __all__ = [
     "HostProcess",
     "KeepData",
     "Ledger",
+    "Limits",
     "Mechanism",
     "Policy",
     "ProcessWorker",

@@ -6,6 +6,7 @@ What it does is in `server`.
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -28,6 +29,7 @@ from fedlightning.workers.remote.codecs.policies import PolicySettings
 from fedlightning.workers.remote.connection import Connection, Pending
 from fedlightning.workers.remote.errors import BrokenChannelError
 from fedlightning.workers.remote.frames import MAX_MESSAGE_BYTES
+from fedlightning.workers.remote.limits import Limits
 from fedlightning.workers.remote.protocol import OpenWorker, StartUp
 
 _PATIENCE_SECONDS = 5.0
@@ -46,6 +48,7 @@ class HostProcess:
         threads: Threads that a torch operation may use there; as many as here, if None.
         seed: Of its random numbers; drawn from torch's here, if None.
         max_message_bytes: Longer messages are refused on both sides.
+        limits: How much memory and time messages may take there; as much as they like, if None.
 
     Raises:
         ValueError: An argument is out of range.
@@ -68,6 +71,7 @@ class HostProcess:
         threads: int | None = None,
         seed: int | None = None,
         max_message_bytes: int = MAX_MESSAGE_BYTES,
+        limits: Limits | None = None,
     ) -> None:
         _check(programs, threads, max_message_bytes)
         self.limit = max_message_bytes
@@ -91,6 +95,7 @@ class HostProcess:
                 derive_seed(torch.initial_seed(), "worker process", next(_numbers)) if seed is None else seed,
                 torch.get_default_dtype(),
                 max_message_bytes,
+                limits or Limits(),
             )
         )
 
@@ -170,6 +175,8 @@ class HostProcess:
             code = self._process.wait(timeout=1.0)
         except subprocess.TimeoutExpired:
             return ""
+        if code == -signal.SIGALRM:
+            return "a message took longer than its limits allow"
         return f"it was ended by signal {-code}" if code < 0 else f"it ended with exit code {code}"
 
     def __enter__(self) -> HostProcess:

@@ -13,6 +13,7 @@ from fedlightning.pointers.messages import (
     TensorDescription,
 )
 from fedlightning.workers.remote.codecs.records import record
+from fedlightning.workers.remote.limits import Limits
 
 C = TypeVar("C", bound=type)
 
@@ -96,6 +97,7 @@ class StartUp:
         seed: Of its random numbers.
         default_dtype: As the controller's.
         max_message_bytes: Longer messages are refused.
+        limits: How much memory and time messages may take.
     """
 
     programs: tuple[str, ...]
@@ -103,6 +105,7 @@ class StartUp:
     seed: int
     default_dtype: Any
     max_message_bytes: int
+    limits: Limits
 
 
 for _kind in (*get_args(Message), Ref, TensorDescription, ObjectDescription, GradientPresence):

@@ -28,6 +28,7 @@ from fedlightning.workers.remote.codecs.packing import Surroundings
 from fedlightning.workers.remote.codecs.travellers import Guests
 from fedlightning.workers.remote.errors import BrokenChannelError
 from fedlightning.workers.remote.frames import MAX_MESSAGE_BYTES, Incoming, encode
+from fedlightning.workers.remote.limits import Limits, expect_the_clock
 from fedlightning.workers.remote.offers import offer
 from fedlightning.workers.remote.protocol import Answered, Failed, OpenWorker, StartUp
 from fedlightning.workers.remote.session import Session
@@ -66,6 +67,7 @@ class Server:
     def __init__(self, control: socket.socket) -> None:
         self._control = Channel(control, MAX_MESSAGE_BYTES)
         self._limit = MAX_MESSAGE_BYTES
+        self._limits = Limits()
         self._selector = selectors.DefaultSelector()
         self._selector.register(control, selectors.EVENT_READ, self._serve_control)
         self._residents: list[Resident] = []
@@ -102,6 +104,9 @@ class Server:
         torch.manual_seed(request.seed)
         self._limit = request.max_message_bytes
         offer(request.programs)
+        self._limits = request.limits
+        # Last: what the process has taken by now is what it needs to start.
+        self._limits.limit_memory()
 
     def _open(self, request: OpenWorker, descriptor: int) -> None:
         connection = socket.socket(fileno=descriptor)
@@ -112,7 +117,8 @@ class Server:
         surroundings = Surroundings(
             names=AllowedNames(request.modules), travellers=Guests(), find=host.store.get
         )
-        session = Session(Channel(connection, self._limit, _STALL_SECONDS), host, surroundings)
+        channel = Channel(connection, self._limit, _STALL_SECONDS)
+        session = Session(channel, host, surroundings, self._limits)
 
         def serve() -> None:
             if not session.serve_one():
@@ -132,6 +138,7 @@ def main(descriptor: int) -> None:
     """
     # An interrupt is for the controller, which then decides what becomes of its workers.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    expect_the_clock()
     threading.Thread(target=_end_with_starter, daemon=True).start()
     Server(socket.socket(fileno=descriptor)).run()
     # There is nothing to tidy up, and torch takes a second for it.

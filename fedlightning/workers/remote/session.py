@@ -14,6 +14,7 @@ from fedlightning.workers.remote.channel import Channel
 from fedlightning.workers.remote.codecs.packing import Surroundings
 from fedlightning.workers.remote.errors import BrokenChannelError, MalformedMessageError, UnsendableError
 from fedlightning.workers.remote.frames import Incoming, encode
+from fedlightning.workers.remote.limits import Limits
 from fedlightning.workers.remote.offers import import_offered
 from fedlightning.workers.remote.protocol import Answered, CountObjects, Failed, Request, ShowLedger
 from fedlightning.workers.store import Card
@@ -29,12 +30,16 @@ class Session:
         channel: The connection.
         host: The worker.
         surroundings: What its messages may name.
+        limits: How long they may take; as long as they like, if None.
     """
 
-    def __init__(self, channel: Channel, host: Host, surroundings: Surroundings) -> None:
+    def __init__(
+        self, channel: Channel, host: Host, surroundings: Surroundings, limits: Limits | None = None
+    ) -> None:
         self.channel = channel
         self._host = host
         self._surroundings = surroundings
+        self._limits = limits or Limits()
         self._broken_pipeline = 0
 
     def serve_one(self) -> bool:
@@ -55,7 +60,8 @@ class Session:
         try:
             request = self._take_in(self.channel.receive())
             pipeline = request.pipeline
-            return self._answer(request)
+            with self._limits.on_the_clock(program=type(request.message) is Run):
+                return self._answer(request)
         except BrokenChannelError:
             raise
         except WorkerError as error:

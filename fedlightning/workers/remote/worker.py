@@ -17,6 +17,7 @@ from fedlightning.workers.remote.codecs.packing import Surroundings
 from fedlightning.workers.remote.codecs.travellers import OwnObjects
 from fedlightning.workers.remote.connection import Pending, Pipeline
 from fedlightning.workers.remote.lent import Lent
+from fedlightning.workers.remote.limits import Limits
 from fedlightning.workers.remote.process import HostProcess
 from fedlightning.workers.remote.protocol import CountObjects, Request, ShowLedger
 from fedlightning.workers.reply import Reply
@@ -42,6 +43,7 @@ class ProcessWorker(Worker):
             offered without.
         process: A running process to live in, with others; a process of its own, if none is given.
         threads: Threads that a torch operation may use there; as many as here, if None.
+        limits: How much memory and time messages may take there; as much as they like, if None.
 
     Raises:
         ValueError: The name is empty, or an argument is out of range.
@@ -65,20 +67,23 @@ class ProcessWorker(Worker):
         programs: Sequence[str] = (),
         process: HostProcess | None = None,
         threads: int | None = None,
+        limits: Limits | None = None,
     ) -> None:
         super().__init__(
             id,
             capabilities=Capabilities(fine_grained=True, ships_code=False),
             policy=policy or AllowAll(),
         )
-        if process is not None and (programs or threads):
-            raise ValueError("programs and threads belong to the process: give them to HostProcess(...)")
+        if process is not None and (programs or threads or limits):
+            raise ValueError(
+                "programs, threads and limits belong to the process: give them to HostProcess(...)"
+            )
         self._lent = Lent()
         surroundings = Surroundings(
             names=AllowedNames(modules), travellers=OwnObjects(), place_of=self._lent.place_of
         )
         self._own_process = process is None
-        self.process = process or HostProcess(programs, threads=threads)
+        self.process = process or HostProcess(programs, threads=threads, limits=limits)
         self._connection = self.process.open(id, self.generation, self.policy, modules, surroundings)
         self._ready = False
         self._pipeline: Pipeline | None = None

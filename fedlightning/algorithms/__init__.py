@@ -3,6 +3,7 @@
 from fedlightning.algorithms.algorithm import Algorithm, Collected, FedAvg, Job, ServerState, Weighting
 from fedlightning.algorithms.averaging import BufferMean, ParameterMean
 from fedlightning.algorithms.combining import Combiner, RuleCombiner
+from fedlightning.algorithms.feddyn import FedDyn
 from fedlightning.algorithms.fedprox import FedProx
 from fedlightning.algorithms.plan import Assignment, Plan
 from fedlightning.algorithms.robust import (
@@ -52,6 +53,7 @@ __all__ = [
     "Draw",
     "Extras",
     "FedAvg",
+    "FedDyn",
     "FedProx",
     "FixedOrder",
     "GeometricMedian",

@@ -48,6 +48,7 @@ class Collected:
         start: The global parameters that every visit started from; not to be written to.
         mean: What was made of the cohort's parameters: their weighted mean, or what a rule made of them.
         extras: The same of what visits have sent beside them, by name.
+        trained: Positions of the parameters that are no frozen ones.
         cohort: Workers whose updates are in it.
         workers: Workers in the federation.
     """
@@ -55,6 +56,7 @@ class Collected:
     start: Sequence[Tensor]
     mean: Sequence[Tensor]
     extras: Extras = field(default_factory=dict)
+    trained: Sequence[int] = ()
     cohort: int = 1
     workers: int = 1
 

@@ -66,6 +66,11 @@ class LocalTraining:
         """Sum of the learning rates of each parameter's steps so far; 0 for one that took none."""
         return list(self._counter.distances)
 
+    @property
+    def trained(self) -> list[int]:
+        """Positions of the parameters that are no frozen ones."""
+        return [position for position, tensor in enumerate(self.parameters) if tensor.requires_grad]
+
     def copy_parameters(self) -> list[Tensor]:
         """Return the parameters as they are now, detached."""
         return [parameter.detach().clone() for parameter in self.parameters]

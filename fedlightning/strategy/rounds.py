@@ -355,8 +355,14 @@ class LocalRound(Round):
     def _finished(self, mean: Update | None, cohort: int) -> tuple[Sequence[Tensor | None], ServerState]:
         if mean is None:
             return self._starting_point(), self._terms.server_state
-        workers = len(self._federation.samples)
-        collected = Collected(self._starting_point(), mean.tensors, mean.extras, cohort, workers)
+        collected = Collected(
+            start=self._starting_point(),
+            mean=mean.tensors,
+            extras=mean.extras,
+            trained=[n for n, parameter in enumerate(self._module.parameters()) if parameter.requires_grad],
+            cohort=cohort,
+            workers=len(self._federation.samples),
+        )
         return self._terms.algorithm.finish(self._terms.server_state, collected)
 
 

@@ -12,7 +12,7 @@ import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 from torch import Tensor
 
-from fedlightning.algorithms import Algorithm, FedAvg, FedProx, Scaffold
+from fedlightning.algorithms import Algorithm, FedAvg, FedDyn, FedProx, Scaffold
 from fedlightning.strategy import FederatedStrategy, NotFederatable
 from fedlightning.workers import HostProcess, ProcessWorker, VirtualWorker, Worker
 from tests.strategy.quadratic import Quadratic, assert_at, fit_quadratic
@@ -25,7 +25,11 @@ DEGENERATE: list[tuple[Algorithm, Algorithm]] = [
     (FedProx(mu=0), FedAvg()),
     (FedProx(mu=0, weighting="uniform"), FedAvg(weighting="uniform")),
     (Scaffold(controls="zero"), FedAvg(weighting="uniform")),
+    (FedDyn(alpha=0), FedAvg(weighting="uniform")),
 ]
+
+# As they are meant to be used: every one of them goes through what follows.
+USED: list[Algorithm] = [FedProx(mu=0.1), Scaffold(), FedDyn(alpha=0.1)]
 
 
 def sgd(parameters: Any) -> torch.optim.Optimizer:
@@ -76,6 +80,36 @@ def assert_control(strategy: FederatedStrategy, expected: list[float]) -> None:
     torch.testing.assert_close(control, torch.tensor(expected, dtype=torch.float64))
 
 
+def test_dynamic_regularisation_by_hand() -> None:
+    """Workers go to (1.5, 0) and (0, 1.25), then by their new losses; ``h`` doubles the mean's first way."""
+    first, run = fit_quadratic(rounds=1, algorithm=FedDyn(alpha=1))
+    assert_at(first, [1.5, 1.25])
+    torch.testing.assert_close(run.server_state["h"][0], torch.tensor([-0.75, -0.625], dtype=torch.float64))
+    assert_at(fit_quadratic(rounds=2, algorithm=FedDyn(alpha=1))[0], [1.6875, 1.484375])
+
+
+def test_a_reference_loop_of_dynamic_regularisation_ends_where_ours_does() -> None:
+    """The loop is the paper's pseudocode, with its term in the loss and torch's own SGD."""
+    curvatures, targets = torch.tensor([1.0, 2.0]), torch.tensor([[4.0, 0.0], [0.0, 2.0]])
+    model, h, gradients = torch.zeros(2), torch.zeros(2), [torch.zeros(2), torch.zeros(2)]
+    for _ in range(5):
+        ends = []
+        for worker in range(2):
+            theta = model.clone().requires_grad_()
+            optimizer = torch.optim.SGD([theta], lr=0.25)
+            for _ in range(2):
+                optimizer.zero_grad()
+                loss = curvatures[worker] / 2 * (theta - targets[worker]).square().sum()
+                (loss - gradients[worker] @ theta + 0.1 / 2 * (theta - model).square().sum()).backward()
+                optimizer.step()
+            gradients[worker] = gradients[worker] - 0.1 * (theta.detach() - model)
+            ends.append(theta.detach())
+        h = h - 0.1 / 2 * sum(end - model for end in ends)
+        model = sum(ends) / 2 - h / 0.1
+    ours, _ = fit_quadratic(rounds=5, algorithm=FedDyn(alpha=0.1))
+    torch.testing.assert_close(ours.w.detach(), model.double(), rtol=1e-5, atol=1e-6)
+
+
 class Leashed(Quadratic):
     """The proximal term written into the loss by hand, as the paper has it."""
 
@@ -107,20 +141,20 @@ class ByHand(Quadratic):
         optimizer.step()
 
 
-@pytest.mark.parametrize("algorithm", [FedProx(mu=1), Scaffold()], ids=repr)
+@pytest.mark.parametrize("algorithm", USED, ids=repr)
 def test_manual_optimization_is_corrected_alike(algorithm: Algorithm) -> None:
     automatic, _ = fit_quadratic(algorithm=algorithm)
     manual, _ = fit_quadratic(algorithm=algorithm, module=ByHand())
     assert torch.equal(automatic.w, manual.w)
 
 
-@pytest.mark.parametrize("algorithm", [FedProx(mu=0.1), Scaffold()], ids=repr)
+@pytest.mark.parametrize("algorithm", USED, ids=repr)
 def test_a_trusted_aggregator_gives_the_same_bits(algorithm: Algorithm) -> None:
     trusted, _ = fit_quadratic(algorithm=algorithm, aggregator=VirtualWorker(id="trusted"))
     assert torch.equal(trusted.w, fit_quadratic(algorithm=algorithm)[0].w)
 
 
-@pytest.mark.parametrize("algorithm", [FedProx(mu=0.1), Scaffold()], ids=repr)
+@pytest.mark.parametrize("algorithm", USED, ids=repr)
 def test_a_run_goes_on_in_the_same_bits(algorithm: Algorithm, tmp_path: Path) -> None:
     def run(**settings: Any) -> L.LightningModule:
         strategy = FederatedStrategy(4, algorithm=algorithm, local_steps=2, cohort_size=2)
@@ -152,7 +186,7 @@ def processes() -> Iterator[list[Worker]]:
 
 
 @pytest.mark.xdist_group("strategy processes")
-@pytest.mark.parametrize("algorithm", [FedProx(mu=0.1), Scaffold()], ids=repr)
+@pytest.mark.parametrize("algorithm", USED, ids=repr)
 def test_workers_in_other_processes_end_in_the_same_bits(
     algorithm: Algorithm, processes: list[Worker]
 ) -> None:

@@ -58,6 +58,15 @@ class BatchOrder:
             start = number % self.num_batches * self.batch_size
             yield samples[start : start + self.batch_size]
 
+    def sizes(self, first: int, count: int) -> list[int]:
+        """Return how many samples some batches have; arguments as for `batches`."""
+        every = self.num_batches
+        last = self.num_samples - (every - 1) * self.batch_size
+        return [
+            min(last, self.batch_size) if number % every == every - 1 else self.batch_size
+            for number in range(first, first + count)
+        ]
+
     def epoch(self, epoch: int, *, seed: int, worker: str) -> torch.Tensor:
         """Return the order of the samples in a local epoch, shape ``(num_samples,)``, int64."""
         if not self.shuffle:

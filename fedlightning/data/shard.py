@@ -95,6 +95,27 @@ class Shard:
                 Ticket(positions.tolist(), own) for positions, own in zip(chosen, seeds, strict=True)
             )
 
+    @property
+    def memory(self) -> tuple[torch.Tensor, ...] | None:
+        """The tensors that batches are rows of, where that is all there is to them; else None."""
+        return None if self._rows is None or self.settings.pin_memory else self._rows.tensors
+
+    def batch_sizes(self, first: int, count: int) -> list[int]:
+        """Return how many samples some batches have; arguments as for `batches`."""
+        return self._order.sizes(first, count)
+
+    def rows(self, first: int, count: int, *, seed: int, worker: str) -> torch.Tensor:
+        """Return which rows of `memory` some batches consist of, one after the other, shape ``(rows,)``.
+
+        Args:
+            first: Number of the first batch, counted from 0 over all local epochs.
+            count: How many.
+            seed: Seed of the run.
+            worker: Name of the worker.
+        """
+        positions = torch.cat(list(self._order.batches(first, count, seed=seed, worker=worker)))
+        return positions if self._rows.rows is None else self._rows.rows[positions]
+
     def in_order(self) -> Iterator[Any]:
         """Yield every sample once, in order, in batches; for evaluation."""
         settings = replace(self.settings, shuffle=False, drop_last=False)

@@ -84,7 +84,7 @@ class LeanSGD(LeanOptimization):
         """Tell whether an optimizer is such an SGD, with nobody listening to its steps."""
         return (
             type(optimizer) is SGD
-            and not _is_listened_to(optimizer)
+            and not is_listened_to(optimizer)
             and all(_is_plain(group) for group in optimizer.param_groups)
         )
 
@@ -119,7 +119,8 @@ def _is_plain(group: dict[str, Any]) -> bool:
     )
 
 
-def _is_listened_to(optimizer: Optimizer) -> bool:
+def is_listened_to(optimizer: Optimizer) -> bool:
+    """Tell whether anybody wants to hear of an optimizer's steps."""
     # Private to torch, like the two below: nothing public tells whether a step has hooks.
     return bool(
         optimizer._optimizer_step_pre_hooks

@@ -126,7 +126,11 @@ class LogRecorder:
             log = self._logs[name] = self._opened(name, value, asked, settings, log)
         if log.metric is None:
             size = batch_size if batch_size is not None else self._inferred_batch_size(bool(on_epoch))
-            log.series.add(_scalar(name, value), size)
+            self._note(log, name, value, size)
+
+    def _note(self, log: _Log, name: str, value: Any, weight: int) -> None:
+        """Keep a value that is logged now."""
+        log.series.add(_scalar(name, value), weight)
 
     def _opened(
         self, name: str, value: Any, asked: tuple[Any, ...], settings: Mapping[str, Any], before: _Log | None

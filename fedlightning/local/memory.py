@@ -74,9 +74,7 @@ class WorkerMemory:
             precision: The precision plugin at the worker.
             round: Number of the visit's round.
         """
-        kept = self._kept = self._kept_before(round)
-        self._left = None
-        self.own, self.outgoing = dict(kept.own), {}
+        kept = self._begin(round)
         scale = precision.state_dict()
         if kept.precision:
             precision.load_state_dict(dict(kept.precision))
@@ -86,13 +84,37 @@ class WorkerMemory:
                 _set_state(optimizer, deepcopy(state))  # optimizers change their states in place
         try:
             yield
-            states = [_state_by_index(o) for o in optimizers] if self._policy == "keep" else []
-            self._left, self._left_in = _Kept(states, precision.state_dict(), self.own), round
+            self._end([_state_by_index(o) for o in optimizers], precision.state_dict(), round)
         finally:
             precision.load_state_dict(scale)
             if self._policy != "travel":
                 for optimizer in optimizers:
                     _set_state(optimizer, {})
+
+    @property
+    def policy(self) -> OptimizerState:
+        """What becomes of the optimizers' states between visits."""
+        return self._policy
+
+    def take_up(self, round: int) -> Mapping[int, Any]:
+        """Return the state that the only optimizer of a visit starts with, by the index of its parameter.
+
+        For visits that are carried out together with others, without lending an optimizer.
+
+        Args:
+            round: Number of the visit's round.
+        """
+        kept = self._begin(round)
+        return kept.optimizers[0] if kept.optimizers else {}
+
+    def put_down(self, state: Mapping[int, Any], round: int) -> None:
+        """Keep the state that such a visit has left, if states are kept.
+
+        Args:
+            state: What `take_up` is to return next.
+            round: Number of the visit's round.
+        """
+        self._end([state], {}, round)
 
     def state_dict(self, round: int) -> dict[str, Any]:
         """Return what is kept, as plain values: optimizer states by the index of their parameter.
@@ -111,6 +133,15 @@ class WorkerMemory:
         """Take over what was saved, by earlier versions as well."""
         own = state.get("own", {})
         self._kept, self._left = _Kept(state["optimizers"], state["precision"], own), None
+
+    def _begin(self, round: int) -> _Kept:
+        self._kept, self._left = self._kept_before(round), None
+        self.own, self.outgoing = dict(self._kept.own), {}
+        return self._kept
+
+    def _end(self, states: Sequence[Mapping[int, Any]], scale: Mapping[str, Any], round: int) -> None:
+        states = states if self._policy == "keep" else []
+        self._left, self._left_in = _Kept(states, scale, self.own), round
 
     def _kept_before(self, round: int) -> _Kept:
         return self._left if self._left is not None and self._left_in < round else self._kept

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
+from torch import Tensor
 from typing_extensions import override
 
 from fedlightning.data.shard import Shard
@@ -74,6 +75,19 @@ class KeyedStream(Stream):
     @override
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Do nothing: any slice can be read at any time."""
+
+    @property
+    def memory(self) -> tuple[Tensor, ...] | None:
+        """The tensors that batches are rows of, where that is all there is to them; else ``None``."""
+        return self._numbered.memory
+
+    def batch_sizes(self, first: int, steps: int) -> list[int]:
+        """Return how many samples the batches have that `take` yields."""
+        return self._numbered.batch_sizes(first, steps)
+
+    def rows(self, first: int, steps: int) -> Tensor:
+        """Return which rows of `memory` these batches consist of, one after the other, int64."""
+        return self._numbered.rows(first, steps, seed=self._seed, worker=self._worker)
 
     @override
     def take(self, first: int, steps: int) -> Iterator[tuple[int, Any]]:

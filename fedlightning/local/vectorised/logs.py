@@ -1,0 +1,120 @@
+"""``self.log`` in a batched step: one call logs a value of each worker."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+from torch import Tensor
+from typing_extensions import override
+
+from fedlightning.local.logs import LoggedValue, LogRecorder
+from fedlightning.local.vectorised.refusal import NotBatchable
+
+
+@dataclass(frozen=True, slots=True)
+class _Entry:
+    """What one call has logged: a number for each of some workers, float64."""
+
+    rows: slice
+    values: Tensor
+    weight: int
+
+
+class ChunkLogs(LogRecorder):
+    """Stand in for ``LightningModule.log`` during the visits of a chunk.
+
+    Args:
+        module: The module whose ``self.log`` calls are recorded.
+    """
+
+    def __init__(self, module: pl.LightningModule) -> None:
+        super().__init__(module)
+        self._pending: list[tuple[str, Any, int]] = []
+        self._entries: dict[str, list[_Entry]] = {}
+
+    def take(self) -> list[Tensor]:
+        """Return what the step at hand has logged, one tensor per call, shape ``()``; called under vmap."""
+        for log in self._logs.values():
+            if log.metric is not None:
+                raise NotBatchable(f"self.log of the torchmetric {log.metric!r} in training_step")
+        return [_as_number(name, value) for name, value, _ in self._pending]
+
+    def keep(self, rows: slice, values: Sequence[Tensor]) -> None:
+        """Keep what a step has logged.
+
+        Args:
+            rows: Which workers have taken it.
+            values: What `take` returned, of all of them: each of shape ``(workers,)``.
+        """
+        for (name, _, weight), value in zip(self._pending, values, strict=True):
+            entry = _Entry(rows, value.detach().to("cpu", torch.float64), weight)
+            self._entries.setdefault(name, []).append(entry)
+        self._pending.clear()
+
+    def by_worker(self, workers: int) -> list[tuple[LoggedValue, ...]]:
+        """Return what each worker has logged, combined over its steps.
+
+        Args:
+            workers: How many there are in the chunk.
+        """
+        logged: list[list[LoggedValue]] = [[] for _ in range(workers)]
+        for name, entries in self._entries.items():
+            for rows, shared in _shared(entries):
+                for worker, value in zip(
+                    range(rows.start, rows.stop), self._combined(name, rows, shared), strict=True
+                ):
+                    logged[worker].append(value)
+        return [tuple(values) for values in logged]
+
+    @override
+    def _note(self, log: Any, name: str, value: Any, weight: int) -> None:
+        self._pending.append((name, value, weight))
+
+    def _combined(self, name: str, rows: slice, entries: Sequence[_Entry]) -> Iterator[LoggedValue]:
+        log = self._logs[name]
+        weights = [entry.weight for entry in entries]
+        parts = [
+            entry.values[rows.start - entry.rows.start : rows.stop - entry.rows.start] for entry in entries
+        ]
+        values = _reduced(torch.stack(parts), weights, log.series.reduction)
+        half = log.dtype in (torch.float16, torch.bfloat16) and len(entries) > 1
+        total = sum(weights)
+        for value in values.to(torch.float32 if half else log.dtype).unbind():
+            yield LoggedValue(name, value, None, total, log.series.reduction, log.settings)
+
+
+def _shared(entries: Sequence[_Entry]) -> Iterator[tuple[slice, list[_Entry]]]:
+    """Divide workers into those who have logged the same number of values in the same steps."""
+    edges = sorted({edge for entry in entries for edge in (entry.rows.start, entry.rows.stop)})
+    for start, stop in pairwise(edges):
+        own = [entry for entry in entries if entry.rows.start <= start and stop <= entry.rows.stop]
+        if own:
+            yield slice(start, stop), own
+
+
+def _reduced(values: Tensor, weights: Sequence[int], reduction: str) -> Tensor:
+    """Combine values, shape ``(calls, workers)``, as `series.Series` combines those of one worker."""
+    match reduction:
+        case "sum":
+            return values.sum(0)
+        case "max":
+            return values.amax(0)
+        case "min":
+            return values.amin(0)
+    first = values[0]
+    shares = torch.tensor(weights, dtype=torch.float64) / sum(weights)
+    mean = first + ((values - first) * shares.unsqueeze(1)).sum(0)
+    return torch.where((values == first).all(0), first, mean)
+
+
+def _as_number(name: str, value: Any) -> Tensor:
+    tensor = torch.as_tensor(value)
+    if tensor.numel() != 1:
+        # The sequential path says what is wrong.
+        raise NotBatchable(f"self.log({name!r}, ...) with a tensor of shape {tuple(tensor.shape)}")
+    return tensor.detach().reshape(())

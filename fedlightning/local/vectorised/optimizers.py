@@ -1,0 +1,208 @@
+"""Optimizers over stacked parameters: torch's own, which work on each number by itself, step many at once.
+
+Only those whose update of a number depends on that number's own past can be stepped so.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, TypeAlias
+
+import torch
+from torch import Tensor
+from torch.optim import SGD, Adadelta, Adam, Adamax, AdamW, NAdam, Optimizer, RAdam, RMSprop
+
+from fedlightning.local.lean import LeanSGD, is_listened_to
+from fedlightning.local.vectorised.operators import Product
+
+ELEMENTWISE: frozenset[type[Optimizer]] = frozenset(
+    {SGD, Adam, AdamW, RMSprop, Adadelta, Adamax, NAdam, RAdam}
+)
+
+Scalars: TypeAlias = Mapping[str, Any]
+"""What an optimizer keeps of a parameter as a whole, such as the number of steps."""
+
+_SCALARS = frozenset({"step", "mu_product"})
+
+
+def why_not_stackable(optimizer: Optimizer) -> str:
+    """Say what keeps an optimizer from stepping many workers' parameters at once; nothing if nothing does."""
+    name = type(optimizer).__name__
+    if type(optimizer) not in ELEMENTWISE:
+        return f"the optimizer {name}"
+    if is_listened_to(optimizer):
+        return f"hooks on the steps of {name}"
+    if any(group.get("capturable") or group.get("differentiable") for group in optimizer.param_groups):
+        return f"{name}(capturable=True) or (differentiable=True)"
+    return ""
+
+
+class StackedOptimizer:
+    """Step what the workers of a chunk train, by the settings of one optimizer.
+
+    Args:
+        optimizer: The module's optimizer; not changed.
+        workers: How many there are in the chunk.
+        positions: For each of its groups, which of the stacked parameters it steps.
+    """
+
+    def __init__(self, optimizer: Optimizer, workers: int, positions: Sequence[Sequence[int]]) -> None:
+        self._optimizer = optimizer
+        self._positions = positions
+        self._plain = LeanSGD.fits(optimizer)
+        # By parameter: states of the parameters' own shape, stacked likewise, and for each worker the others.
+        self._stacked: dict[int, dict[str, Tensor]] = defaultdict(dict)
+        self._scalars: dict[int, list[Scalars | None]] = defaultdict(lambda: [None] * workers)
+
+    @torch.no_grad()
+    def step(
+        self,
+        rows: slice,
+        parameters: Sequence[Tensor],
+        gradients: Sequence[Tensor | None],
+        products: Sequence[tuple[Product, Tensor | None]],
+    ) -> None:
+        """Step the parameters of some of the workers, in place.
+
+        Args:
+            rows: Which workers.
+            parameters: Theirs, each of shape ``(workers, ...)``.
+            gradients: Of each, as far as it is known as a whole; like a gradient of None, one of None is not
+                stepped along, unless there are products.
+            products: Uses of weights in linear maps, with the gradients of their outputs.
+        """
+        factors = [(product, outer) for product, outer in products if outer is not None]
+        if self._plain:
+            self._descend(parameters, gradients, factors)
+            return
+        every = list(gradients)
+        for product, outer in factors:
+            gradient = torch.bmm(outer.transpose(1, 2), product.inputs)
+            known = every[product.weight]
+            every[product.weight] = gradient if known is None else known + gradient
+        for span in self._alike(range(*rows.indices(rows.stop)), every):
+            own = slice(span.start - rows.start, span.stop - rows.start)
+            self._step_alike(
+                span,
+                [parameter[own] for parameter in parameters],
+                [None if gradient is None else gradient[own] for gradient in every],
+            )
+
+    def state_of(self, worker: int) -> dict[int, dict[str, Any]]:
+        """Return a worker's state, as `Optimizer.state_dict` has it: by the parameter's number in the groups.
+
+        Args:
+            worker: Its position in the chunk.
+        """
+        state = {}
+        for number, position in enumerate(position for group in self._positions for position in group):
+            scalars = self._scalars[position][worker] if position >= 0 else None
+            if scalars is None:
+                continue
+            tensors = {name: stack[worker].clone() for name, stack in self._stacked[position].items()}
+            if scalars or tensors:
+                state[number] = {**{name: _copied(value) for name, value in scalars.items()}, **tensors}
+        return state
+
+    def load(self, states: Sequence[Mapping[int, Mapping[str, Any]]]) -> None:
+        """Go on with the states that the workers have kept.
+
+        Args:
+            states: For each worker of the chunk what `state_of` returned; all of one `layout_of`.
+        """
+        numbers = enumerate(position for group in self._positions for position in group)
+        for number, position in numbers:
+            if not states or number not in states[0]:
+                continue
+            own = [state[number] for state in states]
+            stacked = [name for name, value in own[0].items() if name not in _SCALARS and value is not None]
+            self._stacked[position] = {name: torch.stack([state[name] for state in own]) for name in stacked}
+            scalars = {name: value for name, value in own[0].items() if name in _SCALARS}
+            self._scalars[position] = [scalars] * len(own)
+
+    def _descend(
+        self,
+        parameters: Sequence[Tensor],
+        gradients: Sequence[Tensor | None],
+        factors: Sequence[tuple[Product, Tensor]],
+    ) -> None:
+        for group, positions in zip(self._optimizer.param_groups, self._positions, strict=True):
+            rate, decay = group["lr"], group["weight_decay"]
+            used = {product.weight for product, _ in factors}
+            if decay:
+                shrunk = [p for p in positions if p >= 0 and (p in used or gradients[p] is not None)]
+                torch._foreach_mul_([parameters[p] for p in shrunk], 1 - rate * decay)
+            whole = [
+                (parameters[p], gradient)
+                for p in positions
+                if p >= 0 and (gradient := gradients[p]) is not None
+            ]
+            if whole:
+                torch._foreach_add_([p for p, _ in whole], [gradient for _, gradient in whole], alpha=-rate)
+            for product, outer in factors:
+                if product.weight in positions:
+                    parameters[product.weight].baddbmm_(outer.transpose(1, 2), product.inputs, alpha=-rate)
+
+    def _alike(self, workers: range, gradients: Sequence[Tensor | None]) -> Iterator[slice]:
+        """Divide workers into spans of those whose parameters have been stepped equally often."""
+        stepped = [self._scalars[position] for position, g in enumerate(gradients) if g is not None]
+        start = workers.start
+        for worker in workers[1:]:
+            if any(of[worker] is not of[start] for of in stepped):
+                yield slice(start, worker)
+                start = worker
+        yield slice(start, workers.stop)
+
+    def _step_alike(
+        self, rows: slice, parameters: Sequence[Tensor], gradients: Sequence[Tensor | None]
+    ) -> None:
+        optimizer = self._stand_in(parameters)
+        for position, (parameter, gradient) in enumerate(zip(parameters, gradients, strict=True)):
+            if gradient is None:
+                continue
+            parameter.grad = gradient
+            scalars = self._scalars[position][rows.start]
+            if scalars is not None:
+                stacks = {name: stack[rows] for name, stack in self._stacked[position].items()}
+                copied = {name: _copied(value) for name, value in scalars.items()}
+                optimizer.state[parameter] = {**copied, **stacks}
+        optimizer.step()
+        for position, (parameter, gradient) in enumerate(zip(parameters, gradients, strict=True)):
+            if gradient is not None:
+                self._keep(position, rows, optimizer.state[parameter])
+
+    def _stand_in(self, parameters: Sequence[Tensor]) -> Optimizer:
+        settings = [{k: v for k, v in g.items() if k != "params"} for g in self._optimizer.param_groups]
+        groups = [
+            {**own, "params": [parameters[p] for p in positions if p >= 0]}
+            for own, positions in zip(settings, self._positions, strict=True)
+        ]
+        kind: Any = type(self._optimizer)
+        optimizer: Optimizer = kind([group for group in groups if group["params"]])
+        return optimizer
+
+    def _keep(self, position: int, rows: slice, state: Mapping[str, Any]) -> None:
+        everyone, stacks = self._scalars[position], self._stacked[position]
+        scalars = {name: value for name, value in state.items() if name in _SCALARS}
+        for name, value in state.items():
+            if name in _SCALARS or value is None:
+                continue
+            if name not in stacks:
+                stacks[name] = value.new_zeros(len(everyone), *value.shape[1:])
+            stacks[name][rows].copy_(value)
+        everyone[rows] = [scalars] * (rows.stop - rows.start)
+
+
+def layout_of(state: Mapping[int, Mapping[str, Any]]) -> tuple[Any, ...]:
+    """Return what two workers' states must have in common for the two to be stepped together."""
+    return tuple(
+        (number, name, float(value) if name in _SCALARS else None)
+        for number, own in sorted(state.items())
+        for name, value in sorted(own.items())
+        if value is not None
+    )
+
+
+def _copied(value: Any) -> Any:
+    return value.clone() if isinstance(value, Tensor) else value

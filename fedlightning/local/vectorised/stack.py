@@ -1,0 +1,133 @@
+"""The parameters and buffers of a chunk of workers, stacked, and how they take a module's places."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+
+class Places:
+    """Where a module keeps what differs from worker to worker: trained parameters, and all buffers.
+
+    Args:
+        module: The module.
+        optimizer: Its optimizer; parameters that it does not step are the same at all workers.
+
+    Attributes:
+        parameters: All parameters of the module.
+        trained: Positions among them of those that are trained.
+        groups: For each group of the optimizer, which of the trained parameters it steps; -1 for one that is
+            frozen.
+    """
+
+    def __init__(self, module: nn.Module, optimizer: Optimizer) -> None:
+        stepped = {id(tensor) for group in optimizer.param_groups for tensor in group["params"]}
+        self.module = module
+        self.parameters = list(module.parameters())
+        self.trained = [
+            position
+            for position, parameter in enumerate(self.parameters)
+            if parameter.requires_grad and id(parameter) in stepped
+        ]
+        numbers = {id(self.parameters[position]): n for n, position in enumerate(self.trained)}
+        self.groups = [
+            [numbers.get(id(tensor), -1) for tensor in group["params"]] for group in optimizer.param_groups
+        ]
+        self._slots = _slots_of(module, "_parameters", [self.parameters[p] for p in self.trained])
+        self._buffer_slots = _slots_of(module, "_buffers", list(module.buffers()))
+
+    @property
+    def start(self) -> list[Tensor]:
+        """The trained parameters as they are now."""
+        return [self.parameters[position].detach() for position in self.trained]
+
+    @property
+    def buffers(self) -> list[Tensor]:
+        """The buffers as they are now."""
+        return list(self.module.buffers()) if self._buffer_slots else []
+
+    @contextmanager
+    def filled(self, parameters: Sequence[Tensor], buffers: Sequence[Tensor]) -> Iterator[None]:
+        """Let other tensors take the places of the module's own within the block.
+
+        ``torch.func.functional_call`` does the same for any kind of module, and takes as long as a forward
+        of a small one.
+
+        Args:
+            parameters: In place of the trained ones.
+            buffers: In place of the buffers.
+        """
+        kept = [slots[name] for slots, name, _ in (*self._slots, *self._buffer_slots)]
+        try:
+            for slots, name, number in self._slots:
+                slots[name] = parameters[number]
+            for slots, name, number in self._buffer_slots:
+                slots[name] = buffers[number]
+            yield
+        finally:
+            for (slots, name, _), tensor in zip((*self._slots, *self._buffer_slots), kept, strict=True):
+                slots[name] = tensor
+
+    def current_buffers(self, count: int) -> list[Tensor]:
+        """Return what is in the places of the buffers now: modules exchange them, rather than fill them."""
+        found: dict[int, Tensor] = {number: slots[name] for slots, name, number in self._buffer_slots}
+        return [found[number] for number in range(count)]
+
+
+class Stack:
+    """Memory for the parameters and buffers of as many workers as one chunk may have.
+
+    It is used for one chunk after another: what a chunk has left is read before the next one starts.
+
+    Args:
+        places: What is stacked.
+        workers: How many workers a chunk may have.
+    """
+
+    def __init__(self, places: Places, workers: int) -> None:
+        self.places = places
+        self.workers = workers
+        self.parameters = [tensor.new_empty(workers, *tensor.shape) for tensor in places.start]
+        self.buffers = [tensor.new_empty(workers, *tensor.shape) for tensor in places.buffers]
+
+    @torch.no_grad()
+    def begin(self, workers: int, parameters: Sequence[Tensor], buffers: Sequence[Tensor]) -> None:
+        """Let workers start from the global module.
+
+        Args:
+            workers: How many.
+            parameters: The trained parameters.
+            buffers: The buffers.
+        """
+        for stack, tensor in zip((*self.parameters, *self.buffers), (*parameters, *buffers), strict=True):
+            stack[:workers].copy_(tensor)
+
+    def parameters_of(self, worker: int) -> list[Tensor]:
+        """Return all parameters of one worker's module, as views."""
+        own: list[Tensor] = [parameter.detach() for parameter in self.places.parameters]
+        for number, position in enumerate(self.places.trained):
+            own[position] = self.parameters[number][worker]
+        return own
+
+    def buffers_of(self, worker: int) -> list[Tensor]:
+        """Return all buffers of one worker's module, as views."""
+        return [stack[worker] for stack in self.buffers]
+
+
+def _slots_of(
+    module: nn.Module, kind: str, tensors: Sequence[Tensor]
+) -> list[tuple[dict[str, Any], str, int]]:
+    """Find every place of some tensors; shared ones have several."""
+    numbers = {id(tensor): number for number, tensor in enumerate(tensors)}
+    return [
+        (slots, name, numbers[id(tensor)])
+        for child in module.modules()
+        for slots in (getattr(child, kind),)
+        for name, tensor in slots.items()
+        if tensor is not None and id(tensor) in numbers
+    ]

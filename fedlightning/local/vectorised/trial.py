@@ -1,0 +1,285 @@
+"""A short trial of the vectorised path on a copy of the module: does it give the same numbers, and faster?
+
+What a module does in ``training_step`` shows only when that runs: some of it cannot be done for several
+workers at once (a value is asked for, a branch depends on data), some of it would silently be done once for
+all of them (a count kept on the module, a random number from NumPy). So one step of two workers is taken by
+both paths, and compared.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence, Sized
+from contextlib import contextmanager
+from copy import copy, deepcopy
+from dataclasses import dataclass, replace
+from time import process_time
+from typing import Any, Literal
+
+import lightning.pytorch as pl
+import torch
+from torch import Tensor
+from torch.optim import SGD, Optimizer
+
+from fedlightning.local.memory import WorkerMemory
+from fedlightning.local.training import train_locally
+from fedlightning.local.vectorised.chunks import Errand
+from fedlightning.local.vectorised.fitness import reads_batch_idx, why_not_batchable
+from fedlightning.local.vectorised.functorch_calls import is_shown_by_vmap
+from fedlightning.local.vectorised.refusal import NotBatchable
+from fedlightning.local.vectorised.training import VectorisedTraining
+from fedlightning.local.visit import VisitReport
+
+Wish = Literal["auto"] | bool
+"""Whether steps are taken for several workers at once: wherever that is faster, wherever it works, never."""
+
+CHUNKS = (2, 5, 10, 20, 50, 100, 200, 500, 1000)
+"""How many workers may take their steps together: the candidates, out of which measurements choose."""
+
+LARGEST_STACK = 1 << 26
+"""The most bytes that the parameters of one chunk may have."""
+
+LONG_STEP = 0.003
+"""Seconds of a step that is long by itself: many at once save the time in which nothing is computed."""
+
+_TRIED_STEPS = 2
+_TOLERANCE = 1e-3
+
+
+@dataclass(frozen=True)
+class Findings:
+    """What a trial has found.
+
+    Args:
+        reason: Why the steps of several workers are not taken as one; empty if they are.
+        chunk: How many workers take their steps together.
+        numbered: Whether ``training_step`` looks at the number of a batch.
+        draws: Whether it draws random numbers.
+        faster: By how many times the vectorised path was faster, as far as it was measured.
+    """
+
+    reason: str
+    chunk: int = 0
+    numbered: bool = True
+    draws: bool = False
+    faster: float | None = None
+
+
+def examine(
+    module: pl.LightningModule, optimizers: Sequence[Optimizer], errands: Sequence[Errand], wish: Wish
+) -> Findings:
+    """Find out whether, and in what chunks, the steps of several workers are taken as one.
+
+    Args:
+        module: The module, attached to a Trainer. It is copied; not even its attributes change.
+        optimizers: Its optimizers.
+        errands: The visits of a round, not changed.
+        wish: What the user wants; anything but ``False``.
+
+    Returns:
+        The findings; with a reason where every visit is to be carried out by itself.
+    """
+    reason = why_not_batchable(module, optimizers, errands[0].visit) or _why_not_alike(errands)
+    if reason:
+        return Findings(reason)
+    numbered = reads_batch_idx(module)
+    try:
+        trial = _Trial(module, optimizers[0], numbered=numbered)
+        if wish == "auto" and trial.seconds_alone(errands[0], 1) > LONG_STEP:
+            return Findings("its steps take long enough by themselves")
+        draws = trial.compare(errands)
+        chunk, faster = trial.fastest(errands, draws=draws)
+    except Exception as error:  # noqa: BLE001  # whatever it is: the sequential path will tell, if it is the user's
+        return Findings(_in_few_words(error))
+    if wish == "auto" and faster < 1:
+        return Findings("it was not faster in a trial", faster=faster)
+    return Findings("", chunk, numbered, draws, faster)
+
+
+class _Trial:
+    """Run both paths on a copy of a module."""
+
+    def __init__(self, module: pl.LightningModule, optimizer: Optimizer, *, numbered: bool) -> None:
+        self._module = _copied(module)
+        self._optimizer = _optimizer_of(self._module, module, optimizer)
+        self._numbered = numbered
+
+    def compare(self, errands: Sequence[Errand]) -> bool:
+        """Take one step of two workers by both paths.
+
+        Returns:
+            Whether the module draws random numbers.
+
+        Raises:
+            NotBatchable: They do not come to the same.
+        """
+        pair = [_shortened(errand, 1) for errand in _two_alike(errands)]
+        # One step of plain SGD shows the gradients; other optimizers blow up what is next to zero.
+        optimizer = SGD([p for p in self._module.parameters() if p.requires_grad], lr=1.0)
+        start = [parameter.detach().clone() for parameter in self._module.parameters()]
+        alone = [self._alone(errand, optimizer) for errand in pair]
+        if alone[0][0].metrics:
+            raise NotBatchable("torchmetrics in training_step")
+        before = _attributes(self._module)
+        training = VectorisedTraining(self._module, optimizer, chunk=2, numbered=self._numbered, draws=True)
+        for trained in training.train(pair):
+            report, parameters = alone[trained.number]
+            _compare(report, trained.report)
+            _compare_steps(start, parameters, trained.parameters)
+        _compare_attributes(before, _attributes(self._module))
+        return training.draws_made > 0
+
+    def seconds_alone(self, errand: Errand, steps: int) -> float:
+        """Measure the start of a visit, carried out by itself: the second time, when all is warm."""
+        seconds = 0.0
+        for _ in range(2):
+            own = _shortened(errand, steps)
+            with _put_back(self._module):
+                started = process_time()
+                train_locally(self._module, [self._optimizer], own.stream, own.memory, own.visit)
+                seconds = process_time() - started
+        return seconds
+
+    def fastest(self, errands: Sequence[Errand], *, draws: bool) -> tuple[int, float]:
+        """Measure both paths.
+
+        Returns:
+            The best size of a chunk, and by how many times it was faster than one visit after the other.
+        """
+        alone = self.seconds_alone(errands[0], _TRIED_STEPS)
+        best, least = 0, float("inf")
+        for chunk in self._candidates(len(errands)):
+            training = VectorisedTraining(
+                self._module, self._optimizer, chunk=chunk, numbered=self._numbered, draws=draws
+            )
+            some = [_shortened(errand, _TRIED_STEPS) for errand in errands[:chunk]]
+            seconds = min(_seconds(training, some) for _ in range(2)) / chunk
+            if seconds < least:
+                best, least = chunk, seconds
+            elif seconds > 1.2 * least:
+                break
+        return best, alone / least
+
+    def _candidates(self, workers: int) -> Iterator[int]:
+        size = sum(p.numel() * p.element_size() for p in self._module.parameters() if p.requires_grad)
+        most = max(2, min(workers, LARGEST_STACK // max(size, 1)))
+        yield from (chunk for chunk in CHUNKS if chunk < most)
+        yield most
+
+    def _alone(self, errand: Errand, optimizer: Optimizer) -> tuple[VisitReport, list[Tensor]]:
+        with _put_back(self._module):
+            report = train_locally(self._module, [optimizer], errand.stream, errand.memory, errand.visit)
+            return report, [parameter.detach().clone() for parameter in self._module.parameters()]
+
+
+def _seconds(training: VectorisedTraining, errands: Sequence[Errand]) -> float:
+    started = process_time()
+    for _ in training.train(errands):
+        pass
+    return process_time() - started
+
+
+def _why_not_alike(errands: Sequence[Errand]) -> str:
+    if len(errands) < 2:
+        return "one worker in a round"
+    if any(errand.memory.policy == "travel" for errand in errands):
+        return "optimizer_state='travel'"
+    return ""
+
+
+def _two_alike(errands: Sequence[Errand]) -> list[Errand]:
+    """Choose two visits that begin with batches of the same size, if there are any."""
+    by_size: dict[int, Errand] = {}
+    for errand in errands:
+        size = errand.stream.batch_sizes(errand.visit.first_step, 1)[0]
+        if size in by_size:
+            return [by_size[size], errand]
+        by_size[size] = errand
+    raise NotBatchable("no two workers begin with batches of the same size")
+
+
+def _shortened(errand: Errand, steps: int) -> Errand:
+    """Return the start of a visit, with a memory of its own."""
+    visit = replace(errand.visit, steps=min(steps, errand.visit.steps), requires_finite=False)
+    return replace(errand, visit=visit, memory=WorkerMemory("reset"))
+
+
+def _copied(module: pl.LightningModule) -> pl.LightningModule:
+    """Copy a module; the copy has the same Trainer, which Lightning leaves out of copies."""
+    twin = deepcopy(module)
+    twin._trainer = module._trainer
+    return twin
+
+
+def _optimizer_of(twin: pl.LightningModule, module: pl.LightningModule, optimizer: Optimizer) -> Optimizer:
+    """Make an optimizer of the same settings for a copy of a module."""
+    of_twin = {id(p): q for p, q in zip(module.parameters(), twin.parameters(), strict=True)}
+    kind: Any = type(optimizer)
+    groups = [
+        {**deepcopy({name: value for name, value in group.items() if name != "params"}), "params": parameters}
+        for group in optimizer.param_groups
+        if (parameters := [of_twin[id(p)] for p in group["params"] if id(p) in of_twin])
+    ]
+    made: Optimizer = kind(groups)
+    return made
+
+
+@contextmanager
+def _put_back(module: pl.LightningModule) -> Iterator[None]:
+    kept = [tensor.detach().clone() for tensor in (*module.parameters(), *module.buffers())]
+    try:
+        yield
+    finally:
+        with torch.no_grad():
+            for tensor, before in zip((*module.parameters(), *module.buffers()), kept, strict=True):
+                tensor.copy_(before)
+
+
+def _compare(alone: VisitReport, together: VisitReport) -> None:
+    theirs, ours = ({log.name: log.value for log in report.logs} for report in (alone, together))
+    if list(theirs) != list(ours):
+        raise NotBatchable("it logs other names when several workers are trained at once")
+    for name, value in {"the loss": alone.loss, **theirs}.items():
+        other = together.loss if name == "the loss" else ours[name]
+        if (
+            value is None
+            or other is None
+            or not torch.allclose(
+                value.double(), other.double(), rtol=_TOLERANCE, atol=_TOLERANCE, equal_nan=True
+            )
+        ):
+            raise NotBatchable(f"{name} is another when several workers are trained at once")
+
+
+def _compare_steps(start: Sequence[Tensor], alone: Sequence[Tensor], together: Sequence[Tensor]) -> None:
+    longest = max(float((one - s).abs().max()) for s, one in zip(start, alone, strict=True) if s.numel())
+    for before, one, other in zip(start, alone, together, strict=True):
+        slack = _TOLERANCE * longest + 1e-6 * float(before.abs().max() if before.numel() else 0)
+        if not torch.allclose(one, other, rtol=0, atol=slack, equal_nan=True):
+            raise NotBatchable("gradients are others when several workers are trained at once")
+
+
+def _attributes(module: pl.LightningModule) -> dict[str, tuple[Any, int]]:
+    """Return every plain attribute of a module and its parts, with its length if it has one."""
+    return {
+        f"{path}.{name}".strip("."): (value, len(value) if _is_container(value) else 0)
+        for path, child in module.named_modules()
+        for name, value in copy(vars(child)).items()
+        if name not in ("_parameters", "_buffers", "_modules", "_trainer", "log")
+    }
+
+
+def _compare_attributes(before: Mapping[str, tuple[Any, int]], after: Mapping[str, tuple[Any, int]]) -> None:
+    for name, (value, length) in after.items():
+        old, old_length = before.get(name, (None, 0))
+        if old is not value or length != old_length or is_shown_by_vmap(value):
+            raise NotBatchable(f"training_step changes self.{name}")
+
+
+def _is_container(value: Any) -> bool:
+    return isinstance(value, Sized) and not isinstance(value, Tensor | str | torch.nn.Module)
+
+
+def _in_few_words(error: Exception) -> str:
+    """Return the first sentence of what was raised, and of its cause if that says more."""
+    text = str(error.__cause__ or error).strip() or type(error).__name__
+    return text.splitlines()[0].split(". ")[0][:200]

@@ -1,0 +1,191 @@
+"""A trial finds out what cannot be done for several workers at once, says why, and changes nothing."""
+
+from __future__ import annotations
+
+import random
+from copy import deepcopy
+from functools import partial
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.optim import LBFGS, SGD
+from torchmetrics.classification import MulticlassAccuracy
+
+from fedlightning.local.vectorised import trial
+from fedlightning.local.vectorised.chunks import Errand
+from fedlightning.local.vectorised.trial import examine
+from tests.local.vectorised.toys import CLASSES, FEATURES, Cohort, Net, streams
+
+PLAIN = partial(SGD, lr=0.1)
+
+
+class Asks(Net):
+    def training_step(self, batch: list[Tensor], batch_idx: int) -> Any:
+        loss = super().training_step(batch, batch_idx)
+        self.log("as a number", loss.item())
+        return loss
+
+
+class Branches(Net):
+    def training_step(self, batch: list[Tensor], batch_idx: int) -> Any:
+        loss = super().training_step(batch, batch_idx)
+        return loss * 2 if loss > 0 else loss
+
+
+class Counts(Net):
+    steps_seen = 0
+
+    def training_step(self, batch: list[Tensor], batch_idx: int) -> Any:
+        self.steps_seen += 1
+        return super().training_step(batch, batch_idx)
+
+
+class Keeps(Net):
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        self.losses: list[Tensor] = []
+
+    def training_step(self, batch: list[Tensor], batch_idx: int) -> Any:
+        loss = super().training_step(batch, batch_idx)
+        self.losses.append(loss.detach())
+        return loss
+
+
+class Measures(Net):
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        self.accuracy = MulticlassAccuracy(CLASSES)
+
+    def training_step(self, batch: list[Tensor], batch_idx: int) -> Any:
+        self.accuracy(self.head(self.body(batch[0])), batch[1])
+        self.log("accuracy", self.accuracy)
+        return super().training_step(batch, batch_idx)
+
+
+class RollsDice(Net):
+    def training_step(self, batch: list[Tensor], batch_idx: int) -> Any:
+        return super().training_step(batch, batch_idx) * np.random.rand() * random.random()
+
+
+class Shuffles(Net):
+    def training_step(self, batch: list[Tensor], batch_idx: int) -> Any:
+        x, y = batch
+        order = torch.randperm(len(x))
+        return super().training_step([x[order], y[order]], batch_idx) * order[0]
+
+
+class Skips(Net):
+    def training_step(self, batch: list[Tensor], batch_idx: int) -> Any:
+        super().training_step(batch, batch_idx)
+        return None
+
+
+class Recurrent(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.lstm = nn.LSTM(1, 8, batch_first=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        last: Tensor = self.lstm(x.unsqueeze(-1))[0][:, -1]
+        return last
+
+
+class Clips(Net):
+    def configure_gradient_clipping(self, *args: Any, **kwargs: Any) -> None:
+        return None
+
+
+def hooked(make: Any) -> Net:
+    module = Net(make)
+    module.head.register_forward_hook(lambda *_: None)
+    return module
+
+
+REASONS: dict[str, tuple[Any, Any, str]] = {
+    "item": (Asks, PLAIN, ".item()"),
+    "branch": (Branches, PLAIN, "data-dependent control flow"),
+    "count": (Counts, PLAIN, "changes self.steps_seen"),
+    "list": (Keeps, PLAIN, "changes self.losses"),
+    "torchmetric": (Measures, PLAIN, "torchmetrics"),
+    "dice": (RollsDice, PLAIN, "NumPy or Python"),
+    "order": (Shuffles, PLAIN, "randperm"),
+    "no loss": (Skips, PLAIN, "skips a step"),
+    "lstm": (lambda make: Net(make, Recurrent()), PLAIN, ""),
+    "hook of Lightning": (Clips, PLAIN, "Clips.configure_gradient_clipping"),
+    "hook of torch": (hooked, PLAIN, "forward hooks on head"),
+    "lbfgs": (Net, LBFGS, "the optimizer LBFGS"),
+}
+
+
+def errands(cohort: Cohort, steps: int = 2) -> list[Errand]:
+    visits = cohort.visits(steps=steps)
+    return [Errand(*parts) for parts in zip(cohort.data, cohort.memories[1], visits, strict=True)]
+
+
+@pytest.mark.parametrize("name", REASONS)
+def test_what_cannot_be_done_at_once_is_named(name: str) -> None:
+    make_module, make, reason = REASONS[name]
+    cohort = Cohort(make_module(make), streams([8, 8, 8]))
+    found = examine(cohort.module, [cohort.optimizer], errands(cohort), True)
+    assert found.reason
+    assert reason in found.reason
+
+
+def test_a_trial_changes_nothing() -> None:
+    cohort = Cohort(Keeps(PLAIN), streams([8, 8, 8]), "keep")
+    module, generators = cohort.module, (torch.get_rng_state(), random.getstate())
+    before = deepcopy(module.state_dict())
+    attributes = dict(vars(module))
+    examine(module, [cohort.optimizer], errands(cohort), True)
+    torch.testing.assert_close(module.state_dict(), before, rtol=0, atol=0)
+    assert vars(module) == attributes
+    assert module.losses == []
+    assert torch.equal(torch.get_rng_state(), generators[0])
+    assert random.getstate() == generators[1]
+    assert all(not memory.state_dict(9)["optimizers"] for memory in cohort.memories[1])
+
+
+def test_random_numbers_are_found() -> None:
+    for body, draws in (
+        (nn.Linear(FEATURES, 8), False),
+        (nn.Sequential(nn.Linear(FEATURES, 8), nn.Dropout()), True),
+    ):
+        cohort = Cohort(Net(PLAIN, body), streams([8, 8, 8]))
+        found = examine(cohort.module, [cohort.optimizer], errands(cohort), True)
+        assert (found.reason, found.draws) == ("", draws)
+
+
+def test_a_batch_number_that_is_never_read_does_not_part_the_workers() -> None:
+    class Reads(Net):
+        def training_step(self, batch: list[Tensor], batch_idx: int) -> Any:
+            return super().training_step(batch, 0) * (1 + batch_idx)
+
+    class Ignores(Net):
+        def training_step(self, batch: list[Tensor], batch_idx: int) -> Any:
+            return super().training_step(batch, 0)
+
+    for kind, numbered in ((Reads, True), (Ignores, False)):
+        cohort = Cohort(kind(PLAIN), streams([8, 8]))
+        found = examine(cohort.module, [cohort.optimizer], errands(cohort), True)
+        assert (found.reason, found.numbered) == ("", numbered)
+
+
+@pytest.mark.parametrize(("alone", "together", "reason"), [(1.0, 0.1, ""), (0.1, 1.0, "not faster")])
+def test_measurements_decide_where_they_are_asked(
+    alone: float, together: float, reason: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(trial, "LONG_STEP", 10.0)
+    monkeypatch.setattr(trial._Trial, "seconds_alone", lambda *_: alone)
+    monkeypatch.setattr(trial, "_seconds", lambda training, errands: together * len(errands))
+    cohort = Cohort(Net(PLAIN), streams([8, 8, 8]))
+    assert reason in examine(cohort.module, [cohort.optimizer], errands(cohort), "auto").reason
+    assert examine(cohort.module, [cohort.optimizer], errands(cohort), True).reason == ""
+
+
+def test_the_chunk_is_the_one_that_was_fastest(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(trial, "_seconds", lambda training, errands: len(errands) * abs(len(errands) - 5.5))
+    cohort = Cohort(Net(PLAIN), streams([8] * 12))
+    assert examine(cohort.module, [cohort.optimizer], errands(cohort), True).chunk == 5

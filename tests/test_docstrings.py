@@ -101,7 +101,7 @@ def _is_method(member: Any) -> bool:
 ON_A_PAGE = """
     callbacks.FederatedMetrics callbacks.FederatedProgressBar callbacks.FederationPlot
     callbacks.FederationReport callbacks.FederationTable callbacks.RunFingerprint
-    strategy.FederatedStrategy strategy.replay
+    strategy.replay
 """
 # Names without an example of their own, each group with the reason.
 EXEMPT = {

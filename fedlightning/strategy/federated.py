@@ -109,6 +109,16 @@ class FederatedStrategy(EvaluatingStrategy):
     Raises:
         TypeError: An argument is of the wrong type.
         ValueError: An argument is out of range, or two exclude each other; names value and remedy.
+
+    Example:
+        >>> from fedlightning.examples import DigitsClassifier, DigitsDataModule
+        >>> strategy = FederatedStrategy(workers=3, seed=0)
+        >>> parts = ("checkpointing", "model_summary", "progress_bar")
+        >>> quiet = {"logger": False} | {f"enable_{part}": False for part in parts}
+        >>> trainer = pl.Trainer(max_epochs=2, accelerator="cpu", strategy=strategy, **quiet)
+        >>> trainer.fit(DigitsClassifier(), datamodule=DigitsDataModule())
+        >>> strategy.history
+        History(2 rounds, 3 workers, loss ..., ... up, ... down)
     """
 
     strategy_name = "federated"

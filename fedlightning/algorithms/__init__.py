@@ -35,8 +35,9 @@ from fedlightning.algorithms.sampling import (
 )
 from fedlightning.algorithms.scaffold import Scaffold
 from fedlightning.algorithms.schedule import AveragedSchedule, LocalWork, Schedule, SequentialSchedule
-from fedlightning.algorithms.server import ServerOptimizerFactory, ServerUpdate
+from fedlightning.algorithms.server import ServerOptimizerFactory, ServerSchedulerFactory, ServerUpdate
 from fedlightning.algorithms.update import Extras, Update, UpdateKind, UpdateMean
+from fedlightning.algorithms.yogi import Yogi
 
 __all__ = [
     "AggregationRule",
@@ -76,6 +77,7 @@ __all__ = [
     "Schedule",
     "SequentialSchedule",
     "ServerOptimizerFactory",
+    "ServerSchedulerFactory",
     "ServerState",
     "ServerUpdate",
     "TaggedWorkers",
@@ -86,5 +88,6 @@ __all__ = [
     "UpdateMean",
     "WeightedSampling",
     "Weighting",
+    "Yogi",
     "uniform_cohort",
 ]

@@ -12,9 +12,13 @@ import torch
 from torch import Tensor
 from torch.nn import Parameter
 from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
 
 ServerOptimizerFactory = Callable[[Iterable[Parameter]], Optimizer]
 """Builds the server optimizer for the module's parameters, e.g. ``partial(torch.optim.Adam, lr=0.01)``."""
+
+ServerSchedulerFactory = Callable[[Optimizer], LRScheduler]
+"""Builds the schedule of its learning rate, e.g. ``partial(LinearLR, start_factor=0.1, total_iters=20)``."""
 
 
 class ServerUpdate:
@@ -27,6 +31,7 @@ class ServerUpdate:
 
     Args:
         factory: Any ``torch.optim`` class with its settings as a partial; ``None`` for plain averaging.
+        schedule: Any of torch's schedulers with its settings as a partial; it steps once per round.
 
     Example:
         >>> from functools import partial
@@ -39,10 +44,16 @@ class ServerUpdate:
         1.5
     """
 
-    def __init__(self, factory: ServerOptimizerFactory | None = None) -> None:
+    def __init__(
+        self,
+        factory: ServerOptimizerFactory | None = None,
+        schedule: ServerSchedulerFactory | None = None,
+    ) -> None:
         self._factory = factory
+        self._schedule = schedule
         self._loaded_state: dict[str, Any] | None = None
         self.optimizer: Optimizer | None = None
+        self.scheduler: LRScheduler | None = None
 
     @property
     def averages_plainly(self) -> bool:
@@ -54,6 +65,7 @@ class ServerUpdate:
         if self._factory is None:
             return
         self.optimizer = self._factory(parameters)
+        self.scheduler = None if self._schedule is None else self._schedule(self.optimizer)
         if self._loaded_state is not None:
             state, self._loaded_state = self._loaded_state, None
             self.load_state_dict(state)
@@ -80,31 +92,49 @@ class ServerUpdate:
         """
         if self.optimizer is not None:
             self.optimizer.step()
+        if self.scheduler is not None:
+            self.scheduler.step()
         for parameter, mean in zip(parameters, average, strict=True):
             if self.optimizer is None or not parameter.requires_grad:
                 parameter.copy_(mean)
 
     def state_dict(self) -> dict[str, Any] | None:
-        """Return the server optimizer's kind and state, or ``None`` where there is none."""
+        """Return kind and state of the server optimizer and its scheduler; ``None`` without an optimizer."""
         if self.optimizer is None:
             return None
-        return {"kind": type(self.optimizer).__name__, "state": self.optimizer.state_dict()}
+        state = {"kind": _kind(self.optimizer), "state": self.optimizer.state_dict()}
+        if self.scheduler is None:
+            return state
+        return state | {
+            "scheduler_kind": _kind(self.scheduler),
+            "scheduler_state": self.scheduler.state_dict(),
+        }
 
     def load_state_dict(self, state: dict[str, Any] | None) -> None:
         """Take over a saved state: at once, or when ``prepare`` builds the optimizer.
 
         Raises:
-            ValueError: It is the state of another optimizer; names both.
+            ValueError: It is the state of another optimizer or scheduler; names both.
         """
         if self.optimizer is None and self._factory is not None:
             self._loaded_state = state
             return
-        kind = None if self.optimizer is None else type(self.optimizer).__name__
-        saved = None if state is None else state["kind"]
-        if saved != kind:
-            raise ValueError(
-                f"server_optimizer is {kind}, and the checkpoint's is {saved}, whose state is of no use to "
-                "it. Use the same to go on, or load the weights alone."
-            )
-        if self.optimizer is not None and state is not None:
-            self.optimizer.load_state_dict(state["state"])
+        saved = state or {}
+        _require_same("server_optimizer", saved.get("kind"), _kind(self.optimizer))
+        _require_same("server_scheduler", saved.get("scheduler_kind"), _kind(self.scheduler))
+        if self.optimizer is not None:
+            self.optimizer.load_state_dict(saved["state"])
+        if self.scheduler is not None:
+            self.scheduler.load_state_dict(saved["scheduler_state"])
+
+
+def _kind(thing: object) -> str | None:
+    return None if thing is None else type(thing).__name__
+
+
+def _require_same(name: str, saved: str | None, own: str | None) -> None:
+    if saved != own:
+        raise ValueError(
+            f"{name} is {own}, and the checkpoint's is {saved}, whose state is of no use to it. Use the same "
+            "to go on, or load the weights alone."
+        )

@@ -31,6 +31,7 @@ from fedlightning.algorithms import (
     FedAvg,
     Plan,
     ServerOptimizerFactory,
+    ServerSchedulerFactory,
     ServerState,
 )
 from fedlightning.data import Partitioner
@@ -94,6 +95,8 @@ class FederatedStrategy(EvaluatingStrategy):
             ``None`` for `FedAvg`.
         server_optimizer: Builds the optimizer that steps the global module along the pseudo-gradient, e.g.
             ``functools.partial(torch.optim.Adam, lr=0.01)``; ``None`` to take the average as it is.
+        server_scheduler: Builds the schedule of the server optimizer's learning rate over rounds, e.g.
+            ``functools.partial(torch.optim.lr_scheduler.LinearLR, total_iters=20)``; ``None`` for a constant.
         aggregation: A rule that withstands bad workers, such as ``fedlightning.algorithms.Median()`` or
             ``Krum(bad=2)``, in place of the weighted mean.
         aggregator: A worker that is trusted to average: updates go to it from worker to worker, and only
@@ -136,6 +139,7 @@ class FederatedStrategy(EvaluatingStrategy):
         optimizer_state: OptimizerState | None = None,
         algorithm: Algorithm | None = None,
         server_optimizer: ServerOptimizerFactory | None = None,
+        server_scheduler: ServerSchedulerFactory | None = None,
         aggregation: AggregationRule | None = None,
         aggregator: Worker | None = None,
         tolerance: Tolerance | None = None,
@@ -158,6 +162,7 @@ class FederatedStrategy(EvaluatingStrategy):
             optimizer_state=optimizer_state,
             algorithm=algorithm if algorithm is not None else FedAvg(),
             server_optimizer=server_optimizer,
+            server_scheduler=server_scheduler,
             aggregation=aggregation,
             aggregator=aggregator,
             tolerance=tolerance if tolerance is not None else Tolerance(),

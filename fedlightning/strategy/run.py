@@ -62,7 +62,7 @@ class Run:
         resume: Mapping[str, Any] | None = None,
     ) -> None:
         self.plan: Plan | None = None
-        self.server = ServerUpdate(settings.server_optimizer)
+        self.server = ServerUpdate(settings.server_optimizer, settings.server_scheduler)
         self.server_state: ServerState = {}
         self._settings = settings
         self._trainer = trainer

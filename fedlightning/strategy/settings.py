@@ -7,9 +7,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import Literal, get_args
 
+from torch.optim.lr_scheduler import ReduceLROnPlateau
 from typing_extensions import override
 
-from fedlightning.algorithms import AggregationRule, Algorithm, FedAvg, LocalWork, ServerOptimizerFactory
+from fedlightning.algorithms import (
+    AggregationRule,
+    Algorithm,
+    FedAvg,
+    LocalWork,
+    ServerOptimizerFactory,
+    ServerSchedulerFactory,
+)
 from fedlightning.data import Partitioner
 from fedlightning.local.memory import OptimizerState
 from fedlightning.strategy.tolerance import Tolerance
@@ -33,6 +41,7 @@ class FederationSettings:
     optimizer_state: OptimizerState | None
     algorithm: Algorithm
     server_optimizer: ServerOptimizerFactory | None
+    server_scheduler: ServerSchedulerFactory | None
     aggregation: AggregationRule | None
     aggregator: Worker | None
     tolerance: Tolerance
@@ -74,6 +83,7 @@ class FederationSettings:
                 "part in a round. Lower the one or raise the other."
             )
         self._check_server_optimizer()
+        self._check_server_scheduler()
         if self.update == "averaged" and self.optimizer_state == "travel" and not self.steps_at_controller:
             raise ValueError(
                 "optimizer_state='travel' lets the optimizer's state go from worker to worker, and under "
@@ -173,6 +183,26 @@ class FederationSettings:
             raise ValueError(
                 "server_optimizer is given, but update='sequential' has no average to step along. Use "
                 "update='averaged', or leave server_optimizer out."
+            )
+
+    def _check_server_scheduler(self) -> None:
+        schedule = self.server_scheduler
+        if schedule is None:
+            return
+        if not callable(schedule):
+            raise TypeError(
+                f"server_scheduler must build a scheduler from an optimizer, e.g. "
+                f"functools.partial(torch.optim.lr_scheduler.LinearLR, total_iters=20), got {schedule!r}."
+            )
+        if self.server_optimizer is None:
+            raise ValueError(
+                "server_scheduler is given, but there is no server_optimizer whose learning rate it could "
+                "set. Use server_optimizer=functools.partial(torch.optim.SGD, lr=1.0), or leave it out."
+            )
+        if getattr(schedule, "func", schedule) is ReduceLROnPlateau:
+            raise ValueError(
+                "server_scheduler steps after each round, when there is no metric for ReduceLROnPlateau to "
+                "go by. Use a schedule over rounds, or ReduceLROnPlateau in configure_optimizers."
             )
 
 

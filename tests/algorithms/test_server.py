@@ -55,6 +55,32 @@ def test_frozen_parameters_are_not_decayed() -> None:
     assert frozen.item() == 1.0
 
 
+def test_a_scheduler_steps_once_per_round_and_is_saved() -> None:
+    """Rates 1, 1/2 and 1/4: the second half of the run goes on at 1/4."""
+    make = partial(torch.optim.SGD, lr=1.0), partial(torch.optim.lr_scheduler.ExponentialLR, gamma=0.5)
+    parameter = Parameter(torch.zeros(1))
+    first = ServerUpdate(*make)
+    first.prepare([parameter])
+    for place in (1.0, 1.5):
+        step(first, [parameter], [parameter.detach() + 1])
+        assert parameter.item() == place
+    second = ServerUpdate(*make)
+    second.load_state_dict(copy.deepcopy(first.state_dict()))
+    second.prepare([parameter])
+    step(second, [parameter], [parameter.detach() + 1])
+    assert parameter.item() == 1.75
+
+
+def test_the_state_of_another_scheduler_is_refused() -> None:
+    optimizer = partial(torch.optim.SGD, lr=1.0)
+    saved = ServerUpdate(optimizer, partial(torch.optim.lr_scheduler.ExponentialLR, gamma=0.5))
+    saved.prepare([Parameter(torch.zeros(1))])
+    other = ServerUpdate(optimizer)
+    other.prepare([Parameter(torch.zeros(1))])
+    with pytest.raises(ValueError, match="server_scheduler is None, and the checkpoint's is ExponentialLR"):
+        other.load_state_dict(saved.state_dict())
+
+
 def test_state_survives_before_and_after_prepare() -> None:
     make = partial(torch.optim.SGD, lr=1.0, momentum=0.9)
     first = ServerUpdate(make)

@@ -15,7 +15,7 @@ from tests.configs.composing import Compose
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 GROUPS = (
     "aggregation algorithm callbacks data debug experiment hydra logger model partition paths "
-    "server_optimizer strategy tolerance trainer"
+    "server_optimizer server_scheduler strategy tolerance trainer"
 )
 OPTIONS = sorted(f"{file.parent.name}={file.stem}" for file in CONFIGS.glob("*/*.yaml"))
 

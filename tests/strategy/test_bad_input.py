@@ -72,6 +72,17 @@ BAD_SETTINGS: list[tuple[dict[str, Any], type[Exception], Says]] = [
     ({"aggregation": "median"}, TypeError, ("a rule", "got 'median'", "Median()")),
     ({"aggregator": "bob"}, TypeError, ("a Worker", "got 'bob'", "VirtualWorker(id='trusted')")),
     ({"server_optimizer": 1.0}, TypeError, ("build an optimizer", "got 1.0", "functools.partial")),
+    ({"server_scheduler": 1.0}, TypeError, ("build a scheduler", "got 1.0", "functools.partial")),
+    (
+        {"server_scheduler": partial(torch.optim.lr_scheduler.LinearLR, total_iters=3)},
+        ValueError,
+        ("server_scheduler is given", "no server_optimizer", "functools.partial(torch.optim.SGD, lr=1.0)"),
+    ),
+    (
+        {"server_optimizer": torch.optim.SGD, "server_scheduler": torch.optim.lr_scheduler.ReduceLROnPlateau},
+        ValueError,
+        ("no metric", "ReduceLROnPlateau", "configure_optimizers"),
+    ),
     (
         {"update": "sequential", "server_optimizer": torch.optim.SGD},
         ValueError,

@@ -196,9 +196,14 @@ def test_a_run_that_goes_on_from_an_epochs_checkpoint_ends_in_the_same_bits(
     assert_same_module(whole, resumed)
 
 
-def test_a_server_optimizer_goes_on_from_a_checkpoint(tmp_path: Path) -> None:
+def test_a_server_optimizer_and_its_scheduler_go_on_from_a_checkpoint(tmp_path: Path) -> None:
     def strategy() -> FederatedStrategy:
-        return FederatedStrategy(3, seed=0, server_optimizer=partial(torch.optim.Adam, lr=0.01))
+        return FederatedStrategy(
+            3,
+            seed=0,
+            server_optimizer=partial(torch.optim.Adam, lr=0.01),
+            server_scheduler=partial(torch.optim.lr_scheduler.ExponentialLR, gamma=0.5),
+        )
 
     whole, _ = fit(strategy(), max_epochs=4)
     saver = ModelCheckpoint(tmp_path, save_last=True)

@@ -10,6 +10,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from fedlightning._register import register_when_imported
+from fedlightning._version import __version__ as __version__
 
 if TYPE_CHECKING:
     from fedlightning import algorithms as algorithms
@@ -41,8 +42,6 @@ _NAMES = {
     "replay": "fedlightning.strategy",
 }
 _SUBPACKAGES = ("algorithms", "callbacks", "data", "local", "pointers", "strategy", "workers")
-
-__version__ = "0.1.0.dev0"
 
 
 def __getattr__(name: str) -> Any:

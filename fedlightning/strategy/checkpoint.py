@@ -7,12 +7,14 @@ from typing import Any
 
 import torch
 
+from fedlightning._version import __version__
 from fedlightning.algorithms import Plan
 from fedlightning.strategy.errors import NotFederatable
 from fedlightning.strategy.federation import Federation
 from fedlightning.strategy.settings import FederationSettings
 
 FORMAT = 1
+"""Raised when what is saved can no longer be read by earlier versions, or theirs no longer by this one."""
 
 
 class FederationState:
@@ -112,10 +114,13 @@ def check_format(saved: Mapping[str, Any]) -> None:
     """Check that this version reads a checkpoint's federation.
 
     Raises:
-        NotFederatable: It was written by a later version.
+        NotFederatable: It was written by another version, in a format that this one does not read; names it.
     """
-    if saved.get("format") != FORMAT:
-        raise NotFederatable(
-            f"the checkpoint's federation has format {saved.get('format')!r}, and this version of "
-            f"fedlightning reads format {FORMAT}. Use the version that wrote it."
-        )
+    if saved.get("format") == FORMAT:
+        return
+    writer = saved.get("version", "of an unknown version")
+    raise NotFederatable(
+        f"the checkpoint's federation has format {saved.get('format')!r}, and fedlightning {__version__} "
+        f"reads format {FORMAT}. It was written by fedlightning {writer}: install that version to go on, or "
+        "load the weights alone."
+    )

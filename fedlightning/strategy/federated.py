@@ -58,6 +58,7 @@ from fedlightning.strategy.rounds import GradientRound, LocalRound, Round, Round
 from fedlightning.strategy.run import Run
 from fedlightning.strategy.settings import FederationSettings, Update
 from fedlightning.strategy.tolerance import Tolerance
+from fedlightning.strategy.whole_files import written_whole
 from fedlightning.workers import Worker
 
 
@@ -508,7 +509,8 @@ class FederatedStrategy(EvaluatingStrategy):
             checkpoint["federation"] = self._run.state_dict()
             if self._run.leaves_loaders_out:
                 lightning_calls.leave_loaders_out(checkpoint)
-        super().save_checkpoint(checkpoint, filepath, storage_options)
+        with written_whole(filepath, 0 if self._run is None else self._run.round):
+            super().save_checkpoint(checkpoint, filepath, storage_options)
 
     @override
     def load_model_state_dict(self, checkpoint: Mapping[str, Any], strict: bool = True) -> None:

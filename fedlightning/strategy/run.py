@@ -11,6 +11,7 @@ from typing import Any
 import lightning.pytorch as pl
 from torch.nn import Parameter
 
+from fedlightning._version import __version__
 from fedlightning.algorithms import (
     AveragedSchedule,
     Plan,
@@ -280,6 +281,7 @@ class Run:
         )
         return {
             "format": FORMAT,
+            "version": __version__,
             "identity": identity_of(self._settings, self._federation),
             "state": self._state.state_dict(),
             "rounds_of_epoch": 0 if ended else self._plans.rounds_done,

@@ -14,7 +14,7 @@ import pytest
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint, OnExceptionCheckpoint
 
-from fedlightning.strategy import FederatedStrategy, NotFederatable, RoundFailed, Tolerance
+from fedlightning.strategy import FederatedStrategy, RoundFailed, Tolerance
 from tests.strategy.toys import Classifier, assert_same_module, assert_same_optimizer, fit, loader, trainer
 
 SGD = partial(torch.optim.SGD, lr=0.05, momentum=0.9)
@@ -158,15 +158,6 @@ def test_what_does_not_decide_a_rounds_bits_may_change(tmp_path: Path) -> None:
     )
     trainer(changed, max_epochs=2).fit(Classifier(), loader(), ckpt_path=path)
     assert len(changed.history) == 5
-
-
-def test_a_checkpoint_of_a_later_format_is_refused(tmp_path: Path) -> None:
-    path = saved_by("sequential", tmp_path)
-    checkpoint = torch.load(path, weights_only=True)
-    checkpoint["federation"]["format"] = 2
-    torch.save(checkpoint, path)
-    with pytest.raises(NotFederatable, match="Use the version that wrote it"):
-        resume("sequential", path, None)
 
 
 def test_weights_alone_are_saved_without_the_federation(tmp_path: Path) -> None:

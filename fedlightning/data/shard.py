@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset, Subset
 
-from fedlightning.data.in_memory import tensor_rows
+from fedlightning.data.in_memory import TensorRows, tensor_rows
 from fedlightning.data.keyed_loading import KeyedLoader, Ticket
 from fedlightning.data.labels import known_labels
 from fedlightning.data.loader_settings import LoaderSettings
@@ -70,7 +70,7 @@ class Shard:
         return self._order.num_batches
 
     def batches(self, first: int, count: int, *, seed: int, worker: str) -> Iterator[Any]:
-        """Yield some batches of the stream; torch's, NumPy's and Python's random state stay untouched.
+        """Read some batches of the stream; torch's, NumPy's and Python's random state stay untouched.
 
         Args:
             first: Number of the first batch, counted from 0 over all local epochs.
@@ -78,22 +78,15 @@ class Shard:
             seed: Seed of the run.
             worker: Name of the worker.
 
-        Yields:
-            What the user's DataLoader would make of the same samples.
+        Returns:
+            An iterator over what the user's DataLoader would make of the same samples.
 
         Raises:
             ValueError: If ``drop_last`` leaves no batch, or ``first`` or ``count`` is negative.
         """
-        chosen = self._order.batches(first, count, seed=seed, worker=worker)
         if self._rows is not None:
-            for positions in chosen:
-                yield self._pinned(self._rows.take(positions))
-        else:
-            numbers = range(first, first + count)
-            seeds = (derive_seed(seed, "loading", worker, number) for number in numbers)
-            yield from self._loader.read(
-                Ticket(positions.tolist(), own) for positions, own in zip(chosen, seeds, strict=True)
-            )
+            return self._gathered(self._rows, first, count, seed, worker)
+        return self._loaded(first, count, seed, worker)
 
     @property
     def memory(self) -> tuple[torch.Tensor, ...] | None:
@@ -105,16 +98,20 @@ class Shard:
         return self._order.sizes(first, count)
 
     def rows(self, first: int, count: int, *, seed: int, worker: str) -> torch.Tensor:
-        """Return which rows of `memory` some batches consist of, one after the other, shape ``(rows,)``.
+        """Return which rows of `memory`, of a shard that has some, make up some batches, one after the other.
 
         Args:
             first: Number of the first batch, counted from 0 over all local epochs.
             count: How many.
             seed: Seed of the run.
             worker: Name of the worker.
+
+        Returns:
+            Numbers of rows, int64, one-dimensional.
         """
-        positions = torch.cat(list(self._order.batches(first, count, seed=seed, worker=worker)))
-        return positions if self._rows.rows is None else self._rows.rows[positions]
+        assert self._rows is not None
+        runs = self._order.runs(first, count, longest=count, seed=seed, worker=worker)
+        return self._rows.numbers(torch.cat(list(runs)))
 
     def in_order(self) -> Iterator[Any]:
         """Yield every sample once, in order, in batches; for evaluation."""
@@ -144,12 +141,28 @@ class Shard:
         return BatchOrder(self.num_samples, settings.batch_size, settings.shuffle, settings.drop_last)
 
     @cached_property
-    def _rows(self) -> Any:
+    def _rows(self) -> TensorRows | None:
         return tensor_rows(self.dataset, self.settings)
 
     @cached_property
     def _loader(self) -> KeyedLoader:
         return KeyedLoader(self.dataset, self.settings)
+
+    def _gathered(
+        self, rows: TensorRows, first: int, count: int, seed: int, worker: str
+    ) -> Iterator[list[torch.Tensor]]:
+        size = self.settings.batch_size
+        longest = max(rows.at_once // size, 1)
+        for positions in self._order.runs(first, count, longest=longest, seed=seed, worker=worker):
+            for batch in rows.take_split(positions, size):
+                yield self._pinned(batch)
+
+    def _loaded(self, first: int, count: int, seed: int, worker: str) -> Iterator[Any]:
+        chosen = self._order.batches(first, count, seed=seed, worker=worker)
+        seeds = (derive_seed(seed, "loading", worker, number) for number in range(first, first + count))
+        yield from self._loader.read(
+            Ticket(positions.tolist(), own) for positions, own in zip(chosen, seeds, strict=True)
+        )
 
     def _pinned(self, batch: list[torch.Tensor]) -> list[torch.Tensor]:
         if self.settings.pin_memory and torch.accelerator.is_available():

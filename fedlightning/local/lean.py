@@ -15,6 +15,7 @@ from torch.optim import SGD, Optimizer
 from torch.optim import optimizer as torch_optimizer
 from typing_extensions import override
 
+from fedlightning.local.engine import backward, gradients_of
 from fedlightning.local.logs import LogRecorder
 from fedlightning.local.stepping import loss_of
 from fedlightning.pointers.optimizers import bring_state_along
@@ -44,7 +45,7 @@ class LeanOptimization:
             self._optimizer.zero_grad()
             if loss is not None:
                 losses.append(loss.detach().clone())
-                torch.autograd.backward(loss)
+                backward(loss)
             return loss
 
         self._optimizer.step(closure)  # type: ignore[arg-type]  # torch has it that there is always a loss
@@ -73,7 +74,7 @@ class LeanSGD(LeanOptimization):
         groups = self._optimizer.param_groups
         trained = [[tensor for tensor in group["params"] if tensor.requires_grad] for group in groups]
         every = trained[0] if len(trained) == 1 else [tensor for group in trained for tensor in group]
-        gradients = iter(torch.autograd.grad(loss, every, allow_unused=True))
+        gradients = iter(gradients_of(loss, every))
         with torch.no_grad():
             for group, tensors in zip(groups, trained, strict=True):
                 _descend(tensors, [next(gradients) for _ in tensors], group["lr"], group["weight_decay"])

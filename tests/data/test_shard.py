@@ -174,3 +174,20 @@ def test_a_shard_without_batches_is_refused_when_read() -> None:
 def test_refuses_no_samples() -> None:
     with pytest.raises(ValueError, match="has no samples"):
         Shard([], LoaderSettings())
+
+
+def test_batches_that_are_gathered_together_are_tensors_of_their_own() -> None:
+    shard = Shard(TENSORS, LoaderSettings(batch_size=2))
+    expected = [[tensor.clone() for tensor in batch] for batch in read(shard, 0, 3)]
+    scale = torch.ones((), requires_grad=True)
+    for batch, untouched in zip(shard.batches(0, 3, seed=0, worker="bob"), expected, strict=True):
+        assert all(torch.equal(one, other) for one, other in zip(batch, untouched, strict=True))
+        batch[0].mul_(scale * 2)  # what user code may do to a batch of its own
+        assert batch[0].grad_fn is not None
+
+
+def test_how_many_batches_are_gathered_at_once_does_not_matter(monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = LoaderSettings(batch_size=2, shuffle=True)
+    expected = read(Shard(TENSORS, settings), 1, 7)
+    monkeypatch.setattr("fedlightning.data.in_memory._BYTES_AT_ONCE", 1)
+    assert repr(read(Shard(TENSORS, settings), 1, 7)) == repr(expected)

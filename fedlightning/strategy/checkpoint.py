@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 
 from fedlightning._version import __version__
-from fedlightning.algorithms import Plan
+from fedlightning.algorithms import Plan, UniformSampling
 from fedlightning.strategy.errors import NotFederatable
 from fedlightning.strategy.federation import Federation
+from fedlightning.strategy.records import VisitRecord
 from fedlightning.strategy.settings import FederationSettings
 
 FORMAT = 1
@@ -24,6 +25,7 @@ class FederationState:
         self.seed = 0
         self.round = 0
         self.steps_done: dict[str, int] = {}
+        self.losses: dict[str, float] = {}
 
     def start(self, seed: int | None) -> None:
         """Begin a run.
@@ -34,22 +36,35 @@ class FederationState:
         self.seed = seed if seed is not None else torch.initial_seed()
         self.round = 0
         self.steps_done = {}
+        self.losses = {}
 
-    def complete(self, plan: Plan) -> None:
-        """Move past a round that was taken over."""
+    def complete(self, plan: Plan, visits: Sequence[VisitRecord]) -> None:
+        """Move past a round that was taken over.
+
+        Args:
+            plan: The round.
+            visits: Its visits, whose losses may decide who takes part in later rounds.
+        """
+        self.losses.update({visit.worker: visit.loss for visit in visits if visit.loss is not None})
         self.round = plan.round + 1
         for assignment in plan.assignments:
             self.steps_done[assignment.worker] = assignment.first_step + assignment.steps
 
     def state_dict(self) -> dict[str, Any]:
         """Return the state as plain values."""
-        return {"seed": self.seed, "round": self.round, "steps_done": dict(self.steps_done)}
+        return {
+            "seed": self.seed,
+            "round": self.round,
+            "steps_done": dict(self.steps_done),
+            "losses": dict(self.losses),
+        }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Take over a saved state."""
         self.seed = state["seed"]
         self.round = state["round"]
         self.steps_done = dict(state["steps_done"])
+        self.losses = dict(state.get("losses", {}))  # the first checkpoints had none
 
 
 def identity_of(settings: FederationSettings, federation: Federation) -> dict[str, Any]:
@@ -73,6 +88,7 @@ def identity_of(settings: FederationSettings, federation: Federation) -> dict[st
         "local_steps": work.steps,
         "local_epochs": work.epochs if work.steps is None else None,
         "cohort_size": min(settings.cohort_size or workers, workers),
+        "sampling": (settings.sampling or UniformSampling()).identity,
         # A lone worker's loader is as free as that of an ordinary fit, and may not have a length.
         "batches per local epoch": None if federation.alone else sum(federation.batches.values()),
     }

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Literal
 
 from lightning.fabric.utilities.exceptions import MisconfigurationException
+
+from fedlightning.local.failures import LocalStepFailed, LocalStepInterrupted
+from fedlightning.workers import RemoteError, WorkerLost
 
 FailureKind = Literal["error", "lost", "nonfinite"]
 """How a visit fails: the user's code raises, the worker is gone, or the update is not finite."""
@@ -93,9 +97,10 @@ class CohortTooSmall(RuntimeError):
 
     def __init__(self, round: int, left: int, required: int, skipped: Mapping[str, str]) -> None:
         reasons = "; ".join(f"{worker!r}: {reason}" for worker, reason in skipped.items())
+        why = f"Skipped were {reasons}." if skipped else "No more of them take part in this round."
         super().__init__(
             f"round {round}: {left} of {left + len(skipped)} workers sent an update, and "
-            f"Tolerance(min_cohort={required}) asks for more. Skipped were {reasons}.\n"
+            f"Tolerance(min_cohort={required}) asks for more. {why}\n"
             "The run stops here, with the global module of the last completed round."
         )
         self.round = round
@@ -122,6 +127,35 @@ def round_failed(worker: str, round: int, step: int | None, original: BaseExcept
     failed.__dict__.update({**vars(original), **vars(failed)})
     failed.args = original.args
     return failed
+
+
+@contextmanager
+def failures_named(worker: str, round: int) -> Iterator[None]:
+    """Say of whatever fails at a worker where it happened; what its policy refuses says so itself.
+
+    Args:
+        worker: Name of the worker.
+        round: Number of the round.
+
+    Raises:
+        RoundFailed: The user's code raised within the block, or the worker was lost.
+        RoundInterrupted: The run was interrupted.
+    """
+    try:
+        yield
+    except KeyboardInterrupt as interrupt:
+        step = interrupt.step if isinstance(interrupt, LocalStepInterrupted) else None
+        raise RoundInterrupted(worker, round, step) from interrupt
+    except WorkerLost as error:
+        # Without the one that is trusted with all updates, there is no going on.
+        if error.worker != worker:
+            raise
+        raise RoundFailed(worker, round, None, str(error), "lost") from error
+    except RemoteError as error:
+        failure = error.__cause__ or error
+        step = failure.step if isinstance(failure, LocalStepFailed) else None
+        original = (failure.__cause__ if step is not None else None) or failure
+        raise round_failed(worker, round, step, original) from original
 
 
 class EvaluationFailed(RuntimeError):

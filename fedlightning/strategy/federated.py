@@ -30,6 +30,7 @@ from fedlightning.algorithms import (
     Algorithm,
     FedAvg,
     Plan,
+    Sampling,
     ServerOptimizerFactory,
     ServerSchedulerFactory,
     ServerState,
@@ -98,6 +99,8 @@ class FederatedStrategy(EvaluatingStrategy):
             ``functools.partial(torch.optim.Adam, lr=0.01)``; ``None`` to take the average as it is.
         server_scheduler: Builds the schedule of the server optimizer's learning rate over rounds, e.g.
             ``functools.partial(torch.optim.lr_scheduler.LinearLR, total_iters=20)``; ``None`` for a constant.
+        sampling: How a cohort is drawn, such as ``fedlightning.algorithms.WeightedSampling()`` or
+            ``PowerOfChoice(candidates=20)``; ``None`` for uniformly.
         aggregation: A rule that withstands bad workers, such as ``fedlightning.algorithms.Median()`` or
             ``Krum(bad=2)``, in place of the weighted mean.
         aggregator: A worker that is trusted to average: updates go to it from worker to worker, and only
@@ -141,6 +144,7 @@ class FederatedStrategy(EvaluatingStrategy):
         algorithm: Algorithm | None = None,
         server_optimizer: ServerOptimizerFactory | None = None,
         server_scheduler: ServerSchedulerFactory | None = None,
+        sampling: Sampling | None = None,
         aggregation: AggregationRule | None = None,
         aggregator: Worker | None = None,
         tolerance: Tolerance | None = None,
@@ -164,6 +168,7 @@ class FederatedStrategy(EvaluatingStrategy):
             algorithm=algorithm if algorithm is not None else FedAvg(),
             server_optimizer=server_optimizer,
             server_scheduler=server_scheduler,
+            sampling=sampling,
             aggregation=aggregation,
             aggregator=aggregator,
             tolerance=tolerance if tolerance is not None else Tolerance(),
@@ -414,6 +419,7 @@ class FederatedStrategy(EvaluatingStrategy):
             aggregator=self.settings.aggregator,
             algorithm=self.settings.algorithm,
             server_state=self._this_run.server_state,
+            checks_cohort=self.settings.update == "averaged" and self.replay is None,
         )
         if at_controller:
             return GradientRound(terms)
@@ -475,7 +481,7 @@ class FederatedStrategy(EvaluatingStrategy):
         if again:
             return
         assert self.current_plan is not None
-        self._ended = record_of(self.current_plan, result)
+        self._ended = record_of(self.current_plan, result, self._this_run.traffic)
         self._this_run.complete(self._ended, result.visits, result.server_state)
 
     def _announce_end(self) -> None:

@@ -14,6 +14,7 @@ from typing import Any
 
 from typing_extensions import override
 
+from fedlightning.algorithms import Pool
 from fedlightning.local.lone_stream import open_lone_stream
 from fedlightning.local.memory import OptimizerState, create_memory, export_memory, import_memory
 from fedlightning.local.streams import export_stream, import_stream, open_stream
@@ -105,6 +106,7 @@ class Federation:
         self._optimizer_state = optimizer_state
         self._goes_round = goes_round
         self._kept: dict[str, Mapping[str, Any]] = {}
+        self._tagged: dict[tuple[str, ...], frozenset[str]] = {}
         if roster.at_once:
             list(self.members.values())
 
@@ -117,6 +119,21 @@ class Federation:
     def in_process(self) -> bool:
         """Whether all workers are at hand in this process, and at nothing else than what is asked of them."""
         return all(isinstance(member.worker, VirtualWorker) for member in self.members.made().values())
+
+    @cached_property
+    def pool(self) -> Pool:
+        """What ways of sampling may know of the workers; tags, of those that exist before the first round."""
+        names = sorted(self.samples)
+        if not self._roster.at_once:
+            return Pool(names, self.samples)
+        return Pool(names, self.samples, tagged=self._holders_of)
+
+    def _holders_of(self, tags: tuple[str, ...]) -> frozenset[str]:
+        """Return the workers that held an object with all of some tags when they were first asked for."""
+        if tags not in self._tagged:
+            members = self.members.items()
+            self._tagged[tags] = frozenset(name for name, m in members if m.worker.search(*tags))
+        return self._tagged[tags]
 
     def _settle(self, name: str) -> Member:
         """Place at a worker what lies there for the whole run."""

@@ -61,8 +61,8 @@ class RoundRecord:
         steps: Local steps, over the whole cohort.
         loss: Mean training loss; ``None`` where every step was skipped.
         metrics: Values given to ``self.log`` during the round, combined over the cohort.
-        bytes_up: Bytes that left the workers.
-        bytes_down: Bytes that were sent to the workers.
+        bytes_up: Bytes that left the workers, candidates that were only asked for their loss included.
+        bytes_down: Bytes that were sent to the workers, and to candidates.
         spread: How the metrics (the loss, where nothing was logged) differ over the cohort: minimum, 10th
             percentile and standard deviation as ``<metric>_min``, ``_p10`` and ``_std``. Empty for a cohort
             of one.

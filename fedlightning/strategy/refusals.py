@@ -89,6 +89,15 @@ def _sparse_gradients(
             )
 
 
+def _sampling(trainer: pl.Trainer, module: pl.LightningModule, settings: FederationSettings) -> Iterator[str]:
+    sampling = settings.sampling
+    if sampling is not None and sampling.evaluates and not module.automatic_optimization:
+        yield (
+            f"sampling={sampling!r} has the loss of training_step measured without training, and "
+            f"{type(module).__name__} steps by hand in there. Use PowerOfChoice(..., losses='reported')."
+        )
+
+
 def _trainer_features(
     trainer: pl.Trainer, module: pl.LightningModule, settings: FederationSettings
 ) -> Iterator[str]:
@@ -108,4 +117,4 @@ def _trainer_features(
         )
 
 
-_CHECKS: tuple[Check, ...] = (_optimization, _steps, _sparse_gradients, _trainer_features)
+_CHECKS: tuple[Check, ...] = (_optimization, _steps, _sparse_gradients, _sampling, _trainer_features)

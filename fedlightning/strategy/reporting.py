@@ -16,6 +16,7 @@ from fedlightning.local.metrics import merge_states, metric_at, put_states, take
 from fedlightning.strategy.federation import Member
 from fedlightning.strategy.records import RoundRecord, VisitRecord, WorkerSummary
 from fedlightning.strategy.rounds import RoundResult
+from fedlightning.strategy.visits import Traffic
 from fedlightning.workers import RefusedByPolicy
 
 
@@ -63,16 +64,22 @@ def _merge_metrics(module: pl.LightningModule, result: RoundResult) -> None:
         metric_at(module, path)._forward_cache = value
 
 
-def record_of(plan: Plan, result: RoundResult) -> RoundRecord:
-    """Return the record of a completed round."""
+def record_of(plan: Plan, result: RoundResult, chosen_by: Traffic) -> RoundRecord:
+    """Return the record of a completed round.
+
+    Args:
+        plan: Who was to take part.
+        result: What came of it.
+        chosen_by: What was moved to find out who takes part.
+    """
     return RoundRecord(
         round=plan.round,
         workers=tuple(worker for worker in plan.workers if worker not in result.skipped),
         steps=sum(visit.steps for visit in result.visits),
         loss=None if result.loss is None else float(result.loss),
         metrics={logged.name: float(logged.value) for logged in result.logs if logged.value is not None},
-        bytes_up=sum(visit.bytes_up for visit in result.visits),
-        bytes_down=sum(visit.bytes_down for visit in result.visits),
+        bytes_up=chosen_by.up + sum(visit.bytes_up for visit in result.visits),
+        bytes_down=chosen_by.down + sum(visit.bytes_down for visit in result.visits),
         spread=spread_of([metrics_or_loss(visit) for visit in result.visits]),
         skipped=dict(result.skipped),
     )

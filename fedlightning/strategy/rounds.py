@@ -7,8 +7,8 @@ What the strategy does with their average, and when Lightning calls it, is in ``
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from functools import partial
 from typing import ClassVar
@@ -28,7 +28,6 @@ from fedlightning.algorithms import (
     Update,
     UpdateKind,
 )
-from fedlightning.local.failures import LocalStepFailed, LocalStepInterrupted
 from fedlightning.local.gradient import compute_gradients
 from fedlightning.local.known import looked_up_once
 from fedlightning.local.logs import LoggedValue, combine_logs
@@ -38,7 +37,7 @@ from fedlightning.local.randomness import isolated_streams
 from fedlightning.local.training import train_locally
 from fedlightning.local.visit import Visit, VisitReport
 from fedlightning.strategy.aggregation import Aggregation, AtController, AtTrustedWorker, afterwards
-from fedlightning.strategy.errors import CohortTooSmall, RoundFailed, RoundInterrupted, round_failed
+from fedlightning.strategy.errors import CohortTooSmall, RoundFailed, failures_named
 from fedlightning.strategy.events import Audience
 from fedlightning.strategy.federation import Federation, Member
 from fedlightning.strategy.optimization import Optimization
@@ -46,7 +45,7 @@ from fedlightning.strategy.records import VisitRecord
 from fedlightning.strategy.snapshot import ModuleSnapshot
 from fedlightning.strategy.tolerance import Tolerance
 from fedlightning.strategy.visits import VisitBook
-from fedlightning.workers import RemoteError, Worker, WorkerLost, in_round
+from fedlightning.workers import Worker, in_round
 from fedlightning.workers.random import derive_seed
 
 
@@ -95,6 +94,7 @@ class RoundTerms:
         aggregator: A worker that is trusted to combine the updates; ``None`` for the controller.
         algorithm: What is done at the workers, and with what they send.
         server_state: What the server keeps for the algorithm.
+        checks_cohort: Whether too few updates stop the run; not those of a sequential round, or of a replay.
     """
 
     federation: Federation
@@ -107,6 +107,7 @@ class RoundTerms:
     aggregator: Worker | None
     algorithm: Algorithm
     server_state: ServerState
+    checks_cohort: bool
 
 
 class Round(ABC):
@@ -146,11 +147,17 @@ class Round(ABC):
             return AtController(self._rule, start)
         return AtTrustedWorker(self._terms.aggregator, self._rule, start)
 
-    @property
-    def _least_updates(self) -> int:
-        """The fewest updates that are combined; a rule that needs more makes do with none at all."""
+    def _require_enough(self, plan: Plan, sent: int, skipped: Mapping[str, str]) -> None:
+        """Stop at a round with fewer updates than are tolerated, or than a rule can combine."""
+        if self._federation.alone or not self._terms.checks_cohort:
+            return
         least = self._tolerance.min_cohort
-        return least if self._rule is None else max(least, self._rule.least_workers)
+        if self._rule is not None:
+            least = max(least, self._rule.least_workers)
+        if not plan.assignments and self._tolerance.min_cohort <= 1:
+            return  # nobody was drawn, and nobody failed
+        if sent < least:
+            raise CohortTooSmall(plan.round, sent, least, skipped)
 
     def _starting_point(self) -> Sequence[Tensor]:
         """Return what an update would be that changes nothing."""
@@ -197,13 +204,14 @@ class Round(ABC):
                     continue
                 if reshaped := start.reshaped_buffer():
                     raise RoundFailed(assignment.worker, plan.round, None, _REMEDY.format(reshaped))
-                weight = self._terms.algorithm.weight(member.samples)
+                weight = assignment.weight
+                if weight is None:
+                    weight = self._terms.algorithm.weight(member.samples)
                 aggregation.add(self._module, self.update, weight)
                 reports.append((report, weight))
                 start.restore()
                 visits.end(member, report)
-            if several and len(reports) < self._least_updates:
-                raise CohortTooSmall(plan.round, len(reports), self._least_updates, skipped)
+            self._require_enough(plan, len(reports), skipped)
         except BaseException:
             undo()
             raise
@@ -235,7 +243,7 @@ class Round(ABC):
     ) -> tuple[Member, VisitReport]:
         """Visit a worker, and again as often as the failure at hand may be retried."""
         try:
-            with _named(assignment.worker, plan.round):
+            with failures_named(assignment.worker, plan.round):
                 member = self._federation.members[assignment.worker]
                 visits.begin(member, assignment)
                 return member, self._visit(member, assignment, plan, aggregation)
@@ -370,27 +378,6 @@ _REMEDY = (
     "the buffer {!r} has changed its shape, and buffers are averaged. Keep it at one shape, or keep what "
     "grows in an attribute that is no buffer"
 )
-
-
-@contextmanager
-def _named(worker: str, round: int) -> Iterator[None]:
-    """Say of whatever fails at a worker where it happened; what its policy refuses says so itself."""
-    try:
-        yield
-    except KeyboardInterrupt as interrupt:
-        step = interrupt.step if isinstance(interrupt, LocalStepInterrupted) else None
-        raise RoundInterrupted(worker, round, step) from interrupt
-    except WorkerLost as error:
-        if (
-            error.worker != worker
-        ):  # the one that is trusted with all updates: there is no going on without it
-            raise
-        raise RoundFailed(worker, round, None, str(error), "lost") from error
-    except RemoteError as error:
-        failure = error.__cause__ or error
-        step = failure.step if isinstance(failure, LocalStepFailed) else None
-        original = (failure.__cause__ if step is not None else None) or failure
-        raise round_failed(worker, round, step, original) from original
 
 
 def _mean_loss(reports: Sequence[tuple[VisitReport, float]]) -> Tensor | None:

@@ -19,10 +19,12 @@ from fedlightning.algorithms import (
     SequentialSchedule,
     ServerState,
     ServerUpdate,
+    UniformSampling,
 )
 from fedlightning.data import FederatedDataLoader
 from fedlightning.local.randomness import capture_global_streams, restore_global_streams
 from fedlightning.strategy import lightning_calls
+from fedlightning.strategy.candidates import LossesAtWorkers
 from fedlightning.strategy.checkpoint import FORMAT, FederationState, check_identity, check_seed, identity_of
 from fedlightning.strategy.errors import NotFederatable
 from fedlightning.strategy.federation import Federation
@@ -33,6 +35,7 @@ from fedlightning.strategy.records import RoundRecord, VisitRecord
 from fedlightning.strategy.replaying import Replay
 from fedlightning.strategy.roster import roster_of_federated_loader, roster_of_ordinary_loader
 from fedlightning.strategy.settings import FederationSettings, cohort_too_large
+from fedlightning.strategy.visits import Traffic
 
 
 class Run:
@@ -46,6 +49,7 @@ class Run:
 
     Attributes:
         plan: The plan of the current round; ``None`` before the first.
+        traffic: What was moved to find out who takes part in it.
         history: What the rounds so far came to.
         server: What the server does with a cohort's average.
         server_state: What the server keeps for the algorithm.
@@ -63,6 +67,7 @@ class Run:
         resume: Mapping[str, Any] | None = None,
     ) -> None:
         self.plan: Plan | None = None
+        self.traffic = Traffic()
         self.server = ServerUpdate(settings.server_optimizer, settings.server_scheduler)
         self.server_state: ServerState = {}
         self._settings = settings
@@ -177,8 +182,17 @@ class Run:
         cohort_size, workers = self._settings.cohort_size, len(federation.members)
         if cohort_size is not None and cohort_size > workers:
             raise ValueError(cohort_too_large(cohort_size, workers))
+        sampling = self._settings.sampling or UniformSampling()
+        pool = federation.pool
+        sampling.check(pool, cohort_size)
+        if federation.alone and not isinstance(sampling, UniformSampling):
+            raise ValueError(
+                f"sampling={sampling!r}, but there is only one worker to draw. Use more workers, or leave "
+                "sampling out."
+            )
         if self._settings.aggregation is not None:
-            self._settings.aggregation.check_cohort(cohort_size or workers)
+            eligible = len(sampling.eligible(pool))
+            self._settings.aggregation.check_cohort(min(cohort_size or eligible, eligible))
         kind = AveragedSchedule if self._settings.update == "averaged" else SequentialSchedule
         return kind(
             federation.batches,
@@ -186,6 +200,8 @@ class Run:
             cohort_size=cohort_size,
             rounds_per_epoch=self._settings.rounds_per_epoch,
             seed=self.seed,
+            sampling=sampling,
+            pool=pool,
         )
 
     # Which round comes next.
@@ -210,13 +226,26 @@ class Run:
     def _next_plan(self) -> Plan:
         assert self._schedule is not None
         self._epochs_before = lightning_calls.epochs_processed(self._trainer)
-        plan = self._schedule.plan(self.round, self._state.steps_done)
+        losses = self._losses()
+        plan = self._schedule.plan(self.round, self._state.steps_done, losses)
         if self._overfits:
             assert self._plans is not None
             # Its cohort and batches are those of the first epoch, its number and random numbers its own.
-            of_epoch = self._schedule.plan(self._plans.rounds_done, self._state.steps_done)
+            of_epoch = self._schedule.plan(self._plans.rounds_done, self._state.steps_done, losses)
             plan = Plan(plan.round, of_epoch.assignments, plan.seed)
+        self.traffic = losses.traffic
         return self._take(plan)
+
+    def _losses(self) -> LossesAtWorkers:
+        assert self._federation is not None
+        return LossesAtWorkers(
+            self._federation,
+            self._trainer.lightning_module,
+            round=self.round,
+            seed=self.seed,
+            reported=self._state.losses,
+            tolerance=self._settings.tolerance,
+        )
 
     def plan_of(self, batch: Any, batch_idx: int | None) -> Plan | None:
         """Return the plan of what the Trainer trains on; ``None`` for a batch that somebody brought along.
@@ -254,7 +283,7 @@ class Run:
         assert self._plans is not None
         assert self.plan is not None
         self._plans.rounds_done += 1
-        self._state.complete(self.plan)
+        self._state.complete(self.plan, visits)
         self.server_state = server_state
         self.history.add_round(record, visits)
 

@@ -15,6 +15,8 @@ from fedlightning.algorithms import (
     Algorithm,
     FedAvg,
     LocalWork,
+    Pool,
+    Sampling,
     ServerOptimizerFactory,
     ServerSchedulerFactory,
 )
@@ -42,6 +44,7 @@ class FederationSettings:
     algorithm: Algorithm
     server_optimizer: ServerOptimizerFactory | None
     server_scheduler: ServerSchedulerFactory | None
+    sampling: Sampling | None
     aggregation: AggregationRule | None
     aggregator: Worker | None
     tolerance: Tolerance
@@ -73,6 +76,7 @@ class FederationSettings:
                 f"algorithm must be one such as fedlightning.algorithms.FedProx(mu=0.01), got "
                 f"{self.algorithm!r}."
             )
+        self._check_sampling()
         self._check_aggregation()
         self._check_aggregator()
         if not isinstance(self.tolerance, Tolerance):
@@ -134,6 +138,25 @@ class FederationSettings:
             _check_names(self.workers)
         if self.cohort_size is not None and count is not None and self.cohort_size > count:
             raise ValueError(cohort_too_large(self.cohort_size, count))
+
+    def _check_sampling(self) -> None:
+        if self.sampling is None:
+            return
+        if not isinstance(self.sampling, Sampling):
+            raise TypeError(
+                f"sampling must be a way of sampling such as fedlightning.algorithms.WeightedSampling(), got "
+                f"{self.sampling!r}."
+            )
+        self.sampling.check_size(self.cohort_size)
+        if self.update == "sequential" and self.sampling.needs_average:
+            raise ValueError(
+                f"sampling={self.sampling!r} draws for rounds that are averaged, and update='sequential' "
+                "visits one worker after the other. Use update='averaged', or another way of sampling."
+            )
+        if isinstance(self.workers, Sequence):
+            names = sorted(worker.id for worker in self.workers)
+            # What lies at them is looked at when a fit begins.
+            self.sampling.check(Pool(names, samples={}, tagged=lambda tags: names), self.cohort_size)
 
     def _check_aggregation(self) -> None:
         if self.aggregation is None:

@@ -29,7 +29,8 @@ class Tolerance:
         retries: How often a visit is repeated, from the same start with the same random numbers, before an
             error or a lost worker counts; for failures that pass.
         min_cohort: With fewer updates than this, an averaged round stops the run. At 0 it may be empty, as a
-            sequential round always may: then the module stays as it is.
+            sequential round always may: then the module stays as it is. So may, up to 1, a round that nobody
+            was drawn for: nobody failed.
 
     Raises:
         ValueError: An argument is out of range.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import lightning.pytorch as pl
 
 from fedlightning.algorithms import Assignment, Plan
@@ -11,6 +13,31 @@ from fedlightning.strategy.events import Audience
 from fedlightning.strategy.federation import Member
 from fedlightning.strategy.history import MAX_NAMED_WORKERS
 from fedlightning.strategy.records import VisitRecord, VisitStart
+
+
+@dataclass(frozen=True)
+class Traffic:
+    """Bytes that have passed a worker's door.
+
+    Args:
+        up: Bytes that left it.
+        down: Bytes that were sent to it.
+    """
+
+    up: int = 0
+    down: int = 0
+
+    @classmethod
+    def of(cls, member: Member) -> Traffic:
+        """Return what has passed a worker's door since its beginning."""
+        ledger = member.worker.ledger
+        return cls(ledger.sent_bytes, ledger.received_bytes)
+
+    def __add__(self, other: Traffic) -> Traffic:
+        return Traffic(self.up + other.up, self.down + other.down)
+
+    def __sub__(self, other: Traffic) -> Traffic:
+        return Traffic(self.up - other.up, self.down - other.down)
 
 
 class VisitBook:
@@ -30,12 +57,12 @@ class VisitBook:
         self._audience = audience
         self._round = plan.round
         self._wanted = bool(audience) or len(plan.assignments) <= MAX_NAMED_WORKERS
-        self._bytes = (0, 0)
+        self._before = Traffic()
         self.records: list[VisitRecord] = []
 
     def begin(self, member: Member, assignment: Assignment) -> None:
         """Announce a visit."""
-        self._bytes = _traffic(member)
+        self._before = Traffic.of(member)
         self._audience.tell(
             "on_worker_start",
             VisitStart(
@@ -50,7 +77,7 @@ class VisitBook:
             member: The worker that was visited.
             report: What it has reported.
         """
-        sent, received = _traffic(member)
+        traffic = Traffic.of(member) - self._before
         record = VisitRecord(
             round=self._round,
             worker=member.worker.id,
@@ -58,8 +85,8 @@ class VisitBook:
             steps=report.steps,
             loss=None if report.loss is None else float(report.loss),
             metrics=self._metrics_of(report),
-            bytes_up=sent - self._bytes[0],
-            bytes_down=received - self._bytes[1],
+            bytes_up=traffic.up,
+            bytes_down=traffic.down,
         )
         self.records.append(record)
         self._audience.tell("on_worker_end", record)
@@ -75,8 +102,3 @@ class VisitBook:
             if value is not None:
                 values[logged.name] = float(value)
         return values
-
-
-def _traffic(member: Member) -> tuple[int, int]:
-    ledger = member.worker.ledger
-    return ledger.sent_bytes, ledger.received_bytes

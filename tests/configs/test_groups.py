@@ -7,14 +7,15 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from hydra.utils import get_object
+from hydra.utils import get_object, instantiate
 from omegaconf import DictConfig, OmegaConf
 
+from fedlightning.algorithms import Pool
 from tests.configs.composing import Compose
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 GROUPS = (
-    "aggregation algorithm callbacks data debug experiment hydra logger model partition paths "
+    "aggregation algorithm callbacks data debug experiment hydra logger model partition paths sampling "
     "server_optimizer server_scheduler strategy tolerance trainer"
 )
 OPTIONS = sorted(f"{file.parent.name}={file.stem}" for file in CONFIGS.glob("*/*.yaml"))
@@ -57,3 +58,16 @@ def test_an_experiment_s_own_values_win(tmp_path: Path, composed: Compose) -> No
 def test_the_command_line_wins_over_the_experiment(composed: Compose) -> None:
     cfg = composed("experiment=digits_averaged", "strategy=federated_sequential", "name=mine")
     assert (cfg.strategy["update"], cfg.name) == ("sequential", "mine")
+
+
+SIZES = {"poisson": 4, "power_of_choice": 4, "fixed_order": 4}
+
+
+@pytest.mark.parametrize("option", sorted(file.stem for file in (CONFIGS / "sampling").glob("*.yaml")))
+def test_a_way_of_sampling_draws_from_the_workers_of_the_experiments(option: str, composed: Compose) -> None:
+    size = SIZES.get(option)
+    overrides = ["sampling=" + option] + ([] if size is None else [f"strategy.cohort_size={size}"])
+    strategy = instantiate(composed(*overrides).strategy)
+    sampling = strategy.settings.sampling
+    names = [f"worker-{number}" for number in range(10)]
+    sampling.check(Pool(names, dict.fromkeys(names, 5)), size)

@@ -11,6 +11,7 @@ import pytest
 import torch
 from torch.utils.data import DataLoader, TensorDataset
 
+from fedlightning.algorithms import PowerOfChoice
 from fedlightning.data import FederatedDataLoader, FederatedDataset
 from fedlightning.strategy import FederatedStrategy
 from fedlightning.workers import HostProcess, KeepData, ProcessWorker, UnsendableError, VirtualWorker, Worker
@@ -71,6 +72,7 @@ CASES: list[dict[str, Any]] = [
         "trainer": {"gradient_clip_val": 0.1},
     },
     {"update": "averaged", "local_steps": 3, "trainer": {"precision": "bf16-mixed"}},
+    {"local_epochs": 1, "cohort_size": 2, "sampling": PowerOfChoice(3, batches=2)},
 ]
 
 

@@ -43,6 +43,8 @@ class TaggedWorkers(Sampling):
         check_then(self.then)
         if not self._wanted or not all(isinstance(tag, str) and tag for tag in self._wanted):
             raise ValueError(f"tag={self.tag!r} must be a tag, or several of them, such as 'gpu'.")
+        if self.tags is not None:
+            object.__setattr__(self, "tags", {name: frozenset(own) for name, own in self.tags.items()})
 
     @property
     def _wanted(self) -> tuple[str, ...]:

@@ -63,6 +63,7 @@ class FixedOrder(Sampling):
         twice = sorted({name for name in self.order if list(self.order).count(name) > 1})
         if twice:
             raise ValueError(f"order names {twice} more than once. Name each worker once.")
+        object.__setattr__(self, "order", tuple(self.order))
 
     @property
     @override

@@ -54,6 +54,8 @@ class WeightedSampling(Sampling):
                 )
         if self.weights is not None and not self.weights:
             raise ValueError("weights is empty. Give every worker a weight, or leave it out.")
+        if self.weights is not None:
+            object.__setattr__(self, "weights", dict(self.weights))
 
     @property
     @override

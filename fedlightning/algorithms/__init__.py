@@ -4,6 +4,7 @@ from fedlightning.algorithms.algorithm import Algorithm, Collected, FedAvg, Job,
 from fedlightning.algorithms.averaging import BufferMean, ParameterMean
 from fedlightning.algorithms.combining import Combiner, RuleCombiner
 from fedlightning.algorithms.feddyn import FedDyn
+from fedlightning.algorithms.fednova import FedNova
 from fedlightning.algorithms.fedprox import FedProx
 from fedlightning.algorithms.plan import Assignment, Plan
 from fedlightning.algorithms.robust import (
@@ -55,6 +56,7 @@ __all__ = [
     "Extras",
     "FedAvg",
     "FedDyn",
+    "FedNova",
     "FedProx",
     "FixedOrder",
     "GeometricMedian",

@@ -14,6 +14,7 @@ from torch.optim import Optimizer
 
 from fedlightning.algorithms.plan import Plan
 from fedlightning.algorithms.update import Extras
+from fedlightning.local.memory import OptimizerState
 from fedlightning.local.procedure import LocalProcedure
 
 Weighting = Literal["samples", "uniform"] | Callable[[int], float]
@@ -32,12 +33,14 @@ class Job:
         optimizers: The module's optimizers.
         automatic: Whether Lightning steps them, rather than the module.
         update: ``"averaged"`` or ``"sequential"``.
+        optimizer_state: What becomes of the optimizers' states between visits.
     """
 
     names: Sequence[str]
     optimizers: Sequence[Optimizer]
     automatic: bool
     update: Literal["averaged", "sequential"]
+    optimizer_state: OptimizerState
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import lightning.pytorch as pl
 from torch import Tensor
@@ -70,6 +70,13 @@ class LocalTraining:
     def trained(self) -> list[int]:
         """Positions of the parameters that are no frozen ones."""
         return [position for position, tensor in enumerate(self.parameters) if tensor.requires_grad]
+
+    @property
+    def groups(self) -> dict[int, dict[str, Any]]:
+        """The settings of the optimizer's group that each parameter is in, by position, as they are now."""
+        positions = {tensor: position for position, tensor in enumerate(self.parameters)}
+        groups = [group for optimizer in self.optimizers for group in optimizer.param_groups]
+        return {positions[parameter]: group for group in groups for parameter in group["params"]}
 
     def copy_parameters(self) -> list[Tensor]:
         """Return the parameters as they are now, detached."""

@@ -45,7 +45,8 @@ def refuse_for_algorithm(
         NotFederatable: Names everything that is in the way, with reason and remedy.
     """
     names = [name for name, _ in module.named_parameters()]
-    job = Job(names, optimizers, module.automatic_optimization, settings.update)
+    automatic, state = module.automatic_optimization, settings.local_optimizer_state
+    job = Job(names, optimizers, automatic, settings.update, state)
     _refuse(list(settings.algorithm.why_not(job)))
 
 

@@ -31,18 +31,20 @@ class Quadratic(L.LightningModule):
 
 
 def fit_quadratic(
-    *, rounds: int = 2, module: Quadratic | None = None, **settings: Any
+    *, rounds: int = 2, module: Quadratic | None = None, samples_of_bob: int = 1, **settings: Any
 ) -> tuple[Quadratic, FederatedStrategy]:
     """Fit two workers for some rounds: curvature 1 and target (4, 0) at ann's, 2 and (0, 2) at bob's.
 
-    Each has one sample, and takes two steps of rate 1/4 along its exact gradient.
+    Each has one sample, unless bob has the same several times, and takes two steps of rate 1/4 for each
+    sample, along its exact gradient.
     """
     module = module if module is not None else Quadratic(rate=0.25)
     data = TensorDataset(
-        torch.tensor([1.0, 2.0], dtype=torch.float64),
-        torch.tensor([[4.0, 0.0], [0.0, 2.0]], dtype=torch.float64),
+        torch.tensor([1.0] + [2.0] * samples_of_bob, dtype=torch.float64),
+        torch.tensor([[4.0, 0.0]] + [[0.0, 2.0]] * samples_of_bob, dtype=torch.float64),
     )
-    given: dict[str, Any] = {"local_epochs": 2, "partition": Explicit({"ann": [0], "bob": [1]}), "seed": 0}
+    parts = Explicit({"ann": [0], "bob": list(range(1, 1 + samples_of_bob))})
+    given: dict[str, Any] = {"local_epochs": 2, "partition": parts, "seed": 0}
     strategy = FederatedStrategy(**(given | settings))
     trainer = L.Trainer(
         strategy=strategy,

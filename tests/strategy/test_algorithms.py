@@ -12,7 +12,7 @@ import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 from torch import Tensor
 
-from fedlightning.algorithms import Algorithm, FedAvg, FedDyn, FedProx, Scaffold
+from fedlightning.algorithms import Algorithm, FedAvg, FedDyn, FedNova, FedProx, Scaffold
 from fedlightning.strategy import FederatedStrategy, NotFederatable
 from fedlightning.workers import HostProcess, ProcessWorker, VirtualWorker, Worker
 from tests.strategy.quadratic import Quadratic, assert_at, fit_quadratic
@@ -26,10 +26,12 @@ DEGENERATE: list[tuple[Algorithm, Algorithm]] = [
     (FedProx(mu=0, weighting="uniform"), FedAvg(weighting="uniform")),
     (Scaffold(controls="zero"), FedAvg(weighting="uniform")),
     (FedDyn(alpha=0), FedAvg(weighting="uniform")),
+    (FedNova(), FedAvg()),  # workers that take as many steps each
+    (FedNova(mu=0.1), FedProx(mu=0.1)),
 ]
 
 # As they are meant to be used: every one of them goes through what follows.
-USED: list[Algorithm] = [FedProx(mu=0.1), Scaffold(), FedDyn(alpha=0.1)]
+USED: list[Algorithm] = [FedProx(mu=0.1), Scaffold(), FedDyn(alpha=0.1), FedNova()]
 
 
 def sgd(parameters: Any) -> torch.optim.Optimizer:
@@ -108,6 +110,68 @@ def test_a_reference_loop_of_dynamic_regularisation_ends_where_ours_does() -> No
         model = sum(ends) / 2 - h / 0.1
     ours, _ = fit_quadratic(rounds=5, algorithm=FedDyn(alpha=0.1))
     torch.testing.assert_close(ours.w.detach(), model.double(), rtol=1e-5, atol=1e-6)
+
+
+def test_normalised_averaging_by_hand() -> None:
+    """Bob takes four steps and ann two: 10/3 steps along (1.75 / 2 / 3, 2 * 1.875 / 4 / 3)."""
+    module, _ = fit_quadratic(rounds=1, algorithm=FedNova(), samples_of_bob=2)
+    assert_at(module, [35 / 36, 25 / 24])
+
+
+class Pushed(Quadratic):
+    """Step by SGD with other settings."""
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(0.25)
+        self.settings = settings
+
+    def configure_optimizers(self) -> Any:
+        return torch.optim.SGD(self.parameters(), lr=0.25, **self.settings)
+
+
+def counts(steps: int, momentum: float, mu: float) -> Tensor:
+    """Return the vector ``a`` of Wang et al. 2020 (section 4): how much each gradient counts in the end."""
+    left = torch.arange(steps, 0, -1, dtype=torch.float64)
+    if momentum:
+        return (1 - momentum**left) / (1 - momentum)
+    return (1 - 0.25 * mu) ** (left - 1)
+
+
+@pytest.mark.parametrize(("momentum", "mu"), [(0.0, 0.0), (0.9, 0.0), (0.0, 0.5)])
+def test_a_reference_loop_of_normalised_averaging_ends_where_ours_does(momentum: float, mu: float) -> None:
+    """The loop keeps each gradient and weighs it by ``a``, as the paper writes it."""
+    curvatures, targets = (1.0, 2.0), torch.tensor([[4.0, 0.0], [0.0, 2.0]], dtype=torch.float64)
+    model = torch.zeros(2, dtype=torch.float64)
+    for _ in range(3):
+        way, effective = torch.zeros(2, dtype=torch.float64), 0.0
+        for share, steps, curvature, target in zip((1 / 3, 2 / 3), (2, 4), curvatures, targets, strict=True):
+            theta, gradients = model.clone(), []
+            for step in range(1, steps + 1):
+                gradients.append(curvature * (theta - target))
+                a = counts(step, momentum, mu)
+                theta = model - 0.25 * (a[:, None] * torch.stack(gradients)).sum(0)
+            way += share * (model - theta) / 0.25 / a.sum()
+            effective += share * float(a.sum())
+        model = model - effective * 0.25 * way
+    ours, _ = fit_quadratic(
+        rounds=3, algorithm=FedNova(mu=mu), samples_of_bob=2, module=Pushed(momentum=momentum)
+    )
+    torch.testing.assert_close(ours.w.detach(), model)
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "settings", "state", "why"),
+    [
+        (FedNova(mu=0.1), {"momentum": 0.9}, "reset", "under momentum or under a proximal term"),
+        (FedNova(), {"momentum": 0.9}, "keep", "momentum brings earlier ones along"),
+        (FedNova(mu=4.0), {}, "reset", r"lr \* mu must be less than 1"),
+    ],
+)
+def test_gradients_whose_count_is_not_known_are_refused(
+    algorithm: Algorithm, settings: dict[str, Any], state: Any, why: str
+) -> None:
+    with pytest.raises(NotFederatable, match=why):
+        fit_quadratic(algorithm=algorithm, module=Pushed(**settings), optimizer_state=state)
 
 
 class Leashed(Quadratic):
@@ -198,9 +262,10 @@ def test_workers_in_other_processes_end_in_the_same_bits(
 
 
 def test_an_algorithm_that_cannot_train_the_module_says_why() -> None:
-    strategy = FederatedStrategy(4, algorithm=Scaffold())
     with pytest.raises(NotFederatable, match=r"SGD without momentum .* Adam is not it"):
-        fit(strategy)
+        fit(FederatedStrategy(4, algorithm=Scaffold()))
+    with pytest.raises(NotFederatable, match=r"known of SGD and not of Adam\. Use torch.optim.SGD"):
+        fit(FederatedStrategy(4, algorithm=FedNova()))
 
 
 def test_a_checkpoint_of_another_algorithm_is_refused(tmp_path: Path) -> None:

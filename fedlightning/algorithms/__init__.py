@@ -1,11 +1,19 @@
 """What makes a federated algorithm: cohorts, schedules, averages, server updates. No Lightning."""
 
 from fedlightning.algorithms.algorithm import Algorithm, Collected, FedAvg, Job, ServerState, Weighting
+from fedlightning.algorithms.apfl import APFL
 from fedlightning.algorithms.averaging import BufferMean, ParameterMean
 from fedlightning.algorithms.combining import Combiner, RuleCombiner
+from fedlightning.algorithms.ditto import Ditto
+from fedlightning.algorithms.fedbabu import FedBABU
+from fedlightning.algorithms.fedbn import FedBN
 from fedlightning.algorithms.feddyn import FedDyn
 from fedlightning.algorithms.fednova import FedNova
+from fedlightning.algorithms.fedper import FedPer, LGFedAvg
 from fedlightning.algorithms.fedprox import FedProx
+from fedlightning.algorithms.fedrep import FedRep
+from fedlightning.algorithms.ifca import IFCA
+from fedlightning.algorithms.perfedavg import PerFedAvg
 from fedlightning.algorithms.plan import Assignment, Plan
 from fedlightning.algorithms.robust import (
     AggregationRule,
@@ -41,6 +49,8 @@ from fedlightning.algorithms.update import Extras, Update, UpdateKind, UpdateMea
 from fedlightning.algorithms.yogi import Yogi
 
 __all__ = [
+    "APFL",
+    "IFCA",
     "AggregationRule",
     "Algorithm",
     "Assignment",
@@ -52,22 +62,29 @@ __all__ = [
     "Cohort",
     "Collected",
     "Combiner",
+    "Ditto",
     "Draw",
     "Extras",
     "FedAvg",
+    "FedBABU",
+    "FedBN",
     "FedDyn",
     "FedNova",
+    "FedPer",
     "FedProx",
+    "FedRep",
     "FixedOrder",
     "GeometricMedian",
     "Job",
     "Krum",
+    "LGFedAvg",
     "LocalWork",
     "Losses",
     "Median",
     "NormBounded",
     "OnlineWorkers",
     "ParameterMean",
+    "PerFedAvg",
     "Plan",
     "PoissonSampling",
     "Pool",

@@ -43,6 +43,20 @@ class Job:
     optimizer_state: OptimizerState
 
 
+def loss_is_not_told(job: Job, what: str) -> Iterator[str]:
+    """Yield a reason where a module optimizes by hand, so that nobody but itself sees its loss.
+
+    Args:
+        job: What is to be trained.
+        what: Who needs the loss, and what for.
+    """
+    if not job.automatic:
+        yield (
+            f"{what}, and under manual optimization training_step steps at once. Use "
+            "automatic_optimization=True, or another algorithm."
+        )
+
+
 @dataclass(frozen=True)
 class Collected:
     """What a round's visits amount to, for the server.
@@ -136,6 +150,14 @@ class Algorithm:
         Args:
             state: What the server keeps.
             plan: The round.
+        """
+        return None
+
+    def evaluation(self, state: ServerState) -> LocalProcedure | None:
+        """Return what makes the global module a worker's own, where it is evaluated there; ``None``: nothing.
+
+        Args:
+            state: What the server keeps.
         """
         return None
 

@@ -5,12 +5,13 @@ What is logged there leaves as aggregates; predictions stay. A whole shard at on
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import lightning.pytorch as pl
 import torch
+from torch import Tensor
 
 from fedlightning.data.shard import Shard
 from fedlightning.local.failures import named_step
@@ -24,6 +25,7 @@ from fedlightning.local.metrics import (
     samples_kept_by,
     take_states,
 )
+from fedlightning.local.personal import personal_in_place
 from fedlightning.local.randomness import own_randomness
 from fedlightning.workers import program
 from fedlightning.workers.payload import payload_bytes
@@ -111,7 +113,10 @@ def open_reader(shard: Shard, *, seed: int, worker: str) -> ShardReader:
 
 @program(returns="metrics")
 def evaluate_batch(
-    module: pl.LightningModule, reader: ShardReader, visit: EvaluationVisit
+    module: pl.LightningModule,
+    reader: ShardReader,
+    visit: EvaluationVisit,
+    personal: Sequence[Tensor] | None = None,
 ) -> EvaluationReport:
     """Run ``validation_step`` or ``test_step`` on a batch of the worker's.
 
@@ -119,6 +124,7 @@ def evaluate_batch(
         module: The module, sent to this worker in evaluation mode; its metrics come out as they went in.
         reader: The worker's data.
         visit: Which batch and which step.
+        personal: The worker's own version of the module, where its algorithm has one.
 
     Returns:
         Logged values and metric states of this batch alone.
@@ -134,6 +140,7 @@ def evaluate_batch(
             own_randomness(visit.seed),
             named_step(visit.number),
             torch.no_grad(),
+            personal_in_place(module, personal),
         ):
             batch = transfer_batch(module, reader.read(visit.number), visit.dataloader_idx)
             logs.start_step(batch)
@@ -144,13 +151,19 @@ def evaluate_batch(
 
 
 @program(returns="data")
-def predict_batch(module: pl.LightningModule, reader: ShardReader, visit: EvaluationVisit) -> Any:
+def predict_batch(
+    module: pl.LightningModule,
+    reader: ShardReader,
+    visit: EvaluationVisit,
+    personal: Sequence[Tensor] | None = None,
+) -> Any:
     """Run ``predict_step`` on a batch of the worker's.
 
     Args:
         module: The module, sent to this worker in evaluation mode.
         reader: The worker's data.
         visit: Which batch.
+        personal: The worker's own version of the module, where its algorithm has one.
 
     Returns:
         The prediction. It is data: started rather than run, it stays at the worker.
@@ -158,7 +171,12 @@ def predict_batch(module: pl.LightningModule, reader: ShardReader, visit: Evalua
     Raises:
         LocalStepFailed: The user's code raised; names the batch.
     """
-    with own_randomness(visit.seed), named_step(visit.number), torch.no_grad():
+    with (
+        own_randomness(visit.seed),
+        named_step(visit.number),
+        torch.no_grad(),
+        personal_in_place(module, personal),
+    ):
         batch = transfer_batch(module, reader.read(visit.number), visit.dataloader_idx)
         return _run_step(module, batch, visit)
 

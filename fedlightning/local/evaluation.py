@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 
 import lightning.pytorch as pl
 import torch
+from torch import Tensor
 
 from fedlightning.data.shard import Shard
 from fedlightning.local.lightning_calls import step_arguments, transfer_batch
 from fedlightning.local.logs import LogRecorder, recorded_logs
 from fedlightning.local.metrics import metric_at, put_states, reset_metrics, take_states
+from fedlightning.local.personal import personal_in_place
 from fedlightning.local.randomness import own_randomness
 from fedlightning.workers import program
 from fedlightning.workers.payload import payload_bytes
 
 
 @program(returns="metrics")
-def evaluate_locally(module: pl.LightningModule, shard: Shard) -> dict[str, float]:
+def evaluate_locally(
+    module: pl.LightningModule, shard: Shard, personal: Sequence[Tensor] | None = None
+) -> dict[str, float]:
     """Run ``validation_step`` over a worker's shard, in order, without gradients.
 
     The module comes out as it went in: the mode of each part and metric states are restored. Random numbers
@@ -26,6 +31,7 @@ def evaluate_locally(module: pl.LightningModule, shard: Shard) -> dict[str, floa
     Args:
         module: The module, sent to this worker.
         shard: The worker's data.
+        personal: The worker's own version of the module, where its algorithm has one.
 
     Returns:
         The final value of everything that was logged as a single number, by name.
@@ -34,7 +40,12 @@ def evaluate_locally(module: pl.LightningModule, shard: Shard) -> dict[str, floa
     reset_metrics(module)
     module.eval()
     try:
-        with own_randomness(0), torch.no_grad(), recorded_logs(module) as logs:
+        with (
+            own_randomness(0),
+            torch.no_grad(),
+            recorded_logs(module) as logs,
+            personal_in_place(module, personal),
+        ):
             for batch_idx, batch in enumerate(shard.in_order()):
                 batch = transfer_batch(module, batch)
                 logs.start_step(batch)

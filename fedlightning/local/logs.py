@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -80,15 +81,26 @@ class LogRecorder:
         module: The module whose ``self.log`` calls are recorded.
 
     Attributes:
+        module: The module.
         samples: Samples in the batches so far, as far as these tell.
     """
 
     def __init__(self, module: pl.LightningModule) -> None:
-        self._module = module
+        self.module = module
         self._logs: dict[str, _Log] = {}
         self._batch: Any = None
         self._batch_size: int | None = None
         self.samples = 0
+
+    @contextmanager
+    def emptied(self) -> Iterator[None]:
+        """Record afresh within the block, and go on after as if nothing had been."""
+        kept = self._logs, self._batch, self._batch_size, self.samples
+        self._logs, self.samples = {}, 0
+        try:
+            yield
+        finally:
+            self._logs, self._batch, self._batch_size, self.samples = kept
 
     @property
     def values(self) -> tuple[LoggedValue, ...]:
@@ -145,7 +157,7 @@ class LogRecorder:
         return _Log(asked, every, series, _dtype_of(value), self._path_of(name, value) if is_metric else None)
 
     def _path_of(self, name: str, metric: Metric) -> str:
-        path = next((path for path, child in self._module.named_modules() if child is metric), "")
+        path = next((path for path, child in self.module.named_modules() if child is metric), "")
         if not path:
             raise ValueError(
                 f"self.log({name!r}, ...) got a {type(metric).__name__} that is no attribute of the module. "
@@ -186,11 +198,23 @@ def recorded_logs(module: pl.LightningModule) -> Iterator[LogRecorder]:
     """Record ``module.log`` within the block, and restore it after.
 
     What reaches ``LightningModule.log`` is recorded: a module that overrides the method has its own called
-    first, as in any Trainer.
+    first, as in any Trainer. Within another such block of the same module, the outer one does not notice.
     """
+    outer = _recording.get()
+    if outer is not None and outer.module is module:
+        with outer.emptied():
+            yield outer
+        return
     recorder = LogRecorder(module)
-    with replaced_log(module, recorder.log):
-        yield recorder
+    token = _recording.set(recorder)
+    try:
+        with replaced_log(module, recorder.log):
+            yield recorder
+    finally:
+        _recording.reset(token)
+
+
+_recording: ContextVar[LogRecorder | None] = ContextVar("recording", default=None)
 
 
 def _reduction(name: str, reduce_fx: str | Callable[..., Any]) -> str:

@@ -97,6 +97,13 @@ class LoneStream(Stream):
                 self._last = (first, (number, batch))
             yield number, batch
 
+    @override
+    def peek(self, steps: int) -> Iterator[tuple[int, Any]]:
+        raise TypeError(
+            "the only worker of a federation reads the user's loader as it comes, and cannot read ahead. Use "
+            "workers=2 or more for an algorithm that fine-tunes before an evaluation."
+        )
+
     def _batch_of(self, reader: int) -> Any:
         return self.readers[reader].take()
 

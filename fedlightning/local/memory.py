@@ -24,13 +24,17 @@ OptimizerState = Literal["reset", "keep", "travel"]
 """
 
 
+Own = Mapping[str, list[Tensor]]
+"""What an algorithm keeps at a worker, by name."""
+
+
 @dataclass(frozen=True)
 class _Kept:
     """What a visit has left: optimizer states by the index of their parameter, loss scale, own things."""
 
     optimizers: Sequence[Mapping[int, Any]] = ()
     precision: Mapping[str, Any] = field(default_factory=dict)
-    own: Mapping[str, list[Tensor]] = field(default_factory=dict)
+    own: Own = field(default_factory=dict)
 
 
 class WorkerMemory:
@@ -115,6 +119,10 @@ class WorkerMemory:
             round: Number of the visit's round.
         """
         self._end([state], {}, round)
+
+    def own_before(self, round: int) -> Own:
+        """Return what an algorithm has kept here before a round begins."""
+        return self._kept_before(round).own
 
     def state_dict(self, round: int) -> dict[str, Any]:
         """Return what is kept, as plain values: optimizer states by the index of their parameter.

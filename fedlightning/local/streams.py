@@ -48,6 +48,14 @@ class Stream(ABC):
         Fewer, where the data ends before.
         """
 
+    @abstractmethod
+    def peek(self, steps: int) -> Iterator[tuple[int, Any]]:
+        """Yield the first ``steps`` batches of the first local epoch, without moving on.
+
+        Raises:
+            TypeError: The data can be read only in passing.
+        """
+
     def ends_after(self, batch_idx: int) -> bool:
         """Tell whether the local epoch ends with a batch, given its number."""
         return batch_idx + 1 == self.shard.num_batches
@@ -94,6 +102,10 @@ class KeyedStream(Stream):
         batches = self._numbered.batches(first, steps, seed=self._seed, worker=self._worker)
         for number, batch in zip(range(first, first + steps), batches, strict=True):
             yield number % self.shard.num_batches, batch
+
+    @override
+    def peek(self, steps: int) -> Iterator[tuple[int, Any]]:
+        return self.take(0, steps)
 
 
 @program(returns="data")

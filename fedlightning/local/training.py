@@ -60,11 +60,12 @@ def train_locally(
             memory.lent_to(optimizers, precision, visit.round),
             _own_gradients(module, keeps=visit.keeps_gradients),
         ):
-            steps = VisitSteps(module, optimizers, stream, visit)
+            revisits = procedure is not None and procedure.revisits
+            steps = VisitSteps(module, optimizers, stream, visit, revisits=revisits)
             if procedure is None:
                 steps.take(logs)
             else:
-                procedure.run(LocalTraining(module, optimizers, memory, steps, logs))
+                procedure.run(LocalTraining(module, optimizers, memory, stream, steps, logs))
             loss = steps.loss
             if visit.requires_finite:
                 require_finite(loss, known(module).parameters)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
+from typing import Any
 
 import lightning.pytorch as pl
 import torch
@@ -13,7 +15,7 @@ from fedlightning.local.automatic import AutomaticOptimization
 from fedlightning.local.failures import LocalStepFailed, LocalStepInterrupted
 from fedlightning.local.known import known
 from fedlightning.local.lean import LeanOptimization, lean_optimization
-from fedlightning.local.logs import LogRecorder
+from fedlightning.local.logs import LogRecorder, recorded_logs
 from fedlightning.local.manual import ManualOptimization
 from fedlightning.local.streams import Stream
 from fedlightning.local.visit import Visit
@@ -27,21 +29,31 @@ class VisitSteps:
         optimizers: Its optimizers, at the worker.
         stream: The worker's batches.
         visit: Which of them.
+        revisits: Whether batches may be taken again, so that they are held in memory.
 
     Attributes:
         losses: Losses of the steps that were not skipped, each of shape ``()``.
+        silent: Above 0 while nobody is to be told of losses and logs.
         left_gradients: Whether the last step left gradients that a module which steps by hand has not used.
     """
 
     def __init__(
-        self, module: pl.LightningModule, optimizers: Sequence[Optimizer], stream: Stream, visit: Visit
+        self,
+        module: pl.LightningModule,
+        optimizers: Sequence[Optimizer],
+        stream: Stream,
+        visit: Visit,
+        *,
+        revisits: bool = False,
     ) -> None:
         self.losses: list[Tensor] = []
+        self.silent = 0
         self.left_gradients = False
         self._module = module
         self._optimizers = optimizers
         self._stream = stream
         self._visit = visit
+        self._held: list[tuple[int, Any]] | None = [] if revisits else None
 
     @property
     def count(self) -> int:
@@ -66,19 +78,24 @@ class VisitSteps:
             LocalStepInterrupted: Somebody pressed Ctrl-C; names the step.
         """
         steps = self.count - first if steps is None else steps
-        optimization = self._optimization(logs)
-        self._take(optimization, self._visit.first_step + first, steps)
-        self.left_gradients = isinstance(optimization, ManualOptimization) and optimization.leaves_gradients
+        with recorded_logs(self._module) if self.silent else nullcontext(logs) as records:
+            optimization = self._optimization(records)
+            losses = self._take(optimization, first, steps)
+        if not self.silent:
+            self.losses += losses
+            self.left_gradients = _leaves_gradients(optimization)
 
     def _take(
         self,
         optimization: ManualOptimization | AutomaticOptimization | LeanOptimization,
         first: int,
         steps: int,
-    ) -> None:
+    ) -> list[Tensor]:
         stream, passes_batch_idx = self._stream, self._visit.passes_batch_idx
-        batches = stream.take(first, steps)
-        end, step = first + steps, first
+        batches = self._batches(first, steps)
+        step = first = self._visit.first_step + first
+        end = first + steps
+        losses: list[Tensor] = []
         try:
             for step in range(first, end):
                 numbered = next(batches, None)
@@ -90,11 +107,19 @@ class VisitSteps:
                 last = step + 1 == end or stream.ends_after(batch_idx)
                 loss = optimization.step(batch, batch_idx, passes_batch_idx=passes_batch_idx, last=last)
                 if loss is not None:
-                    self.losses.append(loss)
+                    losses.append(loss)
         except Exception as error:
             raise LocalStepFailed(step) from error
         except KeyboardInterrupt as interrupt:
             raise LocalStepInterrupted(step) from interrupt
+        return losses
+
+    def _batches(self, first: int, steps: int) -> Iterator[tuple[int, Any]]:
+        if self._held is None:
+            return self._stream.take(self._visit.first_step + first, steps)
+        if not self._held:
+            self._held = list(self._stream.take(self._visit.first_step, self.count))
+        return iter(self._held[first : first + steps])
 
     def _optimization(
         self, logs: LogRecorder
@@ -105,3 +130,7 @@ class VisitSteps:
         if self._visit.accumulate == 1 and not known(module).why_not_lean:
             return lean_optimization(module, optimizers[0], logs)
         return AutomaticOptimization(module, optimizers[0], logs, accumulate=self._visit.accumulate)
+
+
+def _leaves_gradients(optimization: ManualOptimization | AutomaticOptimization | LeanOptimization) -> bool:
+    return isinstance(optimization, ManualOptimization) and optimization.leaves_gradients

@@ -6,7 +6,7 @@ mean elsewhere. The loop sees tickets; what happens at the worker lives in ``loc
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -30,6 +30,8 @@ from fedlightning.strategy.errors import EvaluationFailed
 from fedlightning.strategy.reporting import log_reported
 from fedlightning.workers import RemoteError, Worker
 from fedlightning.workers.random import derive_seed
+
+Personalise = Callable[[Worker, Any], Any]
 
 
 @dataclass(frozen=True)
@@ -123,13 +125,17 @@ class EvaluationAtWorkers:
 
     Args:
         seed: Seed of the run, for steps that draw random numbers.
+        personalise: Makes a worker's own version of a module that was sent there, given worker and pointer,
+            and returns a pointer to it; ``None`` where the worker has none.
 
     Attributes:
         by_worker: The last evaluation at each worker, by step and number of the loader.
     """
 
-    def __init__(self, seed: int) -> None:
+    def __init__(self, seed: int, personalise: Personalise = lambda worker, module: None) -> None:
         self.seed = seed
+        self._personalise = personalise
+        self._personal: Any = None
         self.by_worker: dict[tuple[EvaluationStep, int], list[WorkerEvaluation]] = {}
         self._pointer: Any = None
         self._place: Place | None = None
@@ -151,7 +157,9 @@ class EvaluationAtWorkers:
         """
         worker, visit = ticket.place.worker, self._visit(step, ticket, arguments)
         with self._at_worker(module, ticket, step) as pointer:
-            report: EvaluationReport = worker.run(evaluate_batch, pointer, ticket.place.reader, visit)
+            report: EvaluationReport = worker.run(
+                evaluate_batch, pointer, ticket.place.reader, visit, self._personal
+            )
         self._reports.append(report)
         put_states(module, merge_states(module, [take_states(module), report.metrics]))
         log_reported(module, report.logs)
@@ -175,7 +183,8 @@ class EvaluationAtWorkers:
         """
         visit = self._visit("predict_step", ticket, arguments)
         with self._at_worker(module, ticket, "predict_step") as pointer:
-            return ticket.place.worker.start(predict_batch, pointer, ticket.place.reader, visit)
+            worker, reader = ticket.place.worker, ticket.place.reader
+            return worker.start(predict_batch, pointer, reader, visit, self._personal)
 
     def begin(self, step: EvaluationStep) -> None:
         """Forget what the last run of this step gave."""
@@ -184,7 +193,7 @@ class EvaluationAtWorkers:
 
     def end(self) -> None:
         """Leave no module at a worker, as a loop would that stops short of the worker's last batch."""
-        self._place, self._pointer, self._reports = None, None, []
+        self._place, self._pointer, self._personal, self._reports = None, None, None, []
 
     def _visit(self, step: EvaluationStep, ticket: Ticket, arguments: Sequence[int]) -> EvaluationVisit:
         return EvaluationVisit(
@@ -202,6 +211,8 @@ class EvaluationAtWorkers:
             self.end()
             self._place, self._pointer = ticket.place, ticket.place.worker.send(module)
         try:
+            if ticket.number == 0 or self._personal is None:
+                self._personal = self._personalise(ticket.place.worker, self._pointer)
             yield self._pointer
         except RemoteError as error:
             failure = error.__cause__ or error
@@ -210,7 +221,7 @@ class EvaluationAtWorkers:
             raise EvaluationFailed(ticket.place.worker.id, step, ticket.number, reason) from original
         finally:
             if ticket.is_last:
-                self._pointer = None
+                self._pointer = self._personal = None
 
     def _conclude(self, place: Place, module: pl.LightningModule) -> WorkerEvaluation:
         """Return the values of the worker whose last batch has been evaluated."""

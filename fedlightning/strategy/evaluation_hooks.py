@@ -20,6 +20,7 @@ from fedlightning.strategy.evaluation import (
     Ticket,
     WorkerEvaluation,
 )
+from fedlightning.workers import Worker
 
 
 class EvaluatingStrategy(SingleDeviceStrategy):
@@ -44,7 +45,11 @@ class EvaluatingStrategy(SingleDeviceStrategy):
         return list(self._evaluation.by_worker.get((step, dataloader_idx), ()))
 
     def _start_evaluation(self, seed: int) -> None:
-        self._evaluation = EvaluationAtWorkers(seed)
+        self._evaluation = EvaluationAtWorkers(seed, self._personalised_at)
+
+    def _personalised_at(self, worker: Worker, module: Any) -> Any:
+        """Return a pointer to a worker's own version of a module there; ``None`` where it has none."""
+        return None
 
     @override
     def process_dataloader(self, dataloader: object) -> object:

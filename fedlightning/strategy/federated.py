@@ -35,7 +35,7 @@ from fedlightning.algorithms import (
     ServerSchedulerFactory,
     ServerState,
 )
-from fedlightning.data import Partitioner
+from fedlightning.data import FederatedDataLoader, Partitioner
 from fedlightning.local.memory import OptimizerState
 from fedlightning.strategy import lightning_calls
 from fedlightning.strategy.checkpoint import check_format
@@ -237,7 +237,7 @@ class FederatedStrategy(EvaluatingStrategy):
         for name, member in self.federation.members.items():
             if name not in self._described:
                 self._described[name] = describe(member)
-            metrics = evaluate_at(member, self.lightning_module) if evaluate else {}
+            metrics = evaluate_at(member, self.lightning_module, self._personalised_at) if evaluate else {}
             ledger = member.worker.ledger
             summaries.append(
                 replace(
@@ -304,10 +304,20 @@ class FederatedStrategy(EvaluatingStrategy):
     def process_dataloader(self, dataloader: object) -> object:
         """Place the training data at the workers and hand the Trainer a loader of plans instead."""
         if not self._trainer.training or lightning_calls.has_train_loaders(self._trainer):
+            self._warn_of_central_evaluation(dataloader)
             return super().process_dataloader(dataloader)
         lightning_calls.look_after_processes(self._trainer, dataloader)
         self._described = {}
         return self._this_run.place(dataloader)
+
+    def _warn_of_central_evaluation(self, dataloader: object) -> None:
+        personal = self._run is not None and self._run.has_personal_models
+        if personal and not isinstance(dataloader, FederatedDataLoader):
+            rank_zero_warn(
+                f"{type(self.settings.algorithm).__name__} makes a model of each worker's own, and a loader "
+                "that is here evaluates the global module alone. Give a FederatedDataLoader to evaluate each "
+                "worker's model on data of its own."
+            )
 
     # One round, in the order in which Lightning calls.
 
@@ -489,6 +499,10 @@ class FederatedStrategy(EvaluatingStrategy):
         ended, self._ended = self._ended, None
         if ended is not None:
             self._audience.tell("on_round_end", ended)
+
+    @override
+    def _personalised_at(self, worker: Worker, module: Any) -> Any:
+        return None if self._run is None else self._run.personalised_at(worker, module)
 
     @override
     def on_validation_end(self) -> None:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
+from typing import Any
 
 import lightning.pytorch as pl
 import torch
@@ -17,7 +18,7 @@ from fedlightning.strategy.federation import Member
 from fedlightning.strategy.records import RoundRecord, VisitRecord, WorkerSummary
 from fedlightning.strategy.rounds import RoundResult
 from fedlightning.strategy.visits import Traffic
-from fedlightning.workers import RefusedByPolicy
+from fedlightning.workers import RefusedByPolicy, Worker
 
 
 def log_round(module: pl.LightningModule, result: RoundResult) -> None:
@@ -140,11 +141,21 @@ def _label_counts(member: Member) -> Mapping[int, int]:
     return counts or {}
 
 
-def evaluate_at(member: Member, module: pl.LightningModule) -> dict[str, float]:
-    """Return what the module's ``validation_step`` logs on a worker's own data."""
-    pointer = member.worker.send(module)
+def evaluate_at(
+    member: Member, module: pl.LightningModule, personalise: Callable[[Worker, Any], Any]
+) -> dict[str, float]:
+    """Return what ``validation_step`` logs on a worker's own data, of the module that the worker would use.
+
+    Args:
+        member: The worker.
+        module: The global module.
+        personalise: Returns a pointer to the worker's own version of it, or ``None``.
+    """
+    worker = member.worker
+    pointer = worker.send(module)
     try:
-        metrics: dict[str, float] = member.worker.run(evaluate_locally, pointer, member.shard)
+        personal = personalise(worker, pointer)
+        metrics: dict[str, float] = worker.run(evaluate_locally, pointer, member.shard, personal)
     finally:
-        member.worker.get(pointer)
+        worker.get(pointer)
     return metrics

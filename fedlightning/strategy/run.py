@@ -22,6 +22,7 @@ from fedlightning.algorithms import (
     UniformSampling,
 )
 from fedlightning.data import FederatedDataLoader
+from fedlightning.local.personal import personalise
 from fedlightning.local.randomness import capture_global_streams, restore_global_streams
 from fedlightning.strategy import lightning_calls
 from fedlightning.strategy.candidates import LossesAtWorkers
@@ -36,6 +37,7 @@ from fedlightning.strategy.replaying import Replay
 from fedlightning.strategy.roster import roster_of_federated_loader, roster_of_ordinary_loader
 from fedlightning.strategy.settings import FederationSettings, cohort_too_large
 from fedlightning.strategy.visits import Traffic
+from fedlightning.workers import Worker
 
 
 class Run:
@@ -286,6 +288,29 @@ class Run:
         self._state.complete(self.plan, visits)
         self.server_state = server_state
         self.history.add_round(record, visits)
+
+    @property
+    def has_personal_models(self) -> bool:
+        """Whether workers would use something else than the global module."""
+        return self._settings.algorithm.evaluation(self.server_state) is not None
+
+    def personalised_at(self, worker: Worker, module: Any) -> Any:
+        """Have a worker make its own version of a module that was sent there, where the algorithm has one.
+
+        Args:
+            worker: The worker, which may hold no training data.
+            module: Pointer to the module there.
+
+        Returns:
+            A pointer to the version; ``None`` where there is none.
+        """
+        procedure = self._settings.algorithm.evaluation(self.server_state)
+        if procedure is None or self._federation is None or worker.id not in self._federation.members:
+            return None
+        member = self._federation.members[worker.id]
+        if member.worker is not worker:
+            return None
+        return worker.start(personalise, module, member.memory, member.stream, self.round, procedure)
 
     # Checkpoints.
 

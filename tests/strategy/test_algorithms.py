@@ -12,7 +12,20 @@ import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 from torch import Tensor
 
-from fedlightning.algorithms import Algorithm, FedAvg, FedDyn, FedNova, FedProx, Scaffold
+from fedlightning.algorithms import (
+    APFL,
+    IFCA,
+    Algorithm,
+    Ditto,
+    FedAvg,
+    FedBN,
+    FedDyn,
+    FedNova,
+    FedPer,
+    FedProx,
+    PerFedAvg,
+    Scaffold,
+)
 from fedlightning.strategy import FederatedStrategy, NotFederatable
 from fedlightning.workers import HostProcess, ProcessWorker, VirtualWorker, Worker
 from tests.strategy.quadratic import Quadratic, assert_at, fit_quadratic
@@ -32,6 +45,8 @@ DEGENERATE: list[tuple[Algorithm, Algorithm]] = [
 
 # As they are meant to be used: every one of them goes through what follows.
 USED: list[Algorithm] = [FedProx(mu=0.1), Scaffold(), FedDyn(alpha=0.1), FedNova()]
+WHOLE_MODELS: list[Algorithm] = [Ditto(), APFL(), PerFedAvg(alpha=0.1), IFCA(clusters=2)]
+PERSONAL: list[Algorithm] = [*WHOLE_MODELS, FedPer(personal=["net.4"]), FedBN()]
 
 
 def sgd(parameters: Any) -> torch.optim.Optimizer:
@@ -205,20 +220,20 @@ class ByHand(Quadratic):
         optimizer.step()
 
 
-@pytest.mark.parametrize("algorithm", USED, ids=repr)
+@pytest.mark.parametrize("algorithm", [*USED, Ditto(), APFL()], ids=repr)
 def test_manual_optimization_is_corrected_alike(algorithm: Algorithm) -> None:
     automatic, _ = fit_quadratic(algorithm=algorithm)
     manual, _ = fit_quadratic(algorithm=algorithm, module=ByHand())
     assert torch.equal(automatic.w, manual.w)
 
 
-@pytest.mark.parametrize("algorithm", USED, ids=repr)
+@pytest.mark.parametrize("algorithm", [*USED, *WHOLE_MODELS], ids=repr)
 def test_a_trusted_aggregator_gives_the_same_bits(algorithm: Algorithm) -> None:
     trusted, _ = fit_quadratic(algorithm=algorithm, aggregator=VirtualWorker(id="trusted"))
     assert torch.equal(trusted.w, fit_quadratic(algorithm=algorithm)[0].w)
 
 
-@pytest.mark.parametrize("algorithm", USED, ids=repr)
+@pytest.mark.parametrize("algorithm", [*USED, *PERSONAL], ids=repr)
 def test_a_run_goes_on_in_the_same_bits(algorithm: Algorithm, tmp_path: Path) -> None:
     def run(**settings: Any) -> L.LightningModule:
         strategy = FederatedStrategy(4, algorithm=algorithm, local_steps=2, cohort_size=2)
@@ -250,7 +265,7 @@ def processes() -> Iterator[list[Worker]]:
 
 
 @pytest.mark.xdist_group("strategy processes")
-@pytest.mark.parametrize("algorithm", USED, ids=repr)
+@pytest.mark.parametrize("algorithm", [*USED, *PERSONAL], ids=repr)
 def test_workers_in_other_processes_end_in_the_same_bits(
     algorithm: Algorithm, processes: list[Worker]
 ) -> None:

@@ -12,6 +12,7 @@ from torch import Tensor
 from fedlightning.pointers.backward import run_backward
 from fedlightning.pointers.errors import UnsupportedOperationError
 from fedlightning.pointers.execution import execute
+from fedlightning.pointers.messages import TensorDescription
 
 Handler: TypeAlias = Callable[[Callable[..., Any], tuple[Any, ...], dict[str, Any]], Any]
 
@@ -76,22 +77,10 @@ def _from_wrapper(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[
         return func(*args, **kwargs)
 
 
-def _requires_grad(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
-    return bool(args[0]._description.requires_grad)
-
-
-def _is_leaf(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
-    return bool(args[0]._description.is_leaf)
-
-
-def _layout(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> torch.layout:
-    layout: torch.layout = args[0]._description.layout
-    return layout
-
-
-def _device(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> torch.device:
-    device: torch.device = args[0]._description.device
-    return device
+def _described(name: str) -> Handler:
+    """Answer with what the worker has described."""
+    position = TensorDescription._fields.index(name)
+    return lambda func, args, kwargs: args[0]._description[position]
 
 
 def _get_device(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> int:
@@ -123,7 +112,9 @@ def _grad(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any
 
 
 def _set_grad(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-    pointer, gradient = next(arg for arg in args if hasattr(arg, "_handle")), args[1]
+    target, gradient = args
+    # Of a local tensor's gradient that is set to a pointer, the pointer makes the message, and the error.
+    pointer = target if hasattr(target, "_handle") else gradient
     execute(type(pointer), "torch.Tensor.grad.__set__", args, kwargs)
     pointer.__dict__.pop("_grad_pointer", None)
     pointer.location.known_gradients.note(pointer.id_at_location, has_gradient=gradient is not None)
@@ -135,10 +126,7 @@ def _backward(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str,
 
 
 _ANSWERED: dict[str, Handler] = {
-    "requires_grad": _requires_grad,
-    "is_leaf": _is_leaf,
-    "layout": _layout,
-    "device": _device,
+    **{name: _described(name) for name in ("requires_grad", "is_leaf", "layout", "device")},
     **{f"is_{kind}": _is_on(kind) for kind in ("cpu", "cuda", "meta", "mps", "mtia", "xla", "xpu")},
     "grad_fn": _grad_fn,
     "grad": _grad,

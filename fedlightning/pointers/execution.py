@@ -146,9 +146,9 @@ def execute(
         StalePointerError: An argument has left its worker.
         RemoteError: The operation raised at the worker.
     """
-    place, sent_args, sent_kwargs = location, _refer_flat(cls, operation, args), kwargs
-    if sent_args is not None and not kwargs and location is None:
-        place = args[0]._handle.location
+    flat = _refer_flat(cls, operation, args, kwargs) if location is None else None
+    if flat is not None:
+        place, sent_args, sent_kwargs = flat
     else:
         arguments = Arguments(operation, location)
         sent_args = tuple(map(arguments.refer, args))
@@ -157,9 +157,9 @@ def execute(
             if any(map(is_functorch_wrapped_tensor, arguments.local)):
                 return _run_below(operation, args, kwargs)
             arguments.check_local_tensors(args, kwargs)
+        if arguments.location is None:
+            raise PointerError(f"{operation} was given no pointer")
         place = arguments.location
-    if place is None:
-        raise PointerError(f"{operation} was given no pointer")
     result_id = new_id()
     message = Execute(
         operation, sent_args, sent_kwargs, (result_id,), torch.is_grad_enabled(), current_round()
@@ -172,6 +172,7 @@ def execute(
         reraise_stop(error)
         raise
     if type(answer) is TensorDescription and answer.object_id == result_id:
+        # The ordinary case, worth being quick.
         return cls.point(place, answer)
     return _receive(cls, place, answer, (args, kwargs))
 
@@ -192,26 +193,34 @@ def _run_below(operation: str, args: tuple[Any, ...], kwargs: dict[str, Any]) ->
         return OPERATIONS[operation](*args, **kwargs)
 
 
-def _refer_flat(cls: type[PointerTensor], operation: str, args: tuple[Any, ...]) -> tuple[Any, ...] | None:
+def _refer_flat(
+    cls: type[PointerTensor], operation: str, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> tuple[Location, tuple[Any, ...], dict[str, Any]] | None:
     """Replace pointers in plain arguments that begin with one; None if they need the general way.
 
     Most calls are like this, and their overhead is what an operation on small tensors costs.
+
+    Returns:
+        The worker, and the arguments for it.
     """
     if not args or type(args[0]) is not cls:
         return None
     place, sent = args[0]._handle.location, []
-    for value in args:
+    for value in (*args, *kwargs.values()) if kwargs else args:
         kind = type(value)
         if kind is cls:
             handle = value._handle
             if handle.location is not place:
                 raise MixedLocationsError(two_places(operation, place, handle.location))
             sent.append(handle.use() if handle.gone else handle.ref)
-        elif kind in _PLAIN:
+        elif kind in _PLAIN or (kind is tuple and _PLAIN.issuperset(map(type, value))):
             sent.append(value)
         else:
             return None
-    return tuple(sent)
+    if not kwargs:
+        return place, tuple(sent), kwargs
+    count = len(args)
+    return place, tuple(sent[:count]), dict(zip(kwargs, sent[count:], strict=True))
 
 
 def _receive(cls: type[PointerTensor], place: Location, answer: Any, arguments: Any) -> Any:
@@ -230,10 +239,12 @@ def _receive(cls: type[PointerTensor], place: Location, answer: Any, arguments: 
 def _pointer_to(cls: type[PointerTensor], object_id: int, value: Any) -> PointerTensor | None:
     """Find the argument that an operation has returned, as operations in place do."""
     if type(value) is cls:
-        return value if value.id_at_location == object_id else None
+        return value if value._handle.ref.object_id == object_id else None
     if isinstance(value, dict):
         value = list(value.values())
     if isinstance(value, (list, tuple)):
-        found = (_pointer_to(cls, object_id, item) for item in value)
-        return next((pointer for pointer in found if pointer is not None), None)
+        for item in value:
+            pointer = _pointer_to(cls, object_id, item)
+            if pointer is not None:
+                return pointer
     return None

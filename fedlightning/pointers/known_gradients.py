@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Set
 from threading import Lock
 from typing import TYPE_CHECKING
 
@@ -20,14 +21,17 @@ class KnownGradients:
     __slots__ = ("_changes", "_expected", "_lock", "_present")
 
     def __init__(self) -> None:
-        self._present: frozenset[int] | None = frozenset()
+        self._present: set[int] | None = set()
         self._changes = 0
         self._lock = Lock()
         self._expected: tuple[int, Answer] | None = None
 
     @property
-    def present(self) -> frozenset[int] | None:
-        """Identifiers of the tensors that have a gradient; None if the worker must be asked."""
+    def present(self) -> Set[int] | None:
+        """Identifiers of the tensors that have a gradient; None if the worker must be asked.
+
+        As long as it is the same object, those that have a gradient have the same one.
+        """
         if self._expected is not None:
             change, answer = self._expected
             object_ids = answer.wait().object_ids
@@ -49,7 +53,7 @@ class KnownGradients:
             object_ids: The tensors that had a gradient when it ended.
         """
         with self._lock:
-            self._present = object_ids if change == self._changes else None
+            self._present = set(object_ids) if change == self._changes else None
 
     def expect(self, change: int, answer: Answer) -> None:
         """Note that the answer of a backward will tell, when it has come.
@@ -64,9 +68,12 @@ class KnownGradients:
         """Note that a tensor has been given a gradient, or none."""
         with self._lock:
             self._changes += 1
-            if self._present is not None:
-                own = frozenset({object_id})
-                self._present = self._present | own if has_gradient else self._present - own
+            if self._present is None:
+                return
+            if has_gradient:
+                self._present = self._present | {object_id}
+            else:
+                self._present.discard(object_id)
 
     def forget(self) -> None:
         """Note that any tensor may have got a gradient or lost it."""

@@ -24,6 +24,7 @@ from fedlightning.pointers.refusals import refused_functions
 from fedlightning.pointers.swap import exchange
 
 _REFUSED = refused_functions()
+_BY_MESSAGE = {func: name for func, name in NAMES.items() if func not in attributes.HANDLERS}
 _NOWHERE = torch.device("meta")
 
 
@@ -105,14 +106,16 @@ class PointerTensor(torch.Tensor):
         # It never requires grad itself: the graph is the worker's, and the description answers for it.
         wrapper = torch.Tensor._make_wrapper_subclass(
             cls,
+            # By position, because one is made per operation and keywords take longer.
             description.shape,
-            strides=description.stride,
-            storage_offset=description.storage_offset,
-            dtype=description.dtype,
-            layout=description.layout,
+            description.stride,
+            description.storage_offset,
+            None,  # the memory format, which the strides tell
+            description.dtype,
+            description.layout,
             # The net answers with the real device when it is asked. Tensors on this one have no memory: torch
             # refuses to assign a pointer to a local tensor's `.data`, which would end in a crash.
-            device=_NOWHERE,
+            _NOWHERE,
             dispatch_device=True,
         )
         # There is no memory behind it: C code that asks for its address, such as dlpack, must not get one.
@@ -140,12 +143,12 @@ class PointerTensor(torch.Tensor):
         args: tuple[Any, ...] = (),
         kwargs: dict[str, Any] | None = None,
     ) -> Any:
+        name = _BY_MESSAGE.get(func)
+        if name is not None:
+            return execute(PointerTensor, name, args, kwargs or {})
         answer = attributes.HANDLERS.get(func)
         if answer is not None:
             return answer(func, args, kwargs or {})
-        name = NAMES.get(func)
-        if name is not None:
-            return execute(PointerTensor, name, args, kwargs or {})
         if func in _REFUSED:
             raise _REFUSED[func]
         return cls._beyond_the_list(func, args, kwargs or {})

@@ -74,7 +74,7 @@ class Host:
         self.store = ObjectStore((worker_id, generation))
         self.labels = LabelBook()
         self._handlers: dict[type, Callable[[Any], Any]] = {
-            Execute: self._execute,
+            Execute: partial(run_operation, self),
             Put: self._put,
             Backward: self._backward,
             Run: self._run,
@@ -233,9 +233,6 @@ class Host:
         if not message.private or type(self.policy) is AllowAll:
             return PUBLIC
         return frozenset({Source(self.worker_id, message.owner, message.tags, self.policy)})
-
-    def _execute(self, message: Execute) -> Any:
-        return run_operation(self, message)
 
     def _backward(self, message: Backward) -> GradientPresence:
         roots, gradients, inputs = (list[Held]() for _ in range(3))

@@ -43,10 +43,9 @@ def run_operation(host: Host, message: Execute) -> Any:
         raise RefusedByPolicy(
             host.worker_id, message.operation, "it is no operation on the allow-list", remedy
         )
-    resolve = host.store.resolve
     found: list[Held] = []
-    args = [resolve(value, found) for value in message.args]
-    kwargs = {key: resolve(value, found) for key, value in message.kwargs.items()} if message.kwargs else {}
+    args = host.store.resolve_each(message.args, found)
+    kwargs = host.store.resolve(message.kwargs, found) if message.kwargs else {}
     for object_id, held in found:
         if not isinstance(held, Tensor):
             raise _no_tensor(host, message, object_id, held)
@@ -60,11 +59,14 @@ def run_operation(host: Host, message: Execute) -> Any:
         raise
     except Exception as error:
         raise host.failure(message.operation, error) from error
-    if type(result) is Tensor and _identifier_of(result, found) is None:
-        # The ordinary case, worth being quick.
-        host.store.put(message.result_ids[0], result)
-        return describe_tensor(result, message.result_ids[0])
-    return _answer(host, message, found, result)
+    if type(result) is not Tensor:
+        return _answer(host, message, found, result)
+    # The ordinary case, worth being quick.
+    own_id = _identifier_of(result, found)
+    if own_id is None:
+        own_id = message.result_ids[0]
+        host.store.put(own_id, result)
+    return describe_tensor(result, own_id)
 
 
 def _call(message: Execute, function: Callable[..., Any], args: list[Any], kwargs: dict[str, Any]) -> Any:

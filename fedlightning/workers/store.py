@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
@@ -29,6 +30,7 @@ class Card:
 
 
 NAMELESS = Card()
+_CONTAINERS = frozenset({list, dict, slice})
 
 Held: TypeAlias = tuple[int, Any]
 """An object of the worker, with its identifier."""
@@ -67,7 +69,7 @@ class ObjectStore:
         """
         if object_id in self.objects:
             raise TakenIdentifier(f"object {object_id} exists already")
-        if card != NAMELESS:
+        if card is not NAMELESS and card != NAMELESS:
             self.cards[object_id] = card
         if type(value) is PointerTensor:
             value._handle.held_by(self._holder, object_id)
@@ -103,15 +105,15 @@ class ObjectStore:
         try:
             return self.objects[object_id]
         except KeyError:
-            reason = "it was fetched, deleted, or never arrived"
-            raise MissingObject(f"no object {object_id} here: {reason}") from None
+            raise _missing(object_id) from None
 
     def drop(self, object_id: int) -> None:
         """Let an object go; one that is gone already is passed over."""
+        self.objects.pop(object_id, None)
         if self.cards:
             self.cards.pop(object_id, None)
-        self.registered.discard(object_id)
-        self.objects.pop(object_id, None)
+        if self.registered:
+            self.registered.discard(object_id)
 
     def card(self, object_id: int) -> Card:
         """Return what an object is called."""
@@ -129,12 +131,9 @@ class ObjectStore:
         """
         kind = type(value)
         if kind is Ref:
-            object_id = value.object_id
-            held = self.get(object_id)
-            found.append((object_id, held))
-            return held
+            return self.resolve_each((value,), found)[0]
         if kind is list or kind is tuple:
-            return kind([self.resolve(item, found) for item in value])
+            return kind(self.resolve_each(value, found))
         if kind is dict:
             return {key: self.resolve(item, found) for key, item in value.items()}
         if kind is slice:
@@ -142,6 +141,30 @@ class ObjectStore:
         if isinstance(value, tuple) and hasattr(value, "_fields"):
             return kind(*[self.resolve(item, found) for item in value])
         return value
+
+    def resolve_each(self, values: Iterable[Any], found: list[Held]) -> list[Any]:
+        """Do what `resolve` does for each of several values; most are references, which costs no call here.
+
+        Args:
+            values: Parts of a message.
+            found: Where each object that they lead to is added.
+
+        Raises:
+            MissingObject: One of them is not here.
+        """
+        objects, resolved = self.objects, []
+        for value in values:
+            if type(value) is Ref:
+                object_id = value.object_id
+                try:
+                    value = objects[object_id]
+                except KeyError:
+                    raise _missing(object_id) from None
+                found.append((object_id, value))
+            elif type(value) in _CONTAINERS or isinstance(value, tuple):
+                value = self.resolve(value, found)
+            resolved.append(value)
+        return resolved
 
     def with_gradient(self) -> frozenset[int]:
         """Return the identifiers of the tensors that have a gradient."""
@@ -157,6 +180,10 @@ class ObjectStore:
         if isinstance(value, Tensor):
             return describe_tensor(value, object_id)
         return ObjectDescription(object_id, type(value).__name__, card.tags, card.description)
+
+
+def _missing(object_id: int) -> MissingObject:
+    return MissingObject(f"no object {object_id} here: it was fetched, deleted, or never arrived")
 
 
 def _has_gradient(value: Any) -> bool:

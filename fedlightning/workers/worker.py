@@ -60,6 +60,7 @@ class Worker(ABC):
     Attributes:
         generation: How many workers of this name there were before.
         known_workers: The living workers that this one was told of, by name.
+        pipelining: Whether a block of `pipeline` is under way.
 
     Raises:
         ValueError: The name is empty.
@@ -88,13 +89,9 @@ class Worker(ABC):
         self.policy = policy
         self.known_gradients = KnownGradients()
         self.known_workers: WeakValueDictionary[str, Worker] = WeakValueDictionary()
+        self.pipelining = False
         self._released: deque[int] = deque()
         note_place(self)
-
-    @property
-    def pipelining(self) -> bool:
-        """Whether a block of `pipeline` is under way."""
-        return False
 
     def pipeline(self) -> AbstractContextManager[None]:
         """Send what is done in a ``with`` block without waiting for answers, where that saves time.

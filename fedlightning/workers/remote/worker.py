@@ -100,22 +100,18 @@ class ProcessWorker(Worker):
         """Tell whether another worker lives in the same process: others get objects from the controller."""
         return isinstance(other, ProcessWorker) and other.process is self.process
 
-    @property
-    @override
-    def pipelining(self) -> bool:
-        return self._pipeline is not None
-
     @override
     @contextmanager
     def pipeline(self) -> Iterator[None]:
         if self._pipeline is not None:
             raise RuntimeError(f"worker {self.id!r} is in a pipeline already: blocks cannot be nested")
         current = self._pipeline = Pipeline(next(self._pipelines))
+        self.pipelining = True
         try:
             yield
             self._connection.receive_all()
         finally:
-            self._pipeline = None
+            self._pipeline, self.pipelining = None, False
         if current.failure is not None:
             raise current.failure
 

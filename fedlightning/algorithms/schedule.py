@@ -49,7 +49,7 @@ class Schedule(ABC):
     """Draw up the plan of each round.
 
     Args:
-        batches: Batches per local epoch, by worker name; in the order in which workers are visited.
+        batches: Batches per local epoch, by worker name, in any order.
         work: Length of a visit.
         cohort_size: Workers per round (averaged) or per pass (sequential); ``None`` for all of them.
         sampling: How a cohort is drawn; uniformly, unless given.
@@ -168,16 +168,17 @@ class AveragedSchedule(Schedule):
 class SequentialSchedule(Schedule):
     """One round: the module visits one worker and goes on from there with what it has learned.
 
-    Workers are visited in turn. Those that have seen their shard wait until all others have, too, so that
-    an epoch sees every sample once. Where cohorts are drawn, each pass visits the workers of a new cohort, in
-    the order in which all workers are listed, or in the cohort's own where that is meant. A pass has as many
-    rounds as workers are asked for; where fewer are drawn, the last ones visit nobody.
+    Workers are visited in turn, by name: the order in which somebody lists them decides nothing. Those that
+    have seen their shard wait until all others have, too, so that an epoch sees every sample once. Where
+    cohorts are drawn, each pass visits the workers of a new cohort, by name or, where sampling means one
+    (`FixedOrder`), in the cohort's own order. A pass has as many rounds as workers are asked for; where fewer
+    are drawn, the last ones visit nobody.
 
     Example:
         >>> batches, work = {"bob": 3, "alice": 2}, LocalWork(steps=2)
         >>> schedule = SequentialSchedule(batches, work, cohort_size=None, rounds_per_epoch=None, seed=0)
         >>> [schedule.plan(round, steps_done={}).workers for round in range(3)]
-        [('bob',), ('alice',), ('bob',)]
+        [('alice',), ('bob',), ('bob',)]
     """
 
     @override
@@ -213,17 +214,11 @@ class SequentialSchedule(Schedule):
 
     def _pass(self, number: int) -> tuple[str, ...]:
         workers = self._cohort(number).workers
-        if self.sampling.keeps_order:
-            return workers
-        return tuple(sorted(workers, key=self._positions.__getitem__))
-
-    @cached_property
-    def _positions(self) -> dict[str, int]:
-        return {worker: position for position, worker in enumerate(self.batches)}
+        return workers if self.sampling.keeps_order else tuple(sorted(workers))
 
     @cached_property
     def _visits_of_an_epoch(self) -> tuple[str, ...]:
-        return interleave(self._visits_of)
+        return interleave(dict(sorted(self._visits_of.items())))
 
 
 def interleave(visits: Mapping[str, int]) -> tuple[str, ...]:

@@ -83,7 +83,8 @@ def identity_of(settings: FederationSettings, federation: Federation) -> dict[st
         "aggregation": None if settings.aggregation is None else repr(settings.aggregation),
         "optimizer_state": settings.local_optimizer_state,
         "samples": dict(federation.samples),
-        "order of visits": list(federation.samples) if settings.update == "sequential" else None,
+        # In the first checkpoints that of the list of workers, which now decides nothing.
+        "order of visits": sorted(federation.samples) if settings.update == "sequential" else None,
         **partition,
         "local_steps": work.steps,
         "local_epochs": work.epochs if work.steps is None else None,

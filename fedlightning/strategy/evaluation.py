@@ -76,7 +76,7 @@ class Ticket:
 
 
 class EvaluationLoader:
-    """Yield a ticket for each batch of a `FederatedDataLoader`, worker after worker.
+    """Yield a ticket for each batch of a `FederatedDataLoader`, worker after worker, by name.
 
     Args:
         source: The user's loader, whose data lies at workers.
@@ -88,7 +88,8 @@ class EvaluationLoader:
         self.batch_size = source.batch_size
         self.sampler = None
         self._places: list[Place] = []
-        for placement in source.placements():
+        # Sums of floating-point numbers depend on their order, which is not to depend on that of a list.
+        for placement in sorted(source.placements(), key=lambda placement: placement.worker.id):
             worker, shard = placement.worker, placement.as_shard()
             reader = worker.start(open_reader, shard, seed=seed, worker=worker.id)
             batches = count_batches(

@@ -81,7 +81,7 @@ class FederatedStrategy(EvaluatingStrategy):
     Args:
         workers: A number of virtual workers, or workers that exist. ``None`` for those of federated
             data, for as many as ``partition`` finds in the data, or for ten. Their names decide who has which
-            data, not the order in which they are listed; sequential visits follow that order.
+            data and who is visited when, not the order in which they are listed.
         partition: How an ordinary train loader's samples are divided over the workers; ``None`` for IID.
             Not used where the data is federated already.
         update: ``"averaged"`` or ``"sequential"``.

@@ -23,7 +23,7 @@ class Roster:
     """List the workers of a run.
 
     Args:
-        samples: Number of samples, by worker name; in the order in which workers are visited.
+        samples: Number of samples, by worker name, in the order in which workers are shown.
         batches: Number of batches in a local epoch, by worker name.
         place: Returns the worker of a name with a pointer to its shard; called once for each at the most.
         at_once: Whether the workers exist, and get their data before the first round. Virtual ones are made

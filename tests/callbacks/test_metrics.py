@@ -56,7 +56,7 @@ def test_every_part_can_be_switched_off(fit: Fit) -> None:
     assert set(logged(memo)[0]) == {"comm/up_mb", "comm/down_mb"}
     memo = Memo()
     fit(FederatedMetrics(comm=False), strategy=bob_and_alice(update="sequential"), logger=memo)
-    assert set(logged(memo)[0]) == {"worker/bob/train/loss", "worker/bob/train/idx"}
+    assert set(logged(memo)[0]) == {"worker/alice/train/loss", "worker/alice/train/idx"}
 
 
 def test_a_module_that_logs_nothing_has_its_loss(fit: Fit) -> None:

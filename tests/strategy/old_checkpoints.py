@@ -1,6 +1,8 @@
 """Checkpoints as earlier versions of fedlightning wrote them, kept to be read by all that come.
 
-``python -m tests.strategy.old_checkpoints`` writes those of the version at hand; each release adds its own.
+``python -m tests.strategy.old_checkpoints`` writes those of the version at hand; each release adds its own. A
+change after which a run would go on in another way, such as another shuffling, raises `FORMAT`, so that
+checkpoints from before are refused; before the first release, it writes those of the version at hand anew.
 """
 
 from __future__ import annotations

@@ -7,9 +7,10 @@ from typing import Any
 
 import pytest
 import torch
+from lightning import seed_everything
 from torch.utils.data import DataLoader
 
-from fedlightning.data import Explicit, Shards
+from fedlightning.data import Explicit, FederatedDataLoader, FederatedDataset, Shards
 from fedlightning.strategy import FederatedStrategy
 from fedlightning.workers import VirtualWorker
 from tests.strategy.toys import (
@@ -20,6 +21,7 @@ from tests.strategy.toys import (
     fit,
     loader,
     samples,
+    trainer,
 )
 
 OPTIMIZERS = {
@@ -119,14 +121,43 @@ def test_the_same_seed_gives_the_same_bits(update: Any, work: dict[str, Any]) ->
         assert_same_module(first, other)
 
 
-@pytest.mark.parametrize("partition", [None, Shards(2)], ids=["iid", "shards"])
-@pytest.mark.parametrize("work", [{"local_steps": 1}, {"cohort_size": 2}])
-def test_workers_listed_in_another_order_give_the_same_bits(work: dict[str, Any], partition: Any) -> None:
-    def run(names: str) -> Any:
-        workers = [VirtualWorker(id=name) for name in names]
-        return fit(FederatedStrategy(workers, partition=partition, seed=0, **work), train=loader(31))[0]
+def workers_named(names: str) -> list[VirtualWorker]:
+    return [VirtualWorker(id=name) for name in names]
 
-    assert_same_module(run("abc"), run("cab"))
+
+@pytest.mark.parametrize("partition", [None, Shards(2)], ids=["iid", "shards"])
+@pytest.mark.parametrize("work", [{"local_steps": 1}, {"local_steps": 2}, {"cohort_size": 2}])
+@pytest.mark.parametrize("update", ["averaged", "sequential"])
+def test_workers_listed_in_another_order_give_the_same_bits(
+    update: Any, work: dict[str, Any], partition: Any
+) -> None:
+    def run(names: str) -> Any:
+        strategy = FederatedStrategy(workers_named(names), partition, update, seed=0, **work)
+        module, trained = fit(strategy, train=loader(31))
+        return module, trained.callback_metrics
+
+    (one, logged), (other, logged_again) = run("abc"), run("cab")
+    assert_same_module(one, other)
+    assert logged == logged_again
+
+
+@pytest.mark.parametrize("update", ["averaged", "sequential"])
+def test_federated_data_listed_in_another_order_gives_the_same_bits(update: Any) -> None:
+    def run(names: str) -> Any:
+        def data(count: int) -> FederatedDataLoader:
+            return FederatedDataLoader(
+                FederatedDataset.from_dataset(samples(count), workers), batch_size=4, shuffle=True
+            )
+
+        workers = workers_named(names)
+        seed_everything(3, verbose=False)
+        module, run = Classifier(), trainer(FederatedStrategy(update=update, seed=0))
+        run.fit(module, data(31), data(13))
+        return module, run.callback_metrics
+
+    (one, logged), (other, logged_again) = run("abc"), run("cab")
+    assert_same_module(one, other)
+    assert logged == logged_again
 
 
 def test_parts_that_are_written_down_go_to_the_workers_in_the_order_listed() -> None:

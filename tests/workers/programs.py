@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import signal
 import threading
 import time
@@ -134,3 +135,17 @@ def pretend(samples: Tensor) -> list[float]:
 @program(returns="metadata")
 def total(samples: Tensor) -> Tensor:
     return samples.sum()
+
+
+@program(returns="metrics")
+def page_faults_of_steps(steps: int) -> int:
+    """Count the pages that the system maps for what steps allocate and free, after a first one."""
+
+    def step() -> list[Tensor]:
+        return [torch.ones(1_000_000) for _ in range(5)]
+
+    step()
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for _ in range(steps):
+        step()
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before

@@ -33,6 +33,10 @@ from fedlightning.workers.remote.limits import Limits
 from fedlightning.workers.remote.protocol import OpenWorker, StartUp
 
 _PATIENCE_SECONDS = 5.0
+# What one training step has freed is kept for the next. The C library (glibc; others pass this over) would
+# else hand it back to the system, which maps and clears it again page by page: a quarter of a small CNN's
+# step. By itself it settles on these very figures once it has freed 32 MiB in one piece.
+_KEEP_FREED_MEMORY = {"MALLOC_MMAP_THRESHOLD_": str(32 * 2**20), "MALLOC_TRIM_THRESHOLD_": str(64 * 2**20)}
 _numbers = count()
 
 
@@ -202,13 +206,13 @@ def _check(programs: Sequence[str], threads: int | None, max_message_bytes: int)
 
 def _launch(connection: socket.socket) -> subprocess.Popen[bytes]:
     # The same modules as here must be found there, wherever the starter found them.
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path or os.getcwd() for path in sys.path)}
+    modules = {"PYTHONPATH": os.pathsep.join(path or os.getcwd() for path in sys.path)}
     with connection:
         return subprocess.Popen(
             [sys.executable, "-m", "fedlightning.workers.remote", str(connection.fileno())],
             stdin=subprocess.PIPE,
             pass_fds=[connection.fileno()],
-            env=environment,
+            env={**_KEEP_FREED_MEMORY, **os.environ, **modules},
         )
 
 

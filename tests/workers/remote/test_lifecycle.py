@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import gc
 import os
+import platform
+import resource
 import signal
 import subprocess
 import sys
@@ -19,7 +21,15 @@ import torch
 from fedlightning.workers import ApprovalQueue, Ask, Policy, RemoteError, Rules, WorkerLost
 from fedlightning.workers.remote import HostProcess, ProcessWorker, UnsendableError
 from tests.workers.conftest import IN_ONE_PROCESS, PROGRAMS, MakeWorker
-from tests.workers.programs import count, end_by_exit, is_here, kill_yourself, process_id, sleep_long
+from tests.workers.programs import (
+    count,
+    end_by_exit,
+    is_here,
+    kill_yourself,
+    page_faults_of_steps,
+    process_id,
+    sleep_long,
+)
 
 pytestmark = IN_ONE_PROCESS
 
@@ -193,3 +203,9 @@ def test_a_policy_that_cannot_be_told_is_refused(host_process: HostProcess, poli
 def test_settings_are_checked_before_anything_starts(settings: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         ProcessWorker("bob", **settings)
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="others do as they like with freed memory")
+def test_memory_that_one_step_has_freed_is_there_for_the_next(mortal: ProcessWorker) -> None:
+    pages_of_one_step = 5 * 4_000_000 // resource.getpagesize()
+    assert mortal.run(page_faults_of_steps, 10) < pages_of_one_step

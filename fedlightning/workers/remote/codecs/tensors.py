@@ -119,11 +119,9 @@ def finish(tensors: list[Tensor], entries: list[list[Any]]) -> list[Tensor]:
 
 def bytes_of(tensor: Tensor) -> memoryview:
     """Return the memory of a dense tensor as writable bytes, in the order in which it lies there."""
-    size = tensor.numel() * tensor.element_size()
-    flat = torch.empty(0, dtype=torch.uint8)
-    with torch.no_grad():
-        flat.set_(tensor.untyped_storage(), tensor.storage_offset() * tensor.element_size(), (size,), (1,))
-    return flat.numpy().data
+    order = None if tensor.is_contiguous() else _memory_order(tensor)
+    laid_out = tensor if order is None else tensor.permute(order)
+    return laid_out.view(-1).view(torch.uint8).numpy().data
 
 
 def _check_sendable(tensor: Tensor) -> None:

@@ -7,13 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, get_args
 
 from torch import Tensor
 from torch.optim import Optimizer
 
 from fedlightning.algorithms.plan import Plan
 from fedlightning.algorithms.update import Extras
+from fedlightning.local.buffers import Buffers
 from fedlightning.local.memory import OptimizerState
 from fedlightning.local.procedure import LocalProcedure
 
@@ -88,12 +89,16 @@ class Algorithm:
     Args:
         weighting: The weight of a worker's update: ``"samples"``, ``"uniform"``, or a function of its number
             of samples.
+        buffers: What a visit begins with of buffers, such as BatchNorm's statistics: ``"average"`` of the
+            last cohort's, ``"keep"`` for what this worker's last visit ended with, or ``"reset"`` for what
+            the fit began with. The global module has the average in each case.
 
     Raises:
-        ValueError: The weighting is none of these.
+        ValueError: The weighting is none of these, or buffers are not.
     """
 
     weighting: Weighting = field(default="samples", kw_only=True)
+    buffers: Buffers = field(default="average", kw_only=True)
 
     gradients_will_do: ClassVar[bool] = False
     """Whether one local step may be taken at the controller, along averaged gradients."""
@@ -104,6 +109,8 @@ class Algorithm:
                 f"weighting must be 'samples', 'uniform' or a function of a number of samples, got "
                 f"{self.weighting!r}."
             )
+        if self.buffers not in get_args(Buffers):
+            raise ValueError(f"buffers must be 'average', 'keep' or 'reset', got {self.buffers!r}.")
 
     def weight(self, samples: int) -> float:
         """Return the weight of a worker's update.
@@ -191,6 +198,7 @@ class FedAvg(Algorithm):
     Args:
         weighting: The weight of a worker's update: ``"samples"`` as in the paper, ``"uniform"``, or a
             function of its number of samples.
+        buffers: As in `Algorithm`.
 
     Example:
         >>> FedAvg().weight(600), FedAvg(weighting="uniform").weight(600)

@@ -35,7 +35,7 @@ class APFL(Algorithm):
 
     Example:
         >>> APFL(alpha=0.25)
-        APFL(weighting='samples', alpha=0.25)
+        APFL(weighting='samples', buffers='average', alpha=0.25)
     """
 
     alpha: float = 0.5

@@ -33,7 +33,7 @@ class Ditto(Algorithm):
 
     Example:
         >>> Ditto(lam=0.5)
-        Ditto(weighting='samples', lam=0.5)
+        Ditto(weighting='samples', buffers='average', lam=0.5)
     """
 
     lam: float = 0.1

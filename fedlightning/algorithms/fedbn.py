@@ -24,7 +24,7 @@ class FedBN(Algorithm):
 
     Example:
         >>> FedBN()
-        FedBN(weighting='samples')
+        FedBN(weighting='samples', buffers='average')
     """
 
     @override

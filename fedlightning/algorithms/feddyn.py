@@ -39,8 +39,8 @@ class FedDyn(Algorithm):
         ValueError: ``alpha`` is negative.
 
     Example:
-        >>> FedDyn(alpha=0.1)
-        FedDyn(alpha=0.1, weighting='uniform')
+        >>> FedDyn(alpha=0.1).weight(600)
+        1
     """
 
     alpha: float = 0.01

@@ -41,8 +41,8 @@ class FedNova(Algorithm):
         ValueError: ``mu`` is negative.
 
     Example:
-        >>> FedNova()
-        FedNova(mu=0.0, weighting='samples')
+        >>> FedNova().weight(600)
+        600
     """
 
     mu: float = 0.0

@@ -32,7 +32,7 @@ class FedPer(Algorithm):
 
     Example:
         >>> FedPer(personal=["head"])
-        FedPer(weighting='samples', personal=('head',))
+        FedPer(weighting='samples', buffers='average', personal=('head',))
     """
 
     personal: tuple[str, ...] = ()

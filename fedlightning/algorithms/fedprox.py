@@ -33,8 +33,8 @@ class FedProx(Algorithm):
         ValueError: ``mu`` is negative.
 
     Example:
-        >>> FedProx(mu=0.1)
-        FedProx(mu=0.1, weighting='samples')
+        >>> FedProx(mu=0.1).weight(600)
+        600
     """
 
     mu: float = 0.01

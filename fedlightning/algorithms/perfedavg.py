@@ -35,7 +35,7 @@ class PerFedAvg(Algorithm):
 
     Example:
         >>> PerFedAvg(alpha=0.05)
-        PerFedAvg(weighting='samples', alpha=0.05)
+        PerFedAvg(weighting='samples', buffers='average', alpha=0.05)
     """
 
     alpha: float = 0.01

@@ -100,7 +100,8 @@ class LocalModel:
     def kept(self, name: str) -> list[Tensor] | None:
         """Return what an earlier visit has kept here under a name, or ``None``; not to be written to."""
         found = self._own.get(name)
-        return None if found is None else list(found)
+        # From a checkpoint it comes onto the CPU.
+        return None if found is None else [tensor.to(self.module.device) for tensor in found]
 
     def batches(self, count: int) -> Iterator[Any]:
         """Yield the first batches of the worker's training data, without passing over them for training."""

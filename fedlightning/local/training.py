@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 
 import lightning.pytorch as pl
 from torch import Tensor
 from torch.optim import Optimizer
 
+from fedlightning.local.buffers import kept_buffers
 from fedlightning.local.failures import NotFinite, require_finite
 from fedlightning.local.known import known
 from fedlightning.local.logs import recorded_logs
@@ -59,6 +60,7 @@ def train_locally(
             stream.kept_on_failure(),
             memory.lent_to(optimizers, precision, visit.round),
             _own_gradients(module, keeps=visit.keeps_gradients),
+            kept_buffers(module, memory) if visit.keeps_buffers else nullcontext(),
         ):
             revisits = procedure is not None and procedure.revisits
             steps = VisitSteps(module, optimizers, stream, visit, revisits=revisits)

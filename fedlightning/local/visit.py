@@ -31,6 +31,7 @@ class Visit:
         requires_finite: Whether a visit that ends with NaN or infinity counts as failed.
         keeps_gradients: Whether the module brings gradients along and takes others home, as one that steps
             by hand does from batch to batch in an ordinary ``fit``; otherwise they are dropped.
+        keeps_buffers: Whether buffers stay at the worker for its next visit.
     """
 
     round: int
@@ -42,6 +43,7 @@ class Visit:
     separates_metrics: bool = False
     requires_finite: bool = False
     keeps_gradients: bool = False
+    keeps_buffers: bool = False
 
 
 @record

@@ -297,7 +297,7 @@ class FederatedStrategy(EvaluatingStrategy):
         super().setup(trainer)
         if fitting:
             refuse_for_algorithm(self.lightning_module, self.optimizers, self.settings)
-            self._this_run.prepare_server(self._parameters)
+            self._this_run.prepare_server(self.lightning_module)
             self._fitting = True
 
     @override
@@ -429,6 +429,7 @@ class FederatedStrategy(EvaluatingStrategy):
             aggregator=self.settings.aggregator,
             algorithm=self.settings.algorithm,
             server_state=self._this_run.server_state,
+            first_buffers=self._this_run.first_buffers,
             checks_cohort=self.settings.update == "averaged" and self.replay is None,
         )
         if at_controller:
@@ -542,8 +543,9 @@ class FederatedStrategy(EvaluatingStrategy):
             check_format(checkpoint["federation"])
             self._resume = checkpoint["federation"]
         if self._fitting:
+            assert self.lightning_module is not None
             self._this_run.begin_again(self._resume)
-            self._this_run.prepare_server(self._parameters)
+            self._this_run.prepare_server(self.lightning_module)
 
     @override
     def teardown(self) -> None:
@@ -583,11 +585,6 @@ class FederatedStrategy(EvaluatingStrategy):
     def _global(self) -> GlobalModule:
         assert self.lightning_module is not None
         return GlobalModule(self.lightning_module, self._this_run.server)
-
-    @property
-    def _parameters(self) -> list[torch.nn.Parameter]:
-        assert self.lightning_module is not None
-        return list(self.lightning_module.parameters())
 
 
 class _TakenOver(int):

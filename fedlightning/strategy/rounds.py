@@ -94,6 +94,7 @@ class RoundTerms:
         aggregator: A worker that is trusted to combine the updates; ``None`` for the controller.
         algorithm: What is done at the workers, and with what they send.
         server_state: What the server keeps for the algorithm.
+        first_buffers: The module's buffers at the start of the fit.
         checks_cohort: Whether too few updates stop the run; not those of a sequential round, or of a replay.
     """
 
@@ -107,6 +108,7 @@ class RoundTerms:
     aggregator: Worker | None
     algorithm: Algorithm
     server_state: ServerState
+    first_buffers: Sequence[Tensor]
     checks_cohort: bool
 
 
@@ -267,6 +269,7 @@ class Round(ABC):
             separates_metrics=len(plan.assignments) > 1,
             requires_finite=self._tolerance.on_nonfinite != "keep",
             keeps_gradients=self.keeps_gradients,
+            keeps_buffers=self._terms.algorithm.buffers == "keep",
         )
         with in_round(plan.round):
             report = self._work(member, visit, aggregation)
@@ -345,6 +348,8 @@ class LocalRound(Round):
     @override
     def _work(self, member: Member, visit: Visit, aggregation: Aggregation) -> VisitReport:
         worker = member.worker
+        if self._terms.algorithm.buffers == "reset":
+            self._reset_buffers()
         module = worker.send(self._module)
         optimizers = [worker.send(optimizer) for optimizer in self._optimization.optimizers]
         procedure = self._procedure
@@ -358,6 +363,11 @@ class LocalRound(Round):
                 train_locally, module, optimizers, member.stream, member.memory, visit, procedure
             )
         return report
+
+    @torch.no_grad()
+    def _reset_buffers(self) -> None:
+        for buffer, first in zip(self._module.buffers(), self._terms.first_buffers, strict=True):
+            buffer.copy_(first)
 
     @override
     def _finished(self, mean: Update | None, cohort: int) -> tuple[Sequence[Tensor | None], ServerState]:

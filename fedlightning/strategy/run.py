@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import lightning.pytorch as pl
-from torch.nn import Parameter
+from torch import Tensor, nn
 
 from fedlightning._version import __version__
 from fedlightning.algorithms import (
@@ -55,6 +55,7 @@ class Run:
         history: What the rounds so far came to.
         server: What the server does with a cohort's average.
         server_state: What the server keeps for the algorithm.
+        first_buffers: The module's buffers at the start of the fit.
 
     Raises:
         NotFederatable: The checkpoint is of a run with another seed.
@@ -72,6 +73,7 @@ class Run:
         self.traffic = Traffic()
         self.server = ServerUpdate(settings.server_optimizer, settings.server_scheduler)
         self.server_state: ServerState = {}
+        self.first_buffers: Sequence[Tensor] = ()
         self._settings = settings
         self._trainer = trainer
         self._replay = replay
@@ -109,13 +111,16 @@ class Run:
         """The workers; ``None`` before the data has been placed."""
         return self._federation
 
-    def prepare_server(self, parameters: Sequence[Parameter]) -> None:
+    def prepare_server(self, module: nn.Module) -> None:
         """Let the server have its optimizer and what the algorithm keeps, as it was where the run goes on."""
+        parameters = list(module.parameters())
         self.server.prepare(parameters)
+        self.first_buffers = [buffer.detach().clone() for buffer in module.buffers()]
         self.server_state = self._settings.algorithm.begin([tensor.detach() for tensor in parameters])
         if self._resume is not None:
             self.server.load_state_dict(self._resume["server_optimizer"])
-            self.server_state = self._resume.get("server_state", self.server_state)
+            self.server_state = _on_device_of(parameters, self._resume.get("server_state", self.server_state))
+            self.first_buffers = self._resume.get("first_buffers", self.first_buffers)
 
     # Placing the data.
 
@@ -341,6 +346,7 @@ class Run:
             "rounds_of_epoch": 0 if ended else self._plans.rounds_done,
             "server_optimizer": self.server.state_dict(),
             "server_state": {name: list(tensors) for name, tensors in self.server_state.items()},
+            "first_buffers": list(self.first_buffers),
             "workers": self._federation.state_dict(
                 round=self.round, without_lost=self._settings.tolerance.skips("lost")
             ),
@@ -367,3 +373,11 @@ class Run:
         if self._lone is not None:
             self._lone.close()
             self._lone = None
+
+
+def _on_device_of(parameters: Sequence[Tensor], state: ServerState) -> ServerState:
+    """Return what a checkpoint has brought, which is read onto the CPU, where the module is."""
+    if not parameters:
+        return state
+    device = parameters[0].device
+    return {name: [tensor.to(device) for tensor in tensors] for name, tensors in state.items()}

@@ -112,6 +112,7 @@ class FederationSettings:
         return (
             self.local_steps == 1
             and self.algorithm.gradients_will_do
+            and self.algorithm.buffers == "average"
             and self.server_optimizer is None
             and self.optimizer_state in (None, "travel")
         )

@@ -43,8 +43,11 @@ DEGENERATE: list[tuple[Algorithm, Algorithm]] = [
     (FedNova(mu=0.1), FedProx(mu=0.1)),
 ]
 
+# What of a module without buffers is plain averaging.
+BUFFERS = [FedAvg(buffers="keep"), FedAvg(buffers="reset")]
+
 # As they are meant to be used: every one of them goes through what follows.
-USED: list[Algorithm] = [FedProx(mu=0.1), Scaffold(), FedDyn(alpha=0.1), FedNova()]
+USED: list[Algorithm] = [FedProx(mu=0.1), Scaffold(), FedDyn(alpha=0.1), FedNova(), *BUFFERS]
 WHOLE_MODELS: list[Algorithm] = [Ditto(), APFL(), PerFedAvg(alpha=0.1), IFCA(clusters=2)]
 PERSONAL: list[Algorithm] = [*WHOLE_MODELS, FedPer(personal=["net.4"]), FedBN()]
 
@@ -187,6 +190,49 @@ def test_gradients_whose_count_is_not_known_are_refused(
 ) -> None:
     with pytest.raises(NotFederatable, match=why):
         fit_quadratic(algorithm=algorithm, module=Pushed(**settings), optimizer_state=state)
+
+
+class Counting(Quadratic):
+    """Count steps in a buffer, and note what every visit begins with."""
+
+    def __init__(self) -> None:
+        super().__init__(0.25)
+        self.register_buffer("count", torch.zeros((), dtype=torch.long))
+        self.begun: list[int] = []
+
+    def training_step(self, batch: list[Tensor], batch_idx: int) -> Tensor:
+        self.begun.append(int(self.count))
+        self.count += 1
+        return super().training_step(batch, batch_idx)
+
+
+@pytest.mark.parametrize(
+    ("buffers", "begun", "end"),
+    # ann takes two steps and bob four: 10/3 on average, by samples; 3 as a whole number, then 3 + 10/3.
+    [
+        ("average", [0, 0, 3, 3], 6),
+        ("keep", [0, 0, 2, 4], 7),
+        ("reset", [0, 0, 0, 0], 3),
+    ],
+)
+def test_buffers_begin_as_asked(buffers: Any, begun: list[int], end: int) -> None:
+    module, _ = fit_quadratic(algorithm=FedAvg(buffers=buffers), samples_of_bob=2, module=Counting())
+    assert isinstance(module, Counting)
+    first_of_visits = [module.begun[step] for step in (0, 2, 6, 8)]
+    assert first_of_visits == begun
+    assert module.count == end
+
+
+@pytest.mark.parametrize("algorithm", BUFFERS, ids=repr)
+def test_without_buffers_all_choices_are_one(algorithm: Algorithm) -> None:
+    assert torch.equal(fit_quadratic(algorithm=algorithm)[0].w, fit_quadratic()[0].w)
+
+
+def test_one_step_with_buffers_of_their_own_trains_at_the_workers() -> None:
+    module, _ = fit_quadratic(
+        algorithm=FedAvg(buffers="reset"), module=Counting(), local_epochs=None, local_steps=1
+    )
+    assert module.count == 1
 
 
 class Leashed(Quadratic):

@@ -72,6 +72,7 @@ BAD_SETTINGS: list[tuple[dict[str, Any], type[Exception], Says]] = [
     ({"aggregation": "median"}, TypeError, ("a rule", "got 'median'", "Median()")),
     ({"aggregator": "bob"}, TypeError, ("a Worker", "got 'bob'", "VirtualWorker(id='trusted')")),
     ({"server_optimizer": 1.0}, TypeError, ("build an optimizer", "got 1.0", "functools.partial")),
+    ({"algorithm": "fedavg"}, TypeError, ("algorithm must be", "got 'fedavg'", "FedProx(mu=0.01)")),
     ({"server_scheduler": 1.0}, TypeError, ("build a scheduler", "got 1.0", "functools.partial")),
     (
         {"server_scheduler": partial(torch.optim.lr_scheduler.LinearLR, total_iters=3)},

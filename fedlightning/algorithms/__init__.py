@@ -13,6 +13,7 @@ from fedlightning.algorithms.fedper import FedPer, LGFedAvg
 from fedlightning.algorithms.fedprox import FedProx
 from fedlightning.algorithms.fedrep import FedRep
 from fedlightning.algorithms.ifca import IFCA
+from fedlightning.algorithms.moon import Moon
 from fedlightning.algorithms.perfedavg import PerFedAvg
 from fedlightning.algorithms.plan import Assignment, Plan
 from fedlightning.algorithms.robust import (
@@ -81,6 +82,7 @@ __all__ = [
     "LocalWork",
     "Losses",
     "Median",
+    "Moon",
     "NormBounded",
     "OnlineWorkers",
     "ParameterMean",

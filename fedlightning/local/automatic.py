@@ -5,6 +5,7 @@ Every hook of module and callbacks is called where Lightning calls it, by Lightn
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import lightning.pytorch as pl
@@ -16,6 +17,9 @@ from fedlightning.local.lightning_calls import zero_gradients
 from fedlightning.local.logs import LogRecorder
 from fedlightning.local.stepping import training_loss
 
+LossTerm = Callable[[], Tensor]
+"""What is to be added to a batch's loss, shape ``()``; asked for once ``training_step`` has returned."""
+
 
 class AutomaticOptimization:
     """Step one optimizer through the batches of a visit.
@@ -25,15 +29,23 @@ class AutomaticOptimization:
         optimizer: Its optimizer, at the worker.
         logs: Records what the steps log.
         accumulate: Local batches whose gradients are accumulated into one step of the optimizer.
+        add_to_loss: A term that an algorithm adds to each batch's loss, of which nobody is told.
     """
 
     def __init__(
-        self, module: pl.LightningModule, optimizer: Optimizer, logs: LogRecorder, *, accumulate: int
+        self,
+        module: pl.LightningModule,
+        optimizer: Optimizer,
+        logs: LogRecorder,
+        *,
+        accumulate: int,
+        add_to_loss: LossTerm | None = None,
     ) -> None:
         self._module = module
         self._optimizer = optimizer
         self._logs = logs
         self._accumulate = accumulate
+        self._add_to_loss = add_to_loss
         self._accumulated = 0
 
     def step(self, batch: Any, batch_idx: int, *, passes_batch_idx: bool, last: bool) -> Tensor | None:
@@ -58,6 +70,8 @@ class AutomaticOptimization:
                 zero_gradients(module, self._optimizer, batch_idx)
             if loss is not None:
                 losses.append(loss.detach().clone())
+                if self._add_to_loss is not None:
+                    loss = loss + self._add_to_loss()
                 scaled = precision.pre_backward(loss / self._accumulate, module)
                 precision.backward(scaled, module, self._optimizer)
                 precision.post_backward(scaled, module)

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from fedlightning.local.aside import Aside
+from fedlightning.local.automatic import LossTerm
 from fedlightning.local.corrections import Correction, StepCounter, corrected
 from fedlightning.local.known import known
 from fedlightning.local.logs import LogRecorder
@@ -183,17 +184,26 @@ class LocalTraining(LocalModel):
         """
         self._memory.own[name] = [tensor.detach() for tensor in tensors]
 
-    def train(self, correct: Correction | None = None, *, first: int = 0, steps: int | None = None) -> None:
+    def train(
+        self,
+        correct: Correction | None = None,
+        *,
+        add_to_loss: LossTerm | None = None,
+        first: int = 0,
+        steps: int | None = None,
+    ) -> None:
         """Train on batches of the visit, each once.
 
         Args:
             correct: Changes the gradients before each step of an optimizer; after clipping and unscaling, so
                 that it acts on what the step would have used.
+            add_to_loss: A term for each batch's loss, asked for once ``training_step`` has returned; not
+                under manual optimization, where that is too late.
             first: Number of the first batch within the visit. Going back needs a procedure that ``revisits``.
             steps: How many; ``None`` for all that follow.
         """
         with corrected(self.optimizers, self._counter, correct):
-            self._steps.take(self._logs, first, steps)
+            self._steps.take(self._logs, first, steps, add_to_loss)
 
     def train_only(self, positions: set[int], *, first: int = 0, steps: int | None = None) -> None:
         """Train some of the parameters; the optimizers pass over the others, weight decay and all.

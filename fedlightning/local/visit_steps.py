@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from fedlightning.local.automatic import AutomaticOptimization
+from fedlightning.local.automatic import AutomaticOptimization, LossTerm
 from fedlightning.local.failures import LocalStepFailed, LocalStepInterrupted
 from fedlightning.local.known import known
 from fedlightning.local.lean import LeanOptimization, lean_optimization
@@ -65,13 +65,20 @@ class VisitSteps:
         """Mean loss, shape ``()``; ``None`` where every step was skipped."""
         return torch.stack(self.losses).mean() if self.losses else None
 
-    def take(self, logs: LogRecorder, first: int = 0, steps: int | None = None) -> None:
+    def take(
+        self,
+        logs: LogRecorder,
+        first: int = 0,
+        steps: int | None = None,
+        add_to_loss: LossTerm | None = None,
+    ) -> None:
         """Train on batches of the visit, each once.
 
         Args:
             logs: Records what the steps log.
             first: Number of the first batch within the visit.
             steps: How many; ``None`` for all that follow.
+            add_to_loss: A term that is added to each batch's loss, under automatic optimization.
 
         Raises:
             LocalStepFailed: The user's code raised; names the step.
@@ -79,7 +86,7 @@ class VisitSteps:
         """
         steps = self.count - first if steps is None else steps
         with recorded_logs(self._module) if self.silent else nullcontext(logs) as records:
-            optimization = self._optimization(records)
+            optimization = self._optimization(records, add_to_loss)
             losses = self._take(optimization, first, steps)
         if not self.silent:
             self.losses += losses
@@ -122,14 +129,16 @@ class VisitSteps:
         return iter(self._held[first : first + steps])
 
     def _optimization(
-        self, logs: LogRecorder
+        self, logs: LogRecorder, add_to_loss: LossTerm | None
     ) -> ManualOptimization | AutomaticOptimization | LeanOptimization:
         module, optimizers = self._module, self._optimizers
         if not module.automatic_optimization:
             return ManualOptimization(module, optimizers, logs)
-        if self._visit.accumulate == 1 and not known(module).why_not_lean:
+        if self._visit.accumulate == 1 and add_to_loss is None and not known(module).why_not_lean:
             return lean_optimization(module, optimizers[0], logs)
-        return AutomaticOptimization(module, optimizers[0], logs, accumulate=self._visit.accumulate)
+        return AutomaticOptimization(
+            module, optimizers[0], logs, accumulate=self._visit.accumulate, add_to_loss=add_to_loss
+        )
 
 
 def _leaves_gradients(optimization: ManualOptimization | AutomaticOptimization | LeanOptimization) -> bool:

@@ -23,6 +23,7 @@ from fedlightning.algorithms import (
     FedNova,
     FedPer,
     FedProx,
+    Moon,
     PerFedAvg,
     Scaffold,
 )
@@ -41,6 +42,7 @@ DEGENERATE: list[tuple[Algorithm, Algorithm]] = [
     (FedDyn(alpha=0), FedAvg(weighting="uniform")),
     (FedNova(), FedAvg()),  # workers that take as many steps each
     (FedNova(mu=0.1), FedProx(mu=0.1)),
+    (Moon("net", mu=0), FedAvg()),
 ]
 
 # What of a module without buffers is plain averaging.
@@ -49,7 +51,7 @@ BUFFERS = [FedAvg(buffers="keep"), FedAvg(buffers="reset")]
 # As they are meant to be used: every one of them goes through what follows.
 USED: list[Algorithm] = [FedProx(mu=0.1), Scaffold(), FedDyn(alpha=0.1), FedNova(), *BUFFERS]
 WHOLE_MODELS: list[Algorithm] = [Ditto(), APFL(), PerFedAvg(alpha=0.1), IFCA(clusters=2)]
-PERSONAL: list[Algorithm] = [*WHOLE_MODELS, FedPer(personal=["net.4"]), FedBN()]
+WITH_PARTS: list[Algorithm] = [*WHOLE_MODELS, FedPer(personal=["net.4"]), FedBN(), Moon("net")]
 
 
 def sgd(parameters: Any) -> torch.optim.Optimizer:
@@ -279,7 +281,7 @@ def test_a_trusted_aggregator_gives_the_same_bits(algorithm: Algorithm) -> None:
     assert torch.equal(trusted.w, fit_quadratic(algorithm=algorithm)[0].w)
 
 
-@pytest.mark.parametrize("algorithm", [*USED, *PERSONAL], ids=repr)
+@pytest.mark.parametrize("algorithm", [*USED, *WITH_PARTS], ids=repr)
 def test_a_run_goes_on_in_the_same_bits(algorithm: Algorithm, tmp_path: Path) -> None:
     def run(**settings: Any) -> L.LightningModule:
         strategy = FederatedStrategy(4, algorithm=algorithm, local_steps=2, cohort_size=2)
@@ -311,7 +313,7 @@ def processes() -> Iterator[list[Worker]]:
 
 
 @pytest.mark.xdist_group("strategy processes")
-@pytest.mark.parametrize("algorithm", [*USED, *PERSONAL], ids=repr)
+@pytest.mark.parametrize("algorithm", [*USED, *WITH_PARTS], ids=repr)
 def test_workers_in_other_processes_end_in_the_same_bits(
     algorithm: Algorithm, processes: list[Worker]
 ) -> None:

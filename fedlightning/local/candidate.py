@@ -12,6 +12,7 @@ from typing import Any
 import lightning.pytorch as pl
 import torch
 
+from fedlightning.data.combined_shard import CombinedShard
 from fedlightning.data.shard import Shard
 from fedlightning.local.failures import named_step
 from fedlightning.local.lightning_calls import step_arguments
@@ -40,7 +41,9 @@ class LossRequest:
 
 
 @program(returns="metrics")
-def measure_loss(module: pl.LightningModule, shard: Shard, request: LossRequest) -> float | None:
+def measure_loss(
+    module: pl.LightningModule, shard: Shard | CombinedShard, request: LossRequest
+) -> float | None:
     """Average what ``training_step`` returns over a worker's samples, in evaluation mode, without gradients.
 
     What is logged is dropped. The mode of each part and metric states come out as they went in; what steps
@@ -79,7 +82,10 @@ def measure_loss(module: pl.LightningModule, shard: Shard, request: LossRequest)
     return total / samples if samples else None
 
 
-def _batches(shard: Shard, request: LossRequest) -> Iterator[Any]:
+def _batches(shard: Shard | CombinedShard, request: LossRequest) -> Iterator[Any]:
+    if isinstance(shard, CombinedShard):
+        count = min(request.batches or shard.num_batches, shard.num_batches)
+        return shard.batches(0, count, seed=request.seed, worker=request.worker)
     if request.batches is None:
         return shard.in_order()
     drawn = Shard(shard.dataset, replace(shard.settings, shuffle=True, drop_last=False))

@@ -9,6 +9,7 @@ import lightning.pytorch as pl
 import torch
 from torch import Tensor
 
+from fedlightning.data.combined_shard import CombinedShard
 from fedlightning.data.shard import Shard
 from fedlightning.local.lightning_calls import step_arguments, transfer_batch
 from fedlightning.local.logs import LogRecorder, recorded_logs
@@ -21,7 +22,7 @@ from fedlightning.workers.payload import payload_bytes
 
 @program(returns="metrics")
 def evaluate_locally(
-    module: pl.LightningModule, shard: Shard, personal: Sequence[Tensor] | None = None
+    module: pl.LightningModule, shard: Shard | CombinedShard, personal: Sequence[Tensor] | None = None
 ) -> dict[str, float]:
     """Run ``validation_step`` over a worker's shard, in order, without gradients.
 
@@ -68,7 +69,7 @@ def _final_values(module: pl.LightningModule, logs: LogRecorder) -> dict[str, fl
 
 
 @program(returns="data")
-def count_labels(shard: Shard) -> Counter[int] | None:
+def count_labels(shard: Shard | CombinedShard) -> Counter[int] | None:
     """Return how many samples of each label a worker has, or ``None`` where its data has no labels.
 
     Exact counts of private labels are private data: of a shard with one sample, they are its label.
@@ -77,6 +78,6 @@ def count_labels(shard: Shard) -> Counter[int] | None:
 
 
 @program(returns="metadata")
-def count_bytes(shard: Shard) -> int:
+def count_bytes(shard: Shard | CombinedShard) -> int:
     """Return the bytes of a worker's samples; 0 where the dataset is not made of tensors."""
     return payload_bytes(shard)

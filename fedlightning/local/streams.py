@@ -13,6 +13,7 @@ from typing import Any
 from torch import Tensor
 from typing_extensions import override
 
+from fedlightning.data.combined_shard import CombinedShard
 from fedlightning.data.shard import Shard
 from fedlightning.data.whole_loader import WholeLoader
 from fedlightning.workers import program
@@ -25,7 +26,7 @@ class Stream(ABC):
         shard: The worker's data and how it is loaded.
     """
 
-    def __init__(self, shard: Shard | WholeLoader) -> None:
+    def __init__(self, shard: Shard | CombinedShard | WholeLoader) -> None:
         self.shard = shard
 
     @abstractmethod
@@ -70,7 +71,7 @@ class KeyedStream(Stream):
         worker: Name of the worker.
     """
 
-    def __init__(self, shard: Shard, seed: int, worker: str) -> None:
+    def __init__(self, shard: Shard | CombinedShard, seed: int, worker: str) -> None:
         super().__init__(shard)
         self._numbered = shard
         self._seed = seed
@@ -87,14 +88,16 @@ class KeyedStream(Stream):
     @property
     def memory(self) -> tuple[Tensor, ...] | None:
         """The tensors that batches are rows of, where that is all there is to them; else ``None``."""
-        return self._numbered.memory
+        return self._numbered.memory if isinstance(self._numbered, Shard) else None
 
     def batch_sizes(self, first: int, steps: int) -> list[int]:
-        """Return how many samples the batches have that `take` yields."""
+        """Return how many samples the batches have that `take` yields, of data in one `memory`."""
+        assert isinstance(self._numbered, Shard)
         return self._numbered.batch_sizes(first, steps)
 
     def rows(self, first: int, steps: int) -> Tensor:
         """Return which rows of `memory` these batches consist of, one after the other, int64."""
+        assert isinstance(self._numbered, Shard)
         return self._numbered.rows(first, steps, seed=self._seed, worker=self._worker)
 
     @override
@@ -109,7 +112,7 @@ class KeyedStream(Stream):
 
 
 @program(returns="data")
-def open_stream(shard: Shard, *, seed: int, worker: str) -> Stream:
+def open_stream(shard: Shard | CombinedShard, *, seed: int, worker: str) -> Stream:
     """Open the stream of a worker's shard; it stays at the worker.
 
     Args:

@@ -19,6 +19,9 @@ from lightning.pytorch.profilers import Profiler
 from lightning.pytorch.trainer.connectors.data_connector import _worker_check
 from lightning.pytorch.utilities.model_helpers import is_overridden
 from lightning.pytorch.utilities.signature_utils import is_param_in_hook_signature
+from lightning_utilities.core.apply_func import apply_to_collection
+
+from fedlightning.strategy.plan_loader import PlanLoader
 
 
 @contextmanager
@@ -74,6 +77,17 @@ def has_train_loaders(trainer: pl.Trainer) -> bool:
     A batch-size finder loads those of the validation anew while the Trainer says that it is training.
     """
     return trainer.fit_loop._combined_loader is not None and not trainer.fit_loop._should_reload_train_dl
+
+
+def combination_of(trainer: pl.Trainer) -> tuple[Any, Any]:
+    """Return how the train loaders are combined, once all of them have their stand-ins.
+
+    Returns:
+        The mode, and the collection with the number of each loader in its place.
+    """
+    combined = trainer.fit_loop._combined_loader
+    assert combined is not None
+    return combined._mode, apply_to_collection(combined.iterables, PlanLoader, lambda loader: loader.number)
 
 
 def tell_batch_size(trainer: pl.Trainer, samples: int) -> None:

@@ -16,16 +16,23 @@ class PlanLoader:
 
     Args:
         source: The user's loader.
-        rounds: Rounds in one epoch.
+        rounds: Returns the number of rounds in one epoch; asked when all loaders of a fit are known.
         next_plan: Draws up the plan of the coming round.
         on_epoch: Called when an epoch's iterator is opened; sets ``rounds_done``.
 
     Attributes:
         rounds_done: Rounds completed since the epoch began.
+        number: Number of the loader that it stands in for, in a collection.
     """
 
+    number = 0
+
     def __init__(
-        self, source: Any, rounds: int, next_plan: Callable[[], Plan], on_epoch: Callable[[], None]
+        self,
+        source: Any,
+        rounds: Callable[[], int],
+        next_plan: Callable[[], Plan],
+        on_epoch: Callable[[], None],
     ) -> None:
         self.dataset = source.dataset
         self.sampler = getattr(source, "sampler", None)
@@ -36,7 +43,7 @@ class PlanLoader:
         self._on_epoch = on_epoch
 
     def __len__(self) -> int:
-        return self._rounds
+        return self._rounds()
 
     def __iter__(self) -> Iterator[Plan]:
         # Not a generator: the epoch begins when the Trainer opens the iterator, not at its first batch.
@@ -44,7 +51,7 @@ class PlanLoader:
         return iter(self._plans())
 
     def _plans(self) -> Iterator[Plan]:
-        for _ in range(self._rounds - self.rounds_done):
+        for _ in range(len(self) - self.rounds_done):
             yield self._next_plan()
 
     def state_dict(self) -> dict[str, Any]:
@@ -53,3 +60,18 @@ class PlanLoader:
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Do nothing: the strategy restores the cursor, since Lightning calls this in mid-epoch only."""
+
+
+class CompanionLoader(PlanLoader):
+    """Stand in for a further loader of a collection: it yields the plans that the first one has drawn up.
+
+    Args:
+        source: The user's loader.
+        first: What stands in for the first loader.
+        current: Returns the plan that was drawn up last.
+        number: Number of the loader in the collection.
+    """
+
+    def __init__(self, source: Any, first: PlanLoader, current: Callable[[], Plan], number: int) -> None:
+        super().__init__(source, first.__len__, current, lambda: None)
+        self.number = number

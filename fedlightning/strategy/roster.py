@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from fedlightning.data import IID, FederatedDataLoader, LoaderSettings, Partitioner, Shard
+from fedlightning.data.combined_shard import CombinationMode, combine_shards, count_combined
 from fedlightning.data.order import count_batches
 from fedlightning.data.partition.base import fingerprint_of
 from fedlightning.data.whole_loader import WholeLoader
@@ -39,7 +40,11 @@ class Roster:
 
 
 def roster_of_ordinary_loader(
-    loader: Any, workers: int | Sequence[Worker] | None, partition: Partitioner | None, seed: int
+    loader: Any,
+    workers: int | Sequence[Worker] | None,
+    partition: Partitioner | None,
+    seed: int,
+    hired: dict[str, Worker] | None = None,
 ) -> Roster:
     """Cut the dataset of an ordinary loader into shards, to be registered one at each worker.
 
@@ -51,6 +56,7 @@ def roster_of_ordinary_loader(
             in the data, or ten.
         partition: How samples are divided; ``None`` for IID.
         seed: Seed of the run.
+        hired: Virtual workers that were made for other loaders of the same run, by name; filled.
 
     Raises:
         TypeError: The loader or its dataset cannot be divided; says what is possible instead.
@@ -68,12 +74,14 @@ def roster_of_ordinary_loader(
         count = DEFAULT_WORKERS
     parts = partition.split(loader.dataset, count, seed)
     existing = {worker.id: worker for worker in workers} if isinstance(workers, Sequence) else {}
+    known = {} if hired is None else hired
+    known.update(existing)
     names = tuple(existing) or parts.worker_names or numbered_names(len(parts))
     indices = parts.by_name(names)
     samples = {name: len(indices[name]) for name in names}
 
     def place(name: str) -> tuple[Worker, Any]:
-        worker = existing.get(name) or VirtualWorker(id=name)
+        worker = known[name] if name in known else known.setdefault(name, VirtualWorker(id=name))
         shard = Shard.of(loader.dataset, indices[name], settings)
         # It goes with the federation: a worker that outlives many fits must not hold the data of each.
         return worker, worker.register(shard, tags=("shard",), keep=False)
@@ -130,6 +138,67 @@ def roster_of_federated_loader(loader: FederatedDataLoader, workers: int | Seque
         at_once=True,
         fingerprint=lambda: loader.dataset.fingerprint,
     )
+
+
+def roster_of_several_loaders(
+    loaders: Sequence[Any],
+    workers: int | Sequence[Worker] | None,
+    partition: Partitioner | None,
+    seed: int,
+    *,
+    mode: CombinationMode,
+    layout: Any,
+) -> Roster:
+    """Give every worker its part of each loader, to be read together there.
+
+    Args:
+        loaders: Ordinary loaders, each of which is divided like the only one of a fit, and federated ones.
+        workers: As for `roster_of_ordinary_loader`; ``None`` for those of federated data, if there is any.
+        partition: How samples of each ordinary loader are divided; ``None`` for IID.
+        seed: Seed of the run.
+        mode: When an epoch of all loaders ends.
+        layout: The number of a loader in the place of its batch.
+
+    Raises:
+        TypeError: A loader cannot be divided.
+        ValueError: The data of two loaders lies at different workers.
+    """
+    federated = [loader for loader in loaders if isinstance(loader, FederatedDataLoader)]
+    if workers is None and federated:
+        workers = federated[0].dataset.workers
+    hired: dict[str, Worker] = {}
+    rosters = [
+        roster_of_federated_loader(loader, workers)
+        if isinstance(loader, FederatedDataLoader)
+        else roster_of_ordinary_loader(loader, workers, partition, seed, hired)
+        for loader in loaders
+    ]
+    first, *others = rosters
+    for number, other in enumerate(others, start=1):
+        if sorted(other.samples) != sorted(first.samples):
+            raise ValueError(
+                f"the data of the first train loader lies at {sorted(first.samples)}, and that of number "
+                f"{number} at {sorted(other.samples)}: their batches cannot be combined. Give every worker "
+                "a part of each loader."
+            )
+
+    def place(name: str) -> tuple[Worker, Any]:
+        parts = [roster.place(name) for roster in rosters]
+        worker = parts[0][0]
+        return worker, worker.start(combine_shards, [shard for _, shard in parts], mode, layout)
+
+    return Roster(
+        {name: sum(roster.samples[name] for roster in rosters) for name in first.samples},
+        {name: count_combined([roster.batches[name] for roster in rosters], mode) for name in first.samples},
+        place,
+        at_once=any(roster.at_once for roster in rosters),
+        fingerprint=lambda: _joined([roster.fingerprint() for roster in rosters]),
+    )
+
+
+def _joined(fingerprints: Sequence[str | None]) -> str | None:
+    known = [fingerprint for fingerprint in fingerprints if fingerprint is not None]
+    return "+".join(known) if len(known) == len(fingerprints) else None
 
 
 def _batches(samples: Mapping[str, int], settings: LoaderSettings) -> dict[str, int]:

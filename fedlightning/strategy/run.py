@@ -21,20 +21,24 @@ from fedlightning.algorithms import (
     ServerUpdate,
     UniformSampling,
 )
-from fedlightning.data import FederatedDataLoader
+from fedlightning.data import FederatedDataLoader, LoaderSettings
 from fedlightning.local.personal import personalise
 from fedlightning.local.randomness import capture_global_streams, restore_global_streams
 from fedlightning.strategy import lightning_calls
 from fedlightning.strategy.candidates import LossesAtWorkers
 from fedlightning.strategy.checkpoint import FORMAT, FederationState, check_identity, check_seed, identity_of
-from fedlightning.strategy.errors import NotFederatable
 from fedlightning.strategy.federation import Federation
 from fedlightning.strategy.history import History
 from fedlightning.strategy.lone import LoneLoader, LoneTraining, plans_in
-from fedlightning.strategy.plan_loader import PlanLoader
+from fedlightning.strategy.plan_loader import CompanionLoader, PlanLoader
 from fedlightning.strategy.records import RoundRecord, VisitRecord
 from fedlightning.strategy.replaying import Replay
-from fedlightning.strategy.roster import roster_of_federated_loader, roster_of_ordinary_loader
+from fedlightning.strategy.roster import (
+    Roster,
+    roster_of_federated_loader,
+    roster_of_ordinary_loader,
+    roster_of_several_loaders,
+)
 from fedlightning.strategy.settings import FederationSettings, cohort_too_large
 from fedlightning.strategy.visits import Traffic
 from fedlightning.workers import Worker
@@ -88,7 +92,8 @@ class Run:
     def _begin(self, seed: int | None, resume: Mapping[str, Any] | None) -> None:
         self._state.start(seed)
         self._resume = resume
-        self._placing = False
+        self._placing, self._placed = False, False
+        self._loaders: list[Any] = []
         self._opened_epoch: int | None = None
         self.history = History()
         if resume is not None:
@@ -135,33 +140,54 @@ class Run:
             A loader of plans, to stand in for it.
 
         Raises:
-            NotFederatable: The checkpoint to go on from is of another federation, or there are several
-                loaders and several workers.
+            NotFederatable: The checkpoint to go on from is of another federation.
+            TypeError: The loader cannot be divided over several workers.
         """
         if not self._placing:
-            self._plans = self._place(dataloader)
+            self._loaders, self._placed = [dataloader], False
+            self._plans = self._place()
             self._placing = True
             return self._plans
-        if self._lone is None:
-            raise NotFederatable(
-                "FederatedStrategy cannot run this fit:\n- train_dataloader is a collection of loaders, and "
-                "their batches cannot be combined at several workers yet. Combine the datasets into one "
-                "loader, or use workers=1."
-            )
-        return self._lone.stand_in_for(dataloader)
+        if self._lone is not None:
+            return self._lone.stand_in_for(dataloader)
+        if not isinstance(dataloader, FederatedDataLoader):
+            LoaderSettings.from_loader(
+                dataloader
+            )  # refused now: of a length, Lightning takes it for "unknown"
+        assert isinstance(self._plans, PlanLoader)
+        self._loaders.append(dataloader)
+        return CompanionLoader(dataloader, self._plans, self._current_plan, len(self._loaders) - 1)
 
-    def _place(self, dataloader: Any) -> PlanLoader | LoneLoader:
+    def _rounds(self) -> int:
+        """Return the rounds of an epoch; only by now is it known whether there is one loader or several."""
+        if not self._placed:
+            self._placed = True
+            if len(self._loaders) > 1:
+                self._place()
+            self._check_identity()
+        assert self._schedule is not None
+        return self._schedule.rounds_per_epoch
+
+    def _check_identity(self) -> None:
+        assert self._federation is not None
+        if self._resume is not None:
+            check_identity(self._resume["identity"], identity_of(self._settings, self._federation))
+
+    def _current_plan(self) -> Plan:
+        assert self.plan is not None
+        return self.plan
+
+    def _place(self) -> PlanLoader | LoneLoader:
         kept = None
         if self._plans is not None and self._federation is not None:
             kept = self._federation.state_dict(round=self.round)
-        federation = self._federation = self._federate(dataloader)
+        federation = self._federation = self._federate()
         if kept is not None:
             federation.load_state_dict(kept, streams=False)
-        if self._resume is not None:
-            check_identity(self._resume["identity"], identity_of(self._settings, federation))
         self._schedule = self._draw_up_schedule(federation)
         self._lone = None
         if federation.alone:
+            self._check_identity()
             self._lone = LoneTraining(
                 federation,
                 self._state,
@@ -169,17 +195,24 @@ class Run:
                 rounds_per_epoch=self._settings.rounds_per_epoch,
                 on_open=self._begin_epoch,
             )
-            return self._lone.stand_in_for(dataloader)
-        return PlanLoader(dataloader, self._schedule.rounds_per_epoch, self._next_plan, self._begin_epoch)
+            return self._lone.stand_in_for(self._loaders[0])
+        return PlanLoader(self._loaders[0], self._rounds, self._next_plan, self._begin_epoch)
 
-    def _federate(self, dataloader: Any) -> Federation:
+    def _roster(self) -> Roster:
         settings = self._settings
-        if isinstance(dataloader, FederatedDataLoader):
-            roster = roster_of_federated_loader(dataloader, settings.workers)
-        else:
-            roster = roster_of_ordinary_loader(dataloader, settings.workers, settings.partition, self.seed)
+        if len(self._loaders) > 1:
+            mode, layout = lightning_calls.combination_of(self._trainer)
+            return roster_of_several_loaders(
+                self._loaders, settings.workers, settings.partition, self.seed, mode=mode, layout=layout
+            )
+        if isinstance(self._loaders[0], FederatedDataLoader):
+            return roster_of_federated_loader(self._loaders[0], settings.workers)
+        return roster_of_ordinary_loader(self._loaders[0], settings.workers, settings.partition, self.seed)
+
+    def _federate(self) -> Federation:
+        settings = self._settings
         return Federation(
-            roster,
+            self._roster(),
             seed=self.seed,
             optimizer_state=settings.local_optimizer_state,
             goes_round=settings.rounds_per_epoch is not None or (settings.local_epochs or 1) > 1,

@@ -52,6 +52,18 @@ class Travelling(L.LightningModule):
         return [optimizer], [{"scheduler": torch.optim.lr_scheduler.StepLR(optimizer, 2), "interval": "step"}]
 
 
+class Joined(Travelling):
+    """Takes batches of two loaders, and logs under names of its own."""
+
+    def training_step(self, batch: dict[str, list[Tensor]], batch_idx: int) -> Tensor:
+        return super().training_step(
+            [torch.cat(parts) for parts in zip(*batch.values(), strict=True)], batch_idx
+        )
+
+    def log(self, name: str, value: Any, **settings: Any) -> None:
+        super().log(f"own/{name}", value, **settings)
+
+
 class Forgetful(Travelling):
     """Keeps no record of what it was constructed with."""
 

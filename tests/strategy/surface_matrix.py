@@ -117,6 +117,10 @@ def scaled(folder: Path) -> dict[str, Any]:
     return {"plugins": [MixedPrecision("16-mixed", "cpu", torch.amp.GradScaler("cpu"))]}
 
 
+def combined(mode: Any) -> CombinedLoader:
+    return CombinedLoader({"a": loader(30), "b": loader(14)}, mode)
+
+
 def compiled() -> Any:
     torch.compiler.reset()
     return torch.compile(Quiet(schedule=False), backend="aot_eager")  # as far as it goes without a C compiler
@@ -298,10 +302,15 @@ FEATURES: dict[str, Feature] = {
         partial(Evaluates, schedule=False), use=fit_and_evaluate
     ),
     "`LightningCLI`": Feature(use=fit_by_command_line),
-    "several train loaders": Feature(
-        TwoSources,
-        lambda: CombinedLoader({"a": loader(30), "b": loader(14)}, "max_size_cycle"),
-        workers=1,
+    **{
+        f"`CombinedLoader`, `{mode}`": Feature(
+            partial(TwoSources, schedule=False),
+            partial(combined, mode),
+        )
+        for mode in ("min_size", "max_size", "max_size_cycle")
+    },
+    "several train loaders in a dict": Feature(
+        partial(TwoSources, schedule=False), lambda: {"a": loader(30), "b": loader(14)}
     ),
     "iterable dataset": Feature(PLAIN, lambda: DataLoader(Stream(), batch_size=4), workers=1),
     "batch sampler of one's own": Feature(

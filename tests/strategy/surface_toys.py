@@ -51,7 +51,8 @@ class AsDict(Classifier):
 
 class TwoSources(Classifier):
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
-        return torch.stack([nn.functional.cross_entropy(self.net(x), y) for x, y in batch.values()]).sum()
+        parts = (part for part in batch.values() if part is not None)
+        return torch.stack([nn.functional.cross_entropy(self.net(x), y) for x, y in parts]).sum()
 
 
 class Iterates(Classifier):

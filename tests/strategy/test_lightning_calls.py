@@ -6,11 +6,13 @@ import inspect
 from typing import Any
 
 import lightning as L
+import pytest
 import torch
 from lightning.pytorch.trainer import call
+from lightning.pytorch.utilities import CombinedLoader
 
 from fedlightning.local.lightning_calls import transfer_batch
-from fedlightning.strategy.lightning_calls import devices_of, epochs_processed
+from fedlightning.strategy.lightning_calls import combination_of, devices_of, epochs_processed
 from tests.strategy.toys import Classifier, fit, trainer
 
 
@@ -78,3 +80,18 @@ def test_the_batch_size_of_what_hooks_log_can_be_told() -> None:
     results.log("hook", "name", torch.tensor(1.0), on_epoch=True)
     assert results.batch_size == 3
     assert results["hook.name"].cumulated_batch_size == 3
+
+
+def test_how_loaders_are_combined_is_known_when_their_lengths_are_asked_for() -> None:
+    seen = []
+
+    class Sized(list[Any]):
+        def __len__(self) -> int:
+            seen.append(combination_of(run)[0])
+            return super().__len__()
+
+    run = trainer(max_epochs=1)
+    loaders = CombinedLoader({"a": Sized([1, 2]), "b": [3]}, "min_size")
+    with pytest.raises(TypeError):  # such batches are of no use to the module
+        run.fit(Classifier(), loaders)
+    assert seen[:1] == ["min_size"]

@@ -15,7 +15,7 @@ from fedlightning.algorithms import PowerOfChoice
 from fedlightning.data import FederatedDataLoader, FederatedDataset
 from fedlightning.strategy import FederatedStrategy
 from fedlightning.workers import HostProcess, KeepData, ProcessWorker, UnsendableError, VirtualWorker, Worker
-from tests.strategy.remote_toys import Forgetful, Travelling
+from tests.strategy.remote_toys import Forgetful, Joined, Travelling
 
 pytestmark = pytest.mark.xdist_group("strategy processes")
 NAMES = ("ann", "bob", "carl")
@@ -48,6 +48,9 @@ def fit(
     torch.manual_seed(0)
     module = make_module()
     data = TensorDataset(torch.randn(31, 4), torch.randint(0, 3, (31,)))
+    train: Any = DataLoader(data, batch_size=4, shuffle=True)
+    if make_module is Joined:
+        train = {"a": train, "b": DataLoader(data, batch_size=3, shuffle=True)}
     trainer = L.Trainer(
         max_epochs=2,
         strategy=FederatedStrategy(workers=workers, seed=7, **settings),
@@ -57,7 +60,7 @@ def fit(
         enable_model_summary=False,
         **trainer_settings,
     )
-    trainer.fit(module, DataLoader(data, batch_size=4, shuffle=True))
+    trainer.fit(module, train)
     return module.state_dict(), trainer.callback_metrics, trainer.optimizers[0].state_dict()
 
 
@@ -90,6 +93,16 @@ def test_manual_optimization_has_the_same_bits(processes: Callable[..., list[Wor
     expected = fit([VirtualWorker(id=name) for name in NAMES], partial(Travelling, manual=True), **case)
     found = fit(processes(), partial(Travelling, manual=True), **case)
     torch.testing.assert_close(found, expected, rtol=0, atol=0)
+
+
+def test_several_loaders_are_combined_and_own_logs_called_there(
+    processes: Callable[..., list[Worker]],
+) -> None:
+    case = {"update": "averaged", "local_steps": 2}
+    expected = fit([VirtualWorker(id=name) for name in NAMES], Joined, **case)
+    found = fit(processes(), Joined, **case)
+    torch.testing.assert_close(found, expected, rtol=0, atol=0)
+    assert "own/train/loss" in found[1]
 
 
 def test_the_data_stays(processes: Callable[..., list[Worker]]) -> None:

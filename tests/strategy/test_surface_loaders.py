@@ -129,11 +129,6 @@ def test_several_loaders_go_on_in_mid_epoch(mode: Any, tmp_path: Path) -> None:
     assert_same_module(whole, resumed)
 
 
-def test_several_loaders_are_refused_at_several_workers() -> None:
-    with pytest.raises(NotFederatable, match=r"collection of loaders.*use workers=1"):
-        fit(FederatedStrategy(2), module=TwoSources, train=two_loaders())
-
-
 def test_a_local_epoch_of_unknown_length_is_refused() -> None:
     with pytest.raises(NotFederatable, match=r"has no length.*local_steps"):
         fit(FederatedStrategy(1), train=DataLoader(Unnumbered(), batch_size=4))

@@ -13,6 +13,7 @@ from fedlightning.algorithms.fedper import FedPer, LGFedAvg
 from fedlightning.algorithms.fedprox import FedProx
 from fedlightning.algorithms.fedrep import FedRep
 from fedlightning.algorithms.ifca import IFCA
+from fedlightning.algorithms.majority import MajorityVote
 from fedlightning.algorithms.moon import Moon
 from fedlightning.algorithms.perfedavg import PerFedAvg
 from fedlightning.algorithms.plan import Assignment, Plan
@@ -81,6 +82,7 @@ __all__ = [
     "LGFedAvg",
     "LocalWork",
     "Losses",
+    "MajorityVote",
     "Median",
     "Moon",
     "NormBounded",

@@ -9,9 +9,11 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-from fedlightning.algorithms.combining import Combiner, RuleCombiner
+from fedlightning.algorithms.combining import Combiner
+from fedlightning.algorithms.opening import open_combiner
+from fedlightning.algorithms.postprocessing import Postprocessing
 from fedlightning.algorithms.robust import AggregationRule
-from fedlightning.algorithms.update import Update, UpdateKind, UpdateMean
+from fedlightning.algorithms.update import Update, UpdateKind
 from fedlightning.local.memory import WorkerMemory
 from fedlightning.workers import program
 
@@ -33,14 +35,25 @@ def copy_update(module: nn.Module, kind: UpdateKind, memory: WorkerMemory | None
 
 
 @program(returns="module")
-def open_mean(rule: AggregationRule | None, start: Sequence[Tensor]) -> Combiner:
-    """Start to collect a round's updates, at the worker that is trusted.
+def outgoing_update(memory: WorkerMemory) -> Update:
+    """Return what goes up in place of a module, at the worker that was visited.
 
     Args:
-        rule: How they are combined; ``None`` for the weighted mean.
-        start: What all workers start from, where a rule needs it.
+        memory: The worker's memory, where it waits.
     """
-    return UpdateMean() if rule is None else RuleCombiner(rule, start)
+    outgoing, memory.outgoing = memory.outgoing, {}
+    return Update([], [], [], outgoing)
+
+
+@program(returns="module")
+def open_mean(
+    rule: AggregationRule | None,
+    start: Sequence[Tensor],
+    chain: Postprocessing | None,
+    trained: Sequence[int],
+) -> Combiner:
+    """Start to collect a round's updates, at the worker that is trusted; see `open_combiner`."""
+    return open_combiner(rule, start, chain, trained)
 
 
 @program(returns="module")

@@ -13,14 +13,13 @@ from typing_extensions import override
 
 from fedlightning.algorithms import (
     AggregationRule,
-    Combiner,
     Extras,
-    RuleCombiner,
     Update,
     UpdateKind,
-    UpdateMean,
 )
-from fedlightning.algorithms.trusted import add_update, copy_update, mean_of, open_mean
+from fedlightning.algorithms.opening import open_combiner
+from fedlightning.algorithms.postprocessing import Postprocessing
+from fedlightning.algorithms.trusted import add_update, copy_update, mean_of, open_mean, outgoing_update
 from fedlightning.local.known import known
 from fedlightning.local.memory import take_outgoing
 from fedlightning.workers import Worker
@@ -90,16 +89,25 @@ class AtController(Aggregation):
     Args:
         rule: How; the weighted mean, unless given.
         start: What all workers start from, for rules that measure how far each has gone.
+        chain: How updates are processed before they leave; they then come without the module.
+        trained: Positions of the trained parameters.
     """
 
-    def __init__(self, rule: AggregationRule | None, start: Sequence[Tensor]) -> None:
-        self._combiner: Combiner = UpdateMean() if rule is None else RuleCombiner(rule, start)
+    def __init__(
+        self,
+        rule: AggregationRule | None,
+        start: Sequence[Tensor],
+        chain: Postprocessing | None = None,
+        trained: Sequence[int] = (),
+    ) -> None:
+        self._combiner = open_combiner(rule, start, chain, trained)
+        self._processed = chain is not None
         self._extras: Extras | None = None
 
     @override
     @contextmanager
     def fetched(self, worker: Worker, module: Any, kind: UpdateKind, memory: Any = None) -> Iterator[None]:
-        with afterwards(partial(self.release, worker), [module]):
+        with afterwards(worker.delete if self._processed else worker.get, [module]):
             yield
             self._extras = None if memory is None else worker.run(take_outgoing, memory)
 
@@ -109,8 +117,11 @@ class AtController(Aggregation):
 
     @override
     def add(self, module: nn.Module, kind: UpdateKind, weight: float) -> None:
-        tensors = known(module)
-        update = Update.left_on(tensors.parameters, tensors.buffers, kind, self._extras)
+        if self._processed:
+            update = Update([], [], [], self._extras or {})
+        else:
+            tensors = known(module)
+            update = Update.left_on(tensors.parameters, tensors.buffers, kind, self._extras)
         self._combiner.add(update, weight)
 
     @override
@@ -124,12 +135,22 @@ class AtTrustedWorker(Aggregation):
     Args:
         aggregator: The worker that is trusted with single updates. The others must reach it directly.
         rule: How they are combined; by the weighted mean, unless given.
-        start: What all workers start from.
+        start: What all workers start from, where a rule or a chain needs it.
+        chain: How updates are processed before they leave.
+        trained: Positions of the trained parameters.
     """
 
-    def __init__(self, aggregator: Worker, rule: AggregationRule | None, start: Sequence[Tensor]) -> None:
+    def __init__(
+        self,
+        aggregator: Worker,
+        rule: AggregationRule | None,
+        start: Sequence[Tensor],
+        chain: Postprocessing | None = None,
+        trained: Sequence[int] = (),
+    ) -> None:
         self._aggregator = aggregator
-        self._mean = aggregator.start(open_mean, rule, list(start) if rule is not None else [])
+        self._processed = chain is not None
+        self._mean = aggregator.start(open_mean, rule, list(start), chain, list(trained))
         self._update: Any = None
 
     @override
@@ -137,7 +158,11 @@ class AtTrustedWorker(Aggregation):
     def fetched(self, worker: Worker, module: Any, kind: UpdateKind, memory: Any = None) -> Iterator[None]:
         with afterwards(partial(self.release, worker), [module]):
             yield
-            self._update = worker.start(copy_update, module, kind, memory).move(self._aggregator)
+            if self._processed:
+                update = worker.start(outgoing_update, memory)
+            else:
+                update = worker.start(copy_update, module, kind, memory)
+            self._update = update.move(self._aggregator)
 
     @override
     def release(self, worker: Worker, pointer: Any) -> None:

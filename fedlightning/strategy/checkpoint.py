@@ -80,6 +80,7 @@ def identity_of(settings: FederationSettings, federation: Federation) -> dict[st
         "update": settings.update,
         "algorithm": settings.algorithm.identity,
         "what comes back": "gradients" if settings.steps_at_controller else "parameters",
+        "postprocess": None if settings.postprocess is None else repr(settings.postprocess),
         "aggregation": None if settings.aggregation is None else repr(settings.aggregation),
         "optimizer_state": settings.local_optimizer_state,
         "samples": dict(federation.samples),

@@ -35,6 +35,7 @@ from fedlightning.algorithms import (
     ServerSchedulerFactory,
     ServerState,
 )
+from fedlightning.algorithms.postprocessing import Postprocessing, Postprocessor
 from fedlightning.data import FederatedDataLoader, Partitioner
 from fedlightning.local.memory import OptimizerState
 from fedlightning.strategy import lightning_calls
@@ -101,6 +102,9 @@ class FederatedStrategy(EvaluatingStrategy):
             ``functools.partial(torch.optim.lr_scheduler.LinearLR, total_iters=20)``; ``None`` for a constant.
         sampling: How a cohort is drawn, such as ``fedlightning.algorithms.WeightedSampling()`` or
             ``PowerOfChoice(candidates=20)``; ``None`` for uniformly.
+        postprocess: What is done to an update before it leaves a worker, and undone where updates are
+            combined: postprocessors such as ``[TopK(fraction=0.01), Quantize(bits=8)]`` of
+            ``fedlightning.algorithms.postprocessing``, or a `Postprocessing` of them with error feedback.
         aggregation: A rule that withstands bad workers, such as ``fedlightning.algorithms.Median()`` or
             ``Krum(bad=2)``, in place of the weighted mean.
         aggregator: A worker that is trusted to average: updates go to it from worker to worker, and only
@@ -145,6 +149,7 @@ class FederatedStrategy(EvaluatingStrategy):
         server_optimizer: ServerOptimizerFactory | None = None,
         server_scheduler: ServerSchedulerFactory | None = None,
         sampling: Sampling | None = None,
+        postprocess: Postprocessing | Sequence[Postprocessor] | None = None,
         aggregation: AggregationRule | None = None,
         aggregator: Worker | None = None,
         tolerance: Tolerance | None = None,
@@ -169,6 +174,7 @@ class FederatedStrategy(EvaluatingStrategy):
             server_optimizer=server_optimizer,
             server_scheduler=server_scheduler,
             sampling=sampling,
+            postprocess=_chain_of(postprocess),
             aggregation=aggregation,
             aggregator=aggregator,
             tolerance=tolerance if tolerance is not None else Tolerance(),
@@ -426,6 +432,7 @@ class FederatedStrategy(EvaluatingStrategy):
             audience=self._audience,
             tolerance=self.settings.tolerance,
             aggregation=self.settings.aggregation,
+            postprocess=self.settings.postprocess,
             aggregator=self.settings.aggregator,
             algorithm=self.settings.algorithm,
             server_state=self._this_run.server_state,
@@ -585,6 +592,12 @@ class FederatedStrategy(EvaluatingStrategy):
     def _global(self) -> GlobalModule:
         assert self.lightning_module is not None
         return GlobalModule(self.lightning_module, self._this_run.server)
+
+
+def _chain_of(postprocess: Postprocessing | Sequence[Postprocessor] | None) -> Postprocessing | None:
+    """Return what was given as a chain; one without steps is none at all."""
+    chain = Postprocessing(postprocess) if isinstance(postprocess, Sequence) else postprocess
+    return chain if not isinstance(chain, Postprocessing) or chain.steps else None
 
 
 class _TakenOver(int):

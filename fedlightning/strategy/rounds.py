@@ -28,6 +28,7 @@ from fedlightning.algorithms import (
     Update,
     UpdateKind,
 )
+from fedlightning.algorithms.postprocessing import Postprocessing, processed
 from fedlightning.local.gradient import compute_gradients
 from fedlightning.local.known import looked_up_once
 from fedlightning.local.logs import LoggedValue, combine_logs
@@ -92,6 +93,7 @@ class RoundTerms:
         tolerance: Which failures the round survives.
         aggregation: How updates are combined; ``None`` for their weighted mean.
         aggregator: A worker that is trusted to combine the updates; ``None`` for the controller.
+        postprocess: What is done to updates before they leave; ``None`` for nothing.
         algorithm: What is done at the workers, and with what they send.
         server_state: What the server keeps for the algorithm.
         first_buffers: The module's buffers at the start of the fit.
@@ -106,6 +108,7 @@ class RoundTerms:
     tolerance: Tolerance
     aggregation: AggregationRule | None
     aggregator: Worker | None
+    postprocess: Postprocessing | None
     algorithm: Algorithm
     server_state: ServerState
     first_buffers: Sequence[Tensor]
@@ -144,10 +147,16 @@ class Round(ABC):
         return ModuleSnapshot(self._module)
 
     def _begin_aggregation(self) -> Aggregation:
-        start = self._starting_point() if self._rule is not None else ()
+        chain = self._terms.postprocess if self.update == "parameters" else None
+        start = self._starting_point() if self._rule is not None or chain is not None else ()
         if self._terms.aggregator is None:
-            return AtController(self._rule, start)
-        return AtTrustedWorker(self._terms.aggregator, self._rule, start)
+            return AtController(self._rule, start, chain, self._trained)
+        return AtTrustedWorker(self._terms.aggregator, self._rule, start, chain, self._trained)
+
+    @property
+    def _trained(self) -> list[int]:
+        """Positions of the parameters that are no frozen ones."""
+        return [n for n, parameter in enumerate(self._module.parameters()) if parameter.requires_grad]
 
     def _require_enough(self, plan: Plan, sent: int, skipped: Mapping[str, str]) -> None:
         """Stop at a round with fewer updates than are tolerated, or than a rule can combine."""
@@ -342,6 +351,8 @@ class LocalRound(Round):
     @override
     def run(self, plan: Plan) -> RoundResult:
         self._procedure = self._terms.algorithm.procedure(self._terms.server_state, plan)
+        if self._terms.postprocess is not None:
+            self._procedure = processed(self._terms.postprocess, self._procedure)
         with self._optimization.one_round():
             return super().run(plan)
 
@@ -377,7 +388,7 @@ class LocalRound(Round):
             start=self._starting_point(),
             mean=mean.tensors,
             extras=mean.extras,
-            trained=[n for n, parameter in enumerate(self._module.parameters()) if parameter.requires_grad],
+            trained=self._trained,
             cohort=cohort,
             workers=len(self._federation.samples),
         )

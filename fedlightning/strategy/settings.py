@@ -20,6 +20,7 @@ from fedlightning.algorithms import (
     ServerOptimizerFactory,
     ServerSchedulerFactory,
 )
+from fedlightning.algorithms.postprocessing import Postprocessing
 from fedlightning.data import Partitioner
 from fedlightning.local.memory import OptimizerState
 from fedlightning.strategy.tolerance import Tolerance
@@ -45,6 +46,7 @@ class FederationSettings:
     server_optimizer: ServerOptimizerFactory | None
     server_scheduler: ServerSchedulerFactory | None
     sampling: Sampling | None
+    postprocess: Postprocessing | None
     aggregation: AggregationRule | None
     aggregator: Worker | None
     tolerance: Tolerance
@@ -77,6 +79,12 @@ class FederationSettings:
                 f"{self.algorithm!r}."
             )
         self._check_sampling()
+        if self.postprocess is not None and not isinstance(self.postprocess, Postprocessing):
+            raise TypeError(
+                "postprocess must be a list of postprocessors such as "
+                "[fedlightning.algorithms.postprocessing.TopK(fraction=0.01)], or a Postprocessing of such, "
+                f"got {self.postprocess!r}."
+            )
         self._check_aggregation()
         self._check_aggregator()
         if not isinstance(self.tolerance, Tolerance):
@@ -113,6 +121,7 @@ class FederationSettings:
             self.local_steps == 1
             and self.algorithm.gradients_will_do
             and self.algorithm.buffers == "average"
+            and self.postprocess is None
             and self.server_optimizer is None
             and self.optimizer_state in (None, "travel")
         )

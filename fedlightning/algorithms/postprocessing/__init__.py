@@ -1,0 +1,26 @@
+"""What is done to an update before it leaves a worker, and undone where updates are combined."""
+
+from fedlightning.algorithms.postprocessing.base import Keeper, Memo, Postprocessor
+from fedlightning.algorithms.postprocessing.chain import Postprocessing
+from fedlightning.algorithms.postprocessing.decoding import DecodingCombiner
+from fedlightning.algorithms.postprocessing.limits import Clip, GaussianNoise
+from fedlightning.algorithms.postprocessing.low_rank import PowerSGD
+from fedlightning.algorithms.postprocessing.quantize import Quantize, Sign
+from fedlightning.algorithms.postprocessing.sparsify import RandomK, TopK
+from fedlightning.algorithms.postprocessing.visit import processed
+
+__all__ = [
+    "Clip",
+    "DecodingCombiner",
+    "GaussianNoise",
+    "Keeper",
+    "Memo",
+    "Postprocessing",
+    "Postprocessor",
+    "PowerSGD",
+    "Quantize",
+    "RandomK",
+    "Sign",
+    "TopK",
+    "processed",
+]

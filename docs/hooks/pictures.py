@@ -14,7 +14,16 @@ from matplotlib.figure import Figure
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
 
-from fedlightning.data import IID, ClassesPerWorker, Dirichlet, Partitioner, PowerLaw, TwoShards
+from fedlightning.data import (
+    IID,
+    ClassesPerWorker,
+    Dirichlet,
+    FeatureNoise,
+    FeatureRotation,
+    Partitioner,
+    PowerLaw,
+    TwoShards,
+)
 from fedlightning.data.datasets import load_digits
 from fedlightning.data.plots import count_labels, plot_label_bars, plot_label_heatmap
 
@@ -51,6 +60,21 @@ def draw_heatmap() -> Figure:
     return figure
 
 
+def draw_features() -> Figure:
+    """Draw the first digit of eight workers: with noise that grows, and turned by quarters."""
+    digits = load_digits().train
+    skews = {"FeatureNoise(0.3)": FeatureNoise(0.3), "FeatureRotation()": FeatureRotation()}
+    figure = Figure(figsize=(9, 2.8), layout="constrained")
+    for row, (name, skew) in zip(figure.subplots(2, 8), skews.items(), strict=True):
+        partition = skew.split(digits, 8)
+        for worker, axis in enumerate(row):
+            image, _ = partition.part(digits, worker)[0]
+            axis.imshow(image[0], cmap="gray_r", vmin=0, vmax=1)
+            axis.set(xticks=[], yticks=[], title=f"worker {worker}")
+        row[0].set_ylabel(name, fontsize=8)
+    return figure
+
+
 def draw_leakage() -> Figure:
     """Draw what the script on leakage draws."""
     with redirect_stdout(StringIO()):
@@ -61,6 +85,7 @@ def draw_leakage() -> Figure:
 PICTURES: dict[str, Callable[[], Figure]] = {
     "pictures/partitions.svg": draw_partitions,
     "pictures/classes.svg": draw_heatmap,
+    "pictures/features.svg": draw_features,
     "pictures/leakage.svg": draw_leakage,
 }
 

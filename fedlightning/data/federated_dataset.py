@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, cast
+from typing import Any
 
 import torch
-from torch.utils.data import Dataset, Subset
 
 from fedlightning.data.in_memory import tensor_rows
 from fedlightning.data.loader_settings import LoaderSettings
 from fedlightning.data.map_style import MapStyle
 from fedlightning.data.partition import IID, Partitioner
-from fedlightning.data.partition.base import Indices, fingerprint_of
+from fedlightning.data.partition.base import fingerprint_of, part_of
 from fedlightning.data.placement import DataPointer, dataset_length
 from fedlightning.pointers import ObjectPointer
 from fedlightning.pointers.tensor import PointerTensor
@@ -98,17 +97,20 @@ class FederatedDataset:
             raise ValueError("workers is empty: give at least one worker to hold the data.")
         check_unique_ids(workers)
         split = (partition or IID()).split(dataset, len(workers), seed)
-        indices = split.by_name([worker.id for worker in workers])
+        names = [worker.id for worker in workers]
+        indices, changes = split.by_name(names), split.changes_by_name(names)
         placed = cls(
             {
                 worker: tuple(
                     worker.register(value) if private else worker.send(value)
-                    for value in _part(dataset, indices[worker.id])
+                    for value in _payload(
+                        part_of(dataset, indices[worker.id], changes.get(worker.id), split.inputs)
+                    )
                 )
                 for worker in workers
             }
         )
-        placed.fingerprint = fingerprint_of(indices)
+        placed.fingerprint = fingerprint_of(indices, changes)
         return placed
 
     def __getitem__(self, worker_id: str) -> tuple[DataPointer, ...]:
@@ -124,11 +126,10 @@ class FederatedDataset:
         return f"FederatedDataset({len(self)} samples: {where})"
 
 
-def _part(dataset: MapStyle, indices: Indices) -> tuple[Any, ...]:
-    rows = tensor_rows(dataset, LoaderSettings())
-    if rows is not None:
-        return tuple(rows.take(torch.from_numpy(indices)))
-    return (Subset(cast("Dataset[Any]", dataset), indices.tolist()),)
+def _payload(part: MapStyle) -> tuple[Any, ...]:
+    """Return what is sent of a part: its tensors, where it is made of tensors alone, or itself."""
+    rows = tensor_rows(part, LoaderSettings())
+    return (part,) if rows is None else tuple(rows.take(torch.arange(len(part))))
 
 
 def _place(worker: Worker | None, pointers: Any) -> tuple[Worker, tuple[DataPointer, ...]]:

@@ -12,7 +12,7 @@ from typing import Any
 from fedlightning.data import IID, FederatedDataLoader, LoaderSettings, Partitioner, Shard
 from fedlightning.data.combined_shard import CombinationMode, combine_shards, count_combined
 from fedlightning.data.order import count_batches
-from fedlightning.data.partition.base import fingerprint_of
+from fedlightning.data.partition.base import fingerprint_of, part_of
 from fedlightning.data.whole_loader import WholeLoader
 from fedlightning.workers import VirtualWorker, Worker
 
@@ -78,11 +78,15 @@ def roster_of_ordinary_loader(
     known.update(existing)
     names = tuple(existing) or parts.worker_names or numbered_names(len(parts))
     indices = parts.by_name(names)
+    changes = parts.changes_by_name(names)
     samples = {name: len(indices[name]) for name in names}
 
     def place(name: str) -> tuple[Worker, Any]:
         worker = known[name] if name in known else known.setdefault(name, VirtualWorker(id=name))
-        shard = Shard.of(loader.dataset, indices[name], settings)
+        if changes:
+            shard = Shard(part_of(loader.dataset, indices[name], changes[name], parts.inputs), settings)
+        else:
+            shard = Shard.of(loader.dataset, indices[name], settings)
         # It goes with the federation: a worker that outlives many fits must not hold the data of each.
         return worker, worker.register(shard, tags=("shard",), keep=False)
 
@@ -91,7 +95,7 @@ def roster_of_ordinary_loader(
         _batches(samples, settings),
         place,
         at_once=bool(existing),
-        fingerprint=lambda: fingerprint_of(indices),
+        fingerprint=lambda: fingerprint_of(indices, changes),
     )
 
 

@@ -5,6 +5,7 @@ from fedlightning.data.partition.classes import ClassesPerWorker
 from fedlightning.data.partition.dirichlet import Dirichlet
 from fedlightning.data.partition.distribution import LabelShares
 from fedlightning.data.partition.explicit import Explicit
+from fedlightning.data.partition.features import FeatureNoise, FeatureRotation, FeatureSkew
 from fedlightning.data.partition.iid import IID
 from fedlightning.data.partition.natural import Natural
 from fedlightning.data.partition.quantity import LogNormal, PowerLaw
@@ -15,6 +16,9 @@ __all__ = [
     "ClassesPerWorker",
     "Dirichlet",
     "Explicit",
+    "FeatureNoise",
+    "FeatureRotation",
+    "FeatureSkew",
     "LabelShares",
     "LogNormal",
     "Natural",

@@ -10,13 +10,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
 from html import escape
-from typing import ClassVar, TypeAlias
+from typing import Any, ClassVar, TypeAlias, cast
 
 import numpy as np
 import numpy.typing as npt
+from torch.utils.data import Dataset, Subset
 from typing_extensions import override
 
 from fedlightning.data.checks import check_count
+from fedlightning.data.input_change import InputChange, Where, with_changed_inputs
 from fedlightning.data.map_style import MapStyle, check_map_style
 from fedlightning.workers.ledger_table import as_html
 from fedlightning.workers.random import derive_seed
@@ -34,6 +36,8 @@ class Partition:
         indices: For each worker the numbers of its samples, ascending, dtype int64.
         worker_names: Names that the data gives to the workers (groups of a natural partition), or None.
         in_order: Whether each part is meant for the worker at its position; drawn ones could be anybody's.
+        changes: What the inputs of each worker go through, or None where they stay as they are.
+        inputs: Where in a sample the inputs are: their position, or their key.
 
     Example:
         >>> halves = Partition((np.array([0, 2]), np.array([1])), worker_names=("bob", "alice"))
@@ -44,6 +48,8 @@ class Partition:
     indices: tuple[Indices, ...]
     worker_names: tuple[str, ...] | None = None
     in_order: bool = True
+    changes: tuple[InputChange, ...] | None = None
+    inputs: Where = 0
 
     @property
     def sizes(self) -> tuple[int, ...]:
@@ -109,21 +115,65 @@ class Partition:
         parts = dict(zip(order, self.for_workers(order), strict=True))
         return {worker_id: parts[worker_id] for worker_id in worker_ids}
 
+    def changes_by_name(self, worker_ids: Sequence[str]) -> dict[str, InputChange]:
+        """Return what the inputs of each worker go through; nothing where they stay as they are.
+
+        Args:
+            worker_ids: Names of the workers, as `by_name` takes them.
+        """
+        if self.changes is None:
+            return {}
+        in_order = worker_ids if self.in_order else sorted(worker_ids)
+        order = in_order if self.worker_names is None else self.worker_names
+        return dict(zip(order, self.changes, strict=True))
+
+    def part(self, dataset: MapStyle, position: int) -> MapStyle:
+        """Return the data of one worker, to look at.
+
+        Args:
+            dataset: The dataset that was divided.
+            position: Number of the worker, from 0.
+        """
+        change = None if self.changes is None else self.changes[position]
+        return part_of(dataset, self.indices[position], change, self.inputs)
+
     def __len__(self) -> int:
         return len(self.indices)
 
 
-def fingerprint_of(indices: Mapping[str, Indices]) -> str:
+def part_of(
+    dataset: MapStyle, indices: Indices, change: InputChange | None = None, inputs: Where = 0
+) -> MapStyle:
+    """Return some samples of a dataset, with what their inputs go through.
+
+    Args:
+        dataset: The dataset.
+        indices: Numbers of the samples.
+        change: What their inputs go through, if anything.
+        inputs: Where in a sample the inputs are.
+    """
+    # Plain integers, because a user's dataset need not take NumPy's.
+    numbers: list[int] = np.asarray(indices).tolist()
+    if change is not None:
+        return with_changed_inputs(dataset, numbers, change, inputs)
+    return Subset(cast("Dataset[Any]", dataset), numbers)
+
+
+def fingerprint_of(indices: Mapping[str, Indices], changes: Mapping[str, InputChange] | None = None) -> str:
     """Digest who has which samples, as 16 hexadecimal digits.
 
     How many samples each has, by name, is known beside it, and is not part of it.
 
     Args:
         indices: The samples of each worker, by name.
+        changes: What their inputs go through, by name; nothing, unless given.
     """
     # One call for all of them: a federation may have a million workers.
     every = np.concatenate([indices[name] for name in sorted(indices)])
-    return blake2b(every.astype("<i8").tobytes(), digest_size=8).hexdigest()
+    digest = blake2b(every.astype("<i8").tobytes(), digest_size=8)
+    for name, change in sorted((changes or {}).items()):
+        digest.update(repr((name, change)).encode())
+    return digest.hexdigest()
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from math import ceil
 from typing import Any, ClassVar
 
 import torch
@@ -29,7 +30,7 @@ class FedNova(Algorithm):
     A worker's way is ``-eta * |a_i| * d_i``, where ``a_i`` says how much each of its gradients counts in the
     end: once for plain SGD, more for the early ones under momentum, less under a proximal term. The new
     model is ``w - tau_eff * eta * sum_i p_i * d_i`` with ``tau_eff = sum_i p_i * |a_i|``. Where all take as
-    many steps, this is FedAvg (with ``mu``, FedProx), bit for bit where every batch is a step.
+    many steps, this is FedAvg (with ``mu``, FedProx), bit for bit where a batch is a step of each optimizer.
 
     Each parameter has an ``|a_i|`` of its own, since several optimizers may step them differently.
 
@@ -111,8 +112,8 @@ class NormalisedTraining(LocalProcedure):
 
     Args:
         mu: Weight of the proximal term.
-        longest: Steps of the round's longest visit. Any number common to all workers would do; with this one,
-            visits of equal length are left as they are, to the bit.
+        longest: Batches of the round's longest visit. Any number common to all workers would do; with this
+            one, visits of equal length are left as they are, to the bit.
     """
 
     mu: float
@@ -125,7 +126,8 @@ class NormalisedTraining(LocalProcedure):
         start = local.copy_parameters()
         groups = local.groups
         reaches = [Reach(groups.get(position), self.mu) for position in range(len(start))]
-        longest = [reach.of(self.longest) for reach in reaches]
+        steps = ceil(self.longest / local.accumulated)
+        longest = [reach.of(steps) for reach in reaches]
 
         def count_and_pull_back(positions: Sequence[int], gradients: Sequence[Tensor]) -> None:
             for position, gradient in zip(positions, gradients, strict=True):

@@ -154,6 +154,11 @@ class LocalTraining(LocalModel):
         return self._steps.count
 
     @property
+    def accumulated(self) -> int:
+        """Batches whose gradients are accumulated into one step, under automatic optimization."""
+        return self._steps.accumulated
+
+    @property
     def steps(self) -> int:
         """Steps of the optimizers so far, counted by the parameter that took the most."""
         return max(self._counter.steps, default=0)

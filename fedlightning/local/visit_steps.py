@@ -61,6 +61,11 @@ class VisitSteps:
         return self._visit.steps
 
     @property
+    def accumulated(self) -> int:
+        """Batches whose gradients are accumulated into one step."""
+        return self._visit.accumulate
+
+    @property
     def loss(self) -> Tensor | None:
         """Mean loss, shape ``()``; ``None`` where every step was skipped."""
         return torch.stack(self.losses).mean() if self.losses else None

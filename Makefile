@@ -12,7 +12,7 @@ export UV_FIND_LINKS ?= $(PIP_FIND_LINKS)
 export OMP_NUM_THREADS ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lint types pytest bench-pointers bench-simulation bench-trainer lightning-suite opinfo docs clean
+.PHONY: help run test lint types pytest bench-pointers bench-simulation bench-trainer lightning-suite opinfo hostile docs clean
 
 help:  ## Show these targets.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -47,6 +47,9 @@ lightning-suite: $(STAMP)  ## Run Lightning's own tests with our strategy (LIGHT
 
 opinfo: $(STAMP)  ## Survey every operator of torch's database on pointers, with all samples (SAMPLES=1 for one each).
 	$(BIN)/python -W ignore -m tests.pointers.opinfo $(SAMPLES)
+
+hostile: $(STAMP)  ## Try every operation with hostile arguments behind a fence around memory (Linux, C compiler; an hour).
+	$(BIN)/python -W ignore -m tests.workers.hostile $(OPERATION)
 
 docs: $(STAMP)  ## Build the documentation into site/; any warning is an error.
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet

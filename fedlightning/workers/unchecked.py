@@ -61,12 +61,40 @@ def _require(fits: bool, what: str) -> None:
 def _per_channel(input: Tensor, *others: Any, **named: Any) -> None:
     tensors = [value for value in (*others, *named.values()) if isinstance(value, Tensor)]
     channels = input.size(1)
-    _require(all(tensor.numel() in (0, channels) for tensor in tensors), "channels and statistics")
+    fits = all(tensor.numel() == channels for tensor in tensors)
+    _require(fits and input.numel() > 0, "channels and statistics")
 
 
-def _batch_norm_backward(grad_out: Tensor, input: Tensor, *others: Any, **named: Any) -> None:
+def _batch_norm(
+    input: Tensor,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    running_mean: Tensor | None,
+    running_var: Tensor | None,
+    training: bool,
+    *settings: Any,
+    **named: Any,
+) -> None:
+    _require(training or (running_mean is not None and running_var is not None), "mode and statistics")
+    _per_channel(input, weight, bias, running_mean, running_var)
+
+
+def _batch_norm_backward(
+    grad_out: Tensor,
+    input: Tensor,
+    weight: Tensor | None,
+    running_mean: Tensor | None,
+    running_var: Tensor | None,
+    save_mean: Tensor | None,
+    save_invstd: Tensor | None,
+    train: bool,
+    *settings: Any,
+    **named: Any,
+) -> None:
     _require(grad_out.shape == input.shape, "gradient and input")
-    _per_channel(input, *others, **named)
+    read = (save_mean, save_invstd) if train else (running_mean, running_var)
+    _require(all(isinstance(statistic, Tensor) for statistic in read), "mode and statistics")
+    _per_channel(input, weight, *read)
 
 
 def _layer_norm_backward(
@@ -78,6 +106,10 @@ def _layer_norm_backward(
 
 def _weight_norm(v: Tensor, g: Tensor, dim: int = 0) -> None:
     _require(g.numel() == (1 if dim == -1 else v.size(dim)), "direction and magnitude")
+
+
+def _chunk_cat(tensors: Any, dim: int, *settings: Any, **named: Any) -> None:
+    _require(all(tensor.dim() > 0 for tensor in tensors), "tensors and dimension")
 
 
 def _cdist_backward(grad: Tensor, x1: Tensor, x2: Tensor, p: float, cdist: Tensor) -> None:
@@ -107,6 +139,46 @@ def _attention_backward(
     _require(same and heads and logsumexp.numel() == query.shape[:-1].numel(), "queries, keys and values")
 
 
+def _grid_sampler(
+    input: Tensor, grid: Tensor, interpolation_mode: int, padding_mode: int, align_corners: bool
+) -> None:
+    # Other numbers than these are no mode, and the kernel then computes nothing.
+    modes = (0, 1, 2) if input.dim() == 4 else (0, 1)
+    _require(interpolation_mode in modes and padding_mode in (0, 1, 2), "modes and dimensions")
+
+
+def _log_softmax_backward(grad: Tensor, output: Tensor, *settings: Any, **named: Any) -> None:
+    _require(grad.shape == output.shape and grad.numel() > 0, "gradient and result")
+
+
+def _binary_cross_entropy_backward(
+    grad: Tensor, input: Tensor, target: Tensor, *others: Any, **named: Any
+) -> None:
+    _require(target.shape == input.shape, "input and target")
+
+
+def _nll_loss2d_backward(
+    grad: Tensor, input: Tensor, target: Tensor, weight: Tensor | None, *others: Any, **named: Any
+) -> None:
+    images, classes, *pixels = input.shape
+    weighted = weight is None or weight.numel() == classes
+    _require(
+        list(target.shape) == [images, *pixels] and classes > 0 and weighted, "scores, targets and weights"
+    )
+
+
+def _lu_unpack(*given: Any, **named: Any) -> None:
+    # Two of these names torch writes in capitals.
+    values = [*given, *(named[name] for name in ("LU_data", "LU_pivots") if name in named)]
+    factors, pivots = values[:2]
+    *batch, rows, columns = factors.shape
+    _require(list(pivots.shape) == [*batch, min(rows, columns)], "factors and pivots")
+
+
+def _avg_pool_backward(grad: Tensor, input: Tensor, *settings: Any, **named: Any) -> None:
+    _require(grad.shape[:-2] == input.shape[:-2], "gradient and input")
+
+
 def _max_pool_backward(grad: Tensor, input: Tensor, *others: Any) -> None:
     _require(grad.shape == others[-1].shape and grad.shape[:-2] == input.shape[:-2], "gradient and positions")
 
@@ -130,30 +202,49 @@ def _lists_of_one_shape(count: int) -> Check:
 _CHECKS: dict[str, Check] = {
     "_batch_norm_with_update": _per_channel,
     "_cdist_backward": _cdist_backward,
+    "_chunk_cat": _chunk_cat,
     "_fused_adagrad_": _lists_of_one_shape(3),
     "_fused_adam_": _lists_of_one_shape(5),
     "_fused_adamw_": _lists_of_one_shape(5),
     "_fused_sgd_": _lists_of_one_shape(3),
+    "_log_softmax_backward_data": _log_softmax_backward,
     "_native_batch_norm_legit": _per_channel,
     "_scaled_dot_product_flash_attention_for_cpu_backward": _attention_backward,
     "_weight_norm": _weight_norm,
+    "avg_pool2d_backward": _avg_pool_backward,
     "batch_norm_update_stats": _per_channel,
+    "binary_cross_entropy_backward": _binary_cross_entropy_backward,
+    "grid_sampler": _grid_sampler,
+    "grid_sampler_2d": _grid_sampler,
+    "grid_sampler_3d": _grid_sampler,
+    "lu_unpack": _lu_unpack,
     "max_pool2d_with_indices_backward": _max_pool_backward,
-    "native_batch_norm": _per_channel,
+    "native_batch_norm": _batch_norm,
     "native_batch_norm_backward": _batch_norm_backward,
     "native_layer_norm_backward": _layer_norm_backward,
+    "nll_loss2d_backward": _nll_loss2d_backward,
     "unfold_backward": _unfold_backward,
 }
 
 
 def _with_segments_there_are(function: Operation) -> Operation:
-    def segment_reduce(data: Tensor, reduce: str, *, axis: int = 0, **named: Any) -> Any:
+    def segment_reduce(
+        data: Tensor, reduce: str, *, axis: int = 0, unsafe: bool = False, **named: Any
+    ) -> Any:
+        # torch checks lengths if it is not told otherwise, and offsets never.
         if named.get("offsets") is not None:
-            # torch checks lengths if it is not told otherwise, and offsets never.
             named["offsets"] = named["offsets"].clamp(0, data.size(axis))
-        return function(data, reduce, **(named | {"axis": axis, "unsafe": False}))
+        if unsafe and named.get("lengths") is not None:
+            named["lengths"] = _lengths_within(named["lengths"], data.size(axis))
+        return function(data, reduce, axis=axis, unsafe=unsafe, **named)
 
     return segment_reduce
+
+
+def _lengths_within(lengths: Tensor, size: int) -> Tensor:
+    """Cut segments off where the data ends; those that fit stay as they are."""
+    ends = lengths.clamp(0, size).cumsum(-1).clamp_max(size)
+    return ends.diff(dim=-1, prepend=ends.new_zeros((*ends.shape[:-1], 1))).to(lengths.dtype)
 
 
 _REPLACED: dict[str, Callable[[Operation], Operation]] = {

@@ -18,8 +18,9 @@ from fedlightning.workers.remote.codecs.records import record
 class Limits:
     """Limit the memory and the time that messages may take of a worker process.
 
-    An operation that asks for more memory raises at the worker, which goes on. A message that takes longer
-    ends the process, and with it all its workers: nothing gentler stops a kernel.
+    An operation that asks for more memory raises at the worker, which goes on, unless what it was denied is
+    something that the libraries below torch cannot do without. A message that takes longer ends the process,
+    and with it all its workers: nothing gentler stops a kernel.
 
     Args:
         memory_bytes: What the process may allocate beyond what it needs to start (Linux only): tensors on the

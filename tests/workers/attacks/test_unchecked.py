@@ -55,24 +55,36 @@ def calls(ref: Callable[..., Ref]) -> dict[str, tuple[tuple[Any, ...], dict[str,
             ),
             {},
         ),
-        "torch.segment_reduce": (
-            (three, "sum"),
-            {"lengths": ref(torch.tensor([100])), "unsafe": True},
+        "torch.grid_sampler_2d": ((image, ref(torch.zeros(1, 1, 1, 2)), -1, 0, False), {}),
+        "torch.lu_unpack": ((ref(torch.eye(3)), ref(torch.ones(0, dtype=torch.int32))), {}),
+        "torch._chunk_cat": (([ref(torch.tensor(1.0))], -1, 2), {}),
+        f"{ATEN}_log_softmax_backward_data": ((ref(torch.ones(9, 3)), batch, 1, torch.float32), {}),
+        f"{ATEN}avg_pool2d_backward": (
+            (ref(torch.ones(9, 1, 1, 1)), image, (2, 2), (2, 2), (0, 0), False, True, None),
+            {},
         ),
+        f"{ATEN}binary_cross_entropy_backward": ((one, one, ref(torch.ones(0)), None), {}),
+        f"{ATEN}nll_loss2d_backward": (
+            (grad, ref(torch.ones(1, 0, 1, 1)), ref(torch.ones(1, 1, 1).long()), None, 0, -100, one),
+            {},
+        ),
+        f"{ATEN}_embedding_bag_backward": (
+            (
+                ref(torch.ones(0, 3)),
+                *(ref(torch.zeros(1).long()) for _ in range(5)),
+                4,
+                False,
+                0,
+                False,
+                None,
+            ),
+            {},
+        ),
+        f"{ATEN}embedding_dense_backward": ((batch, ref(torch.zeros(2).long()), 0, -1, True), {}),
     }
 
 
-NAMES = [
-    *("_reshape_alias", "native_batch_norm_backward", "native_layer_norm_backward", "_cdist_backward"),
-    *("unfold_backward", "max_pool2d_with_indices_backward"),
-]
-NAMES = [ATEN + name for name in NAMES] + [
-    f"torch.{name}"
-    for name in (
-        *("_fused_sgd_", "native_batch_norm", "_native_batch_norm_legit", "batch_norm_update_stats"),
-        *("_weight_norm", "segment_reduce"),
-    )
-]
+NAMES = list(calls(lambda tensor: Ref(0)))
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -99,13 +111,56 @@ def test_positions_out_of_range_are_the_last_there_is() -> None:
         return torch.nn.functional.ctc_loss(*sent).get()
 
     assert loss([1, 100_000]) == loss([1, 2])
-    data, offsets = bob.send(torch.ones(6)), bob.send(torch.tensor([0, 2, 100_000]))
-    assert torch.segment_reduce(data, "sum", offsets=offsets).get().tolist() == [2, 4]
     sent = [bob.send(value) for value in (torch.ones(1, 1, 1, 1), image, torch.full((1, 1, 1, 1), 10**9))]
     grad, there, positions = (Ref(pointer.id_at_location) for pointer in sent)
     window = ((2, 2), (2, 2), (0, 0), (1, 1), False)
     made = ask(bob, f"{ATEN}max_pool2d_with_indices_backward", grad, there, *window, positions)
     assert PointerTensor.point(bob, made).get().flatten().tolist() == [0, 0, 0, 1]
+
+
+def test_segments_end_where_the_data_ends(bob: Worker) -> None:
+    data = bob.send(torch.ones(6))
+    offsets, lengths = bob.send(torch.tensor([0, 2, 100_000])), bob.send(torch.tensor([2, 100_000, 5]))
+    assert torch.segment_reduce(data, "sum", offsets=offsets).get().tolist() == [2, 4]
+    cut = torch.segment_reduce(data, "sum", lengths=lengths, unsafe=True)
+    assert cut.get().tolist() == [2, 4, 0]
+    # What belongs to no segment is left out, as torch does.
+    few = torch.segment_reduce(data, "sum", lengths=bob.send(torch.tensor([2, 1])), unsafe=True)
+    assert few.get().tolist() == [2, 1]
+
+
+@pytest.mark.parametrize("offsets", [[0, 3, 0, 3], [0, 7], [2, 3]])
+def test_bags_hold_all_that_there_is(bob: Worker, offsets: list[int]) -> None:
+    """What is in no bag has no gradient, and what was in memory would stand in its place."""
+    weights = bob.send(torch.ones(5, requires_grad=True))
+    table, indices = bob.send(torch.ones(10, 3)), bob.send(torch.arange(5))
+    bags = torch.nn.functional.embedding_bag(
+        indices, table, bob.send(torch.tensor(offsets)), per_sample_weights=weights, mode="sum"
+    )
+    assert bags.copy().get().sum() == 15
+    bags.sum().backward()
+    assert weights.grad.get().tolist() == [3] * 5
+
+
+def test_pivots_come_in_pairs(bob: Worker) -> None:
+    factors, pivots = torch.linalg.ldl_factor(
+        torch.tensor([[0.0, 1.0, 2.0], [1.0, 0.0, 3.0], [2.0, 3.0, 1.0]])
+    )
+    right = torch.eye(3)
+    expected = torch.linalg.ldl_solve(factors, pivots, right)
+    assert (pivots < 0).sum() == 2
+    sent = [bob.send(value) for value in (factors, pivots, right)]
+    assert torch.equal(torch.linalg.ldl_solve(*sent).get(), expected)
+    for hostile in (-torch.ones(3, dtype=torch.int32), torch.full((3,), 2**31 - 1, dtype=torch.int32)):
+        sent = [bob.send(value) for value in (factors, hostile, right)]
+        assert torch.linalg.ldl_solve(*sent).shape == (3, 3)
+
+
+def test_eigenvalues_of_what_is_not_finite_are_not_numbers(bob: Worker) -> None:
+    matrices = torch.stack([torch.eye(2), torch.full((2, 2), torch.nan), torch.full((2, 2), torch.inf)])
+    values = torch.linalg.eigvals(bob.send(matrices)).get()
+    assert values[0].tolist() == [1, 1]
+    assert values[1:].isnan().all()
 
 
 @pytest.mark.parametrize("name", ["torch.fbgemm_pack_quantized_matrix", "torch.quantized_max_pool1d"])

@@ -15,6 +15,7 @@ from tests.documents import PAGES, blocks
 
 PACKAGES = (
     "fedlightning.algorithms",
+    "fedlightning.algorithms.attacks",
     "fedlightning.algorithms.postprocessing",
     "fedlightning.callbacks",
     "fedlightning.data",
@@ -115,8 +116,11 @@ EXEMPT = {
     """,
     "an interface, shown by what implements it": """
         algorithms.Algorithm algorithms.Combiner algorithms.Losses algorithms.Sampling algorithms.Schedule
+        algorithms.attacks.Attack algorithms.attacks.Collusion algorithms.attacks.DataAttack
+        algorithms.attacks.UpdateAttack algorithms.attacks.attacked data.FeatureSkew
+        data.partition.FeatureSkew
         algorithms.postprocessing.Keeper algorithms.postprocessing.Postprocessor
-        algorithms.postprocessing.processed workers.Mechanism workers.Reply workers.Scope
+        algorithms.postprocessing.ProcessedTraining workers.Mechanism workers.Reply workers.Scope
     """,
     "used in a fit, which is shown on a page that is executed": ON_A_PAGE,
     "used as what stands beside it, which has an example": """

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
+from fedlightning.algorithms.attacks import Collusion, CollusionCombiner
 from fedlightning.algorithms.combining import Combiner, RuleCombiner
 from fedlightning.algorithms.postprocessing import DecodingCombiner, Postprocessing
 from fedlightning.algorithms.robust import AggregationRule
@@ -17,6 +18,7 @@ def open_combiner(
     start: Sequence[Tensor] = (),
     chain: Postprocessing | None = None,
     trained: Sequence[int] = (),
+    collusion: Collusion | None = None,
 ) -> Combiner:
     """Return what collects the updates of a round.
 
@@ -25,6 +27,9 @@ def open_combiner(
         start: What all workers start from, where a rule or a chain needs it.
         chain: How updates are processed before they leave; ``None`` for not at all.
         trained: Positions of the trained parameters, where a chain needs them.
+        collusion: What bad workers agree to send; ``None`` where there are none.
     """
     combiner: Combiner = UpdateMean() if rule is None else RuleCombiner(rule, start)
+    if collusion is not None:
+        combiner = CollusionCombiner(combiner, collusion, start)
     return combiner if chain is None else DecodingCombiner(combiner, chain, start, trained)

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
+from fedlightning.algorithms.attacks import Collusion
 from fedlightning.algorithms.combining import Combiner
 from fedlightning.algorithms.opening import open_combiner
 from fedlightning.algorithms.postprocessing import Postprocessing
@@ -51,9 +52,10 @@ def open_mean(
     start: Sequence[Tensor],
     chain: Postprocessing | None,
     trained: Sequence[int],
+    collusion: Collusion | None = None,
 ) -> Combiner:
     """Start to collect a round's updates, at the worker that is trusted; see `open_combiner`."""
-    return open_combiner(rule, start, chain, trained)
+    return open_combiner(rule, start, chain, trained, collusion)
 
 
 @program(returns="module")

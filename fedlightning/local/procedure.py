@@ -7,11 +7,11 @@ what a `LocalModel` or `LocalTraining` lets it do. How steps are taken lives in 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import fields
 from fnmatch import fnmatchcase
-from typing import Any, ClassVar
+from typing import Any
 
 import lightning.pytorch as pl
 import torch
@@ -210,6 +210,14 @@ class LocalTraining(LocalModel):
         with corrected(self.optimizers, self._counter, correct):
             self._steps.take(self._logs, first, steps, add_to_loss)
 
+    def alter_batches(self, alter: Callable[[Any], Any]) -> None:
+        """Train on something else from here on, as a bad worker would.
+
+        Args:
+            alter: Returns what is trained on, given a batch.
+        """
+        self._steps.alter = alter
+
     def train_only(self, positions: set[int], *, first: int = 0, steps: int | None = None) -> None:
         """Train some of the parameters; the optimizers pass over the others, weight decay and all.
 
@@ -240,11 +248,15 @@ class LocalProcedure(ABC):
     It must not write to its own tensors: in one process all workers share them.
     """
 
-    sends: ClassVar[bool] = False
-    """Whether `run` leaves something in ``local.sent``, which is then averaged like the update."""
+    @property
+    def sends(self) -> bool:
+        """Whether `run` leaves something in ``local.sent``, which is then averaged like the update."""
+        return False
 
-    revisits: ClassVar[bool] = False
-    """Whether `run` trains on a batch more than once; a visit's batches are then held in memory."""
+    @property
+    def revisits(self) -> bool:
+        """Whether `run` trains on a batch more than once; a visit's batches are then held in memory."""
+        return False
 
     @abstractmethod
     def run(self, local: LocalTraining) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from typing import Any
 
@@ -33,6 +33,7 @@ class VisitSteps:
 
     Attributes:
         losses: Losses of the steps that were not skipped, each of shape ``()``.
+        alter: Changes each batch before it is trained on; ``None`` for nothing.
         silent: Above 0 while nobody is to be told of losses and logs.
         left_gradients: Whether the last step left gradients that a module which steps by hand has not used.
     """
@@ -47,6 +48,7 @@ class VisitSteps:
         revisits: bool = False,
     ) -> None:
         self.losses: list[Tensor] = []
+        self.alter: Callable[[Any], Any] | None = None
         self.silent = 0
         self.left_gradients = False
         self._module = module
@@ -127,6 +129,10 @@ class VisitSteps:
         return losses
 
     def _batches(self, first: int, steps: int) -> Iterator[tuple[int, Any]]:
+        batches, alter = self._unaltered(first, steps), self.alter
+        return batches if alter is None else ((number, alter(batch)) for number, batch in batches)
+
+    def _unaltered(self, first: int, steps: int) -> Iterator[tuple[int, Any]]:
         if self._held is None:
             return self._stream.take(self._visit.first_step + first, steps)
         if not self._held:

@@ -17,6 +17,7 @@ from fedlightning.algorithms import (
     Update,
     UpdateKind,
 )
+from fedlightning.algorithms.attacks import Collusion
 from fedlightning.algorithms.opening import open_combiner
 from fedlightning.algorithms.postprocessing import Postprocessing
 from fedlightning.algorithms.trusted import add_update, copy_update, mean_of, open_mean, outgoing_update
@@ -91,6 +92,7 @@ class AtController(Aggregation):
         start: What all workers start from, for rules that measure how far each has gone.
         chain: How updates are processed before they leave; they then come without the module.
         trained: Positions of the trained parameters.
+        collusion: What bad workers agree to send, in a simulation that has some.
     """
 
     def __init__(
@@ -99,8 +101,9 @@ class AtController(Aggregation):
         start: Sequence[Tensor],
         chain: Postprocessing | None = None,
         trained: Sequence[int] = (),
+        collusion: Collusion | None = None,
     ) -> None:
-        self._combiner = open_combiner(rule, start, chain, trained)
+        self._combiner = open_combiner(rule, start, chain, trained, collusion)
         self._processed = chain is not None
         self._extras: Extras | None = None
 
@@ -138,6 +141,7 @@ class AtTrustedWorker(Aggregation):
         start: What all workers start from, where a rule or a chain needs it.
         chain: How updates are processed before they leave.
         trained: Positions of the trained parameters.
+        collusion: What bad workers agree to send, in a simulation that has some.
     """
 
     def __init__(
@@ -147,10 +151,11 @@ class AtTrustedWorker(Aggregation):
         start: Sequence[Tensor],
         chain: Postprocessing | None = None,
         trained: Sequence[int] = (),
+        collusion: Collusion | None = None,
     ) -> None:
         self._aggregator = aggregator
         self._processed = chain is not None
-        self._mean = aggregator.start(open_mean, rule, list(start), chain, list(trained))
+        self._mean = aggregator.start(open_mean, rule, list(start), chain, list(trained), collusion)
         self._update: Any = None
 
     @override

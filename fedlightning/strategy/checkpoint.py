@@ -81,6 +81,7 @@ def identity_of(settings: FederationSettings, federation: Federation) -> dict[st
         "algorithm": settings.algorithm.identity,
         "what comes back": "gradients" if settings.steps_at_controller else "parameters",
         "postprocess": None if settings.postprocess is None else repr(settings.postprocess),
+        "bad workers": None if settings.bad_workers is None else repr(settings.bad_workers),
         "aggregation": None if settings.aggregation is None else repr(settings.aggregation),
         "optimizer_state": settings.local_optimizer_state,
         "samples": dict(federation.samples),

@@ -35,6 +35,7 @@ from fedlightning.algorithms import (
     ServerSchedulerFactory,
     ServerState,
 )
+from fedlightning.algorithms.attacks import BadWorkers
 from fedlightning.algorithms.postprocessing import Postprocessing, Postprocessor
 from fedlightning.data import FederatedDataLoader, Partitioner
 from fedlightning.local.memory import OptimizerState
@@ -105,6 +106,8 @@ class FederatedStrategy(EvaluatingStrategy):
         postprocess: What is done to an update before it leaves a worker, and undone where updates are
             combined: postprocessors such as ``[TopK(fraction=0.01), Quantize(bits=8)]`` of
             ``fedlightning.algorithms.postprocessing``, or a `Postprocessing` of them with error feedback.
+        bad_workers: Workers that do something else than they should, to try defences on:
+            ``BadWorkers(SignFlip(), share=0.2)`` of ``fedlightning.algorithms.attacks``.
         aggregation: A rule that withstands bad workers, such as ``fedlightning.algorithms.Median()`` or
             ``Krum(bad=2)``, in place of the weighted mean.
         aggregator: A worker that is trusted to average: updates go to it from worker to worker, and only
@@ -150,6 +153,7 @@ class FederatedStrategy(EvaluatingStrategy):
         server_scheduler: ServerSchedulerFactory | None = None,
         sampling: Sampling | None = None,
         postprocess: Postprocessing | Sequence[Postprocessor] | None = None,
+        bad_workers: BadWorkers | None = None,
         aggregation: AggregationRule | None = None,
         aggregator: Worker | None = None,
         tolerance: Tolerance | None = None,
@@ -175,6 +179,7 @@ class FederatedStrategy(EvaluatingStrategy):
             server_scheduler=server_scheduler,
             sampling=sampling,
             postprocess=_chain_of(postprocess),
+            bad_workers=bad_workers,
             aggregation=aggregation,
             aggregator=aggregator,
             tolerance=tolerance if tolerance is not None else Tolerance(),
@@ -433,6 +438,7 @@ class FederatedStrategy(EvaluatingStrategy):
             tolerance=self.settings.tolerance,
             aggregation=self.settings.aggregation,
             postprocess=self.settings.postprocess,
+            bad_workers=self.settings.bad_workers,
             aggregator=self.settings.aggregator,
             algorithm=self.settings.algorithm,
             server_state=self._this_run.server_state,

@@ -28,7 +28,8 @@ from fedlightning.algorithms import (
     Update,
     UpdateKind,
 )
-from fedlightning.algorithms.postprocessing import Postprocessing, processed
+from fedlightning.algorithms.attacks import BadWorkers, Collusion, attacked
+from fedlightning.algorithms.postprocessing import Postprocessing, ProcessedTraining
 from fedlightning.local.gradient import compute_gradients
 from fedlightning.local.known import looked_up_once
 from fedlightning.local.logs import LoggedValue, combine_logs
@@ -94,6 +95,7 @@ class RoundTerms:
         aggregation: How updates are combined; ``None`` for their weighted mean.
         aggregator: A worker that is trusted to combine the updates; ``None`` for the controller.
         postprocess: What is done to updates before they leave; ``None`` for nothing.
+        bad_workers: Who does something else, in a simulation of attacks.
         algorithm: What is done at the workers, and with what they send.
         server_state: What the server keeps for the algorithm.
         first_buffers: The module's buffers at the start of the fit.
@@ -109,6 +111,7 @@ class RoundTerms:
     aggregation: AggregationRule | None
     aggregator: Worker | None
     postprocess: Postprocessing | None
+    bad_workers: BadWorkers | None
     algorithm: Algorithm
     server_state: ServerState
     first_buffers: Sequence[Tensor]
@@ -148,10 +151,14 @@ class Round(ABC):
 
     def _begin_aggregation(self) -> Aggregation:
         chain = self._terms.postprocess if self.update == "parameters" else None
-        start = self._starting_point() if self._rule is not None or chain is not None else ()
+        attack = self._terms.bad_workers.attack if self._terms.bad_workers is not None else None
+        collusion = attack if isinstance(attack, Collusion) else None
+        # All but the plain mean see how far each worker has gone.
+        needed = any(part is not None for part in (self._rule, chain, collusion))
+        start = self._starting_point() if needed else ()
         if self._terms.aggregator is None:
-            return AtController(self._rule, start, chain, self._trained)
-        return AtTrustedWorker(self._terms.aggregator, self._rule, start, chain, self._trained)
+            return AtController(self._rule, start, chain, self._trained, collusion)
+        return AtTrustedWorker(self._terms.aggregator, self._rule, start, chain, self._trained, collusion)
 
     @property
     def _trained(self) -> list[int]:
@@ -347,12 +354,13 @@ class LocalRound(Round):
         super().__init__(terms)
         self._optimization = optimization
         self._procedure: LocalProcedure | None = None
+        self._bad: frozenset[str] = frozenset()
 
     @override
     def run(self, plan: Plan) -> RoundResult:
         self._procedure = self._terms.algorithm.procedure(self._terms.server_state, plan)
-        if self._terms.postprocess is not None:
-            self._procedure = processed(self._terms.postprocess, self._procedure)
+        if self._terms.bad_workers is not None:
+            self._bad = self._terms.bad_workers.among(self._federation.samples, plan.seed)
         with self._optimization.one_round():
             return super().run(plan)
 
@@ -363,7 +371,7 @@ class LocalRound(Round):
             self._reset_buffers()
         module = worker.send(self._module)
         optimizers = [worker.send(optimizer) for optimizer in self._optimization.optimizers]
-        procedure = self._procedure
+        procedure = self._procedure_of(worker.id)
         sends = procedure is not None and procedure.sends
         with (
             aggregation.fetched(worker, module, self.update, member.memory if sends else None),
@@ -374,6 +382,13 @@ class LocalRound(Round):
                 train_locally, module, optimizers, member.stream, member.memory, visit, procedure
             )
         return report
+
+    def _procedure_of(self, worker: str) -> LocalProcedure | None:
+        """Return what a worker does: the algorithm's part, what a bad worker makes of it, what is sent."""
+        procedure, bad_workers, chain = self._procedure, self._terms.bad_workers, self._terms.postprocess
+        if bad_workers is not None:
+            procedure = attacked(bad_workers.attack, procedure, bad=worker in self._bad)
+        return procedure if chain is None else ProcessedTraining(chain, procedure)
 
     @torch.no_grad()
     def _reset_buffers(self) -> None:

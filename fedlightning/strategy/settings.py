@@ -20,6 +20,7 @@ from fedlightning.algorithms import (
     ServerOptimizerFactory,
     ServerSchedulerFactory,
 )
+from fedlightning.algorithms.attacks import BadWorkers
 from fedlightning.algorithms.postprocessing import Postprocessing
 from fedlightning.data import Partitioner
 from fedlightning.local.memory import OptimizerState
@@ -47,6 +48,7 @@ class FederationSettings:
     server_scheduler: ServerSchedulerFactory | None
     sampling: Sampling | None
     postprocess: Postprocessing | None
+    bad_workers: BadWorkers | None
     aggregation: AggregationRule | None
     aggregator: Worker | None
     tolerance: Tolerance
@@ -85,6 +87,11 @@ class FederationSettings:
                 "[fedlightning.algorithms.postprocessing.TopK(fraction=0.01)], or a Postprocessing of such, "
                 f"got {self.postprocess!r}."
             )
+        if self.bad_workers is not None and not isinstance(self.bad_workers, BadWorkers):
+            raise TypeError(
+                "bad_workers must be a fedlightning.algorithms.attacks.BadWorkers, such as "
+                f"BadWorkers(SignFlip(), share=0.2), got {self.bad_workers!r}."
+            )
         self._check_aggregation()
         self._check_aggregator()
         if not isinstance(self.tolerance, Tolerance):
@@ -122,6 +129,7 @@ class FederationSettings:
             and self.algorithm.gradients_will_do
             and self.algorithm.buffers == "average"
             and self.postprocess is None
+            and self.bad_workers is None
             and self.server_optimizer is None
             and self.optimizer_state in (None, "travel")
         )

@@ -7,7 +7,7 @@ from fedlightning.algorithms.postprocessing.limits import Clip, GaussianNoise
 from fedlightning.algorithms.postprocessing.low_rank import PowerSGD
 from fedlightning.algorithms.postprocessing.quantize import Quantize, Sign
 from fedlightning.algorithms.postprocessing.sparsify import RandomK, TopK
-from fedlightning.algorithms.postprocessing.visit import processed
+from fedlightning.algorithms.postprocessing.visit import ProcessedTraining
 
 __all__ = [
     "Clip",
@@ -18,9 +18,9 @@ __all__ = [
     "Postprocessing",
     "Postprocessor",
     "PowerSGD",
+    "ProcessedTraining",
     "Quantize",
     "RandomK",
     "Sign",
     "TopK",
-    "processed",
 ]

@@ -16,17 +16,6 @@ SENT = "update/"
 """Begins the names of what goes up in place of the module."""
 
 
-def processed(chain: Postprocessing, procedure: LocalProcedure | None) -> LocalProcedure:
-    """Return a procedure that does what another does, and processes what came of it.
-
-    Args:
-        chain: How.
-        procedure: The algorithm's; ``None`` to train, and nothing else.
-    """
-    revisits = procedure is not None and procedure.revisits
-    return (RevisitingProcessedTraining if revisits else ProcessedTraining)(chain, procedure)
-
-
 @record
 @dataclass(frozen=True)
 class ProcessedTraining(LocalProcedure):
@@ -41,6 +30,11 @@ class ProcessedTraining(LocalProcedure):
     procedure: LocalProcedure | None
 
     sends: ClassVar[bool] = True
+
+    @property
+    @override
+    def revisits(self) -> bool:
+        return self.procedure is not None and self.procedure.revisits
 
     @override
     def run(self, local: LocalTraining) -> None:
@@ -68,11 +62,3 @@ class ProcessedTraining(LocalProcedure):
     def personalise(self, local: LocalModel) -> None:
         if self.procedure is not None:
             self.procedure.personalise(local)
-
-
-@record
-@dataclass(frozen=True)
-class RevisitingProcessedTraining(ProcessedTraining):
-    """The same around a procedure that trains on a batch more than once."""
-
-    revisits: ClassVar[bool] = True

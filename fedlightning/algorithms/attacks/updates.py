@@ -1,0 +1,83 @@
+"""Attacks by what is sent."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from typing_extensions import override
+
+from fedlightning.algorithms.attacks.bad_workers import UpdateAttack
+from fedlightning.algorithms.numbers import require_at_least
+from fedlightning.workers.remote import record
+
+
+@record
+@dataclass(frozen=True)
+class SignFlip(UpdateAttack):
+    """Go the other way (Li et al. 2019, "RSA").
+
+    Args:
+        scale: How far, as a multiple of the true update.
+
+    Example:
+        >>> SignFlip(scale=2.0).change([torch.tensor([1.0, -3.0])])
+        [tensor([-2.,  6.])]
+    """
+
+    scale: float = 1.0
+
+    def __post_init__(self) -> None:
+        require_at_least("scale", self.scale, 0)
+
+    @override
+    def change(self, way: list[Tensor]) -> list[Tensor]:
+        return list(torch._foreach_mul(way, -self.scale))
+
+
+@record
+@dataclass(frozen=True)
+class Replacement(UpdateAttack):
+    """Scale the update up, so that the mean becomes this worker's model (Bagdasaryan et al. 2020).
+
+    Args:
+        scale: By how much; the number of workers in a round replaces the mean altogether.
+
+    Example:
+        >>> Replacement(scale=10.0).change([torch.tensor([1.0])])
+        [tensor([10.])]
+    """
+
+    scale: float = 10.0
+
+    def __post_init__(self) -> None:
+        require_at_least("scale", self.scale, 0)
+
+    @override
+    def change(self, way: list[Tensor]) -> list[Tensor]:
+        return list(torch._foreach_mul(way, self.scale))
+
+
+@record
+@dataclass(frozen=True)
+class Gaussian(UpdateAttack):
+    """Send normal noise in place of an update (Blanchard et al. 2017, section 5).
+
+    Args:
+        std: Its standard deviation.
+
+    Example:
+        >>> _ = torch.manual_seed(0)
+        >>> Gaussian(std=1.0).change([torch.zeros(2)])
+        [tensor([ 1.5410, -0.2934])]
+    """
+
+    std: float = 1.0
+
+    def __post_init__(self) -> None:
+        require_at_least("std", self.std, 0)
+
+    @override
+    def change(self, way: list[Tensor]) -> list[Tensor]:
+        return [self.std * torch.randn_like(tensor) for tensor in way]

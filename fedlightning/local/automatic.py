@@ -13,9 +13,9 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from fedlightning.local.lightning_calls import zero_gradients
+from fedlightning.local.lightning_calls import take_step, transfer_batch, zero_gradients
 from fedlightning.local.logs import LogRecorder
-from fedlightning.local.stepping import training_loss
+from fedlightning.local.stepping import loss_of_arrived
 
 LossTerm = Callable[[], Tensor]
 """What is to be added to a batch's loss, shape ``()``; asked for once ``training_step`` has returned."""
@@ -62,10 +62,11 @@ class AutomaticOptimization:
         """
         module, precision = self._module, self._module.trainer.precision_plugin
         losses: list[Tensor] = []
+        arrived = transfer_batch(module, batch)
 
         @torch.enable_grad()
         def closure() -> Tensor | None:
-            loss = training_loss(module, batch, batch_idx if passes_batch_idx else None, self._logs)
+            loss = loss_of_arrived(module, arrived, batch_idx if passes_batch_idx else None, self._logs)
             if self._accumulated == 0:
                 zero_gradients(module, self._optimizer, batch_idx)
             if loss is not None:
@@ -78,7 +79,7 @@ class AutomaticOptimization:
             return loss
 
         if last or self._accumulated + 1 == self._accumulate:
-            precision.optimizer_step(self._optimizer, model=module, closure=closure)
+            take_step(module, self._optimizer, batch_idx, closure)
             self._accumulated = 0
         else:
             closure()

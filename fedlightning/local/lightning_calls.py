@@ -14,6 +14,7 @@ import lightning.pytorch as pl
 import torch
 from lightning.pytorch.trainer import call
 from lightning.pytorch.trainer.states import TrainerFn
+from lightning.pytorch.utilities.model_helpers import is_overridden
 from lightning.pytorch.utilities.signature_utils import is_param_in_hook_signature
 from torch.optim import Optimizer
 
@@ -41,6 +42,25 @@ def zero_gradients(module: pl.LightningModule, optimizer: Optimizer, batch_idx: 
     call._call_callback_hooks(module.trainer, "on_before_zero_grad", optimizer)
     module.on_before_zero_grad(optimizer)
     module.optimizer_zero_grad(module.current_epoch, batch_idx, optimizer)
+
+
+def take_step(
+    module: pl.LightningModule, optimizer: Optimizer, batch_idx: int, closure: Callable[[], Any]
+) -> None:
+    """Step an optimizer the way Lightning's automatic optimization does, by the module's ``optimizer_step``.
+
+    Args:
+        module: The module at the worker.
+        optimizer: One of its optimizers.
+        batch_idx: Number of the batch within the local epoch.
+        closure: Computes loss and gradients.
+    """
+    if not is_overridden("optimizer_step", module):
+        module.trainer.precision_plugin.optimizer_step(optimizer, model=module, closure=closure)
+        return
+    wrappers = module.trainer.strategy._lightning_optimizers
+    wrapper = next(wrapper for wrapper in wrappers if wrapper.optimizer is optimizer)
+    module.optimizer_step(module.current_epoch, batch_idx, wrapper, closure)
 
 
 def attach(trainer: pl.Trainer, module: pl.LightningModule) -> None:

@@ -33,7 +33,13 @@ def training_loss(
     Raises:
         TypeError: Under automatic optimization, ``training_step`` returned something else than a loss.
     """
-    batch = transfer_batch(module, batch)
+    return loss_of_arrived(module, transfer_batch(module, batch), batch_idx, logs)
+
+
+def loss_of_arrived(
+    module: pl.LightningModule, batch: Any, batch_idx: int | None, logs: LogRecorder
+) -> Tensor | None:
+    """Run ``training_step`` on a batch that is on the module's device already; else as `training_loss`."""
     logs.start_step(batch)
     with module.trainer.precision_plugin.train_step_context():
         output = module.training_step(batch) if batch_idx is None else module.training_step(batch, batch_idx)

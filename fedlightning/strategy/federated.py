@@ -53,6 +53,7 @@ from fedlightning.strategy.interrupts import Interrupts
 from fedlightning.strategy.lone import plans_in
 from fedlightning.strategy.notebook import strategy_as_html
 from fedlightning.strategy.optimization import Optimization
+from fedlightning.strategy.own_steps import OwnSteps
 from fedlightning.strategy.records import RoundRecord, WorkerSummary
 from fedlightning.strategy.refusals import refuse_for_algorithm, refuse_unsupported
 from fedlightning.strategy.replaying import Replay, VisitReplayed, save_for_replay
@@ -301,6 +302,8 @@ class FederatedStrategy(EvaluatingStrategy):
         lightning_calls.PassPlansBy.install(self.lightning_module, _stands_in)
         if fitting:
             refuse_unsupported(trainer, self.lightning_module, self.settings)
+            if not self._steps_at_controller:
+                OwnSteps.install(self.lightning_module)
             self._told_of_wasted_gradients = False
             self._take_accumulation_over()
             self._run = Run(self.settings, trainer, replay=self.replay, resume=self._resume)
@@ -331,6 +334,11 @@ class FederatedStrategy(EvaluatingStrategy):
             )
 
     # One round, in the order in which Lightning calls.
+
+    @property
+    def visiting(self) -> bool:
+        """Whether the module is at a worker now."""
+        return self._visiting
 
     @override
     def batch_to_device(self, batch: Any, device: torch.device | None = None, dataloader_idx: int = 0) -> Any:
@@ -451,7 +459,9 @@ class FederatedStrategy(EvaluatingStrategy):
         optimization = Optimization(
             self.optimizers,
             [config.scheduler for config in self.lr_scheduler_configs] if by_hand else [],
-            keeps_settings=by_hand or self.settings.local_optimizer_state == "travel",
+            keeps_settings=by_hand
+            or self.settings.local_optimizer_state == "travel"
+            or lightning_calls.overrides("optimizer_step", module),
         )
         return LocalRound(terms, optimization)
 
@@ -571,6 +581,7 @@ class FederatedStrategy(EvaluatingStrategy):
             self._run.close()
         if self.lightning_module is not None:
             lightning_calls.PassPlansBy.remove(self.lightning_module)
+            OwnSteps.remove(self.lightning_module)
             if isinstance(self._trainer.accumulate_grad_batches, _TakenOver):
                 self._trainer.accumulate_grad_batches, self._accumulate = self._accumulate, 1
         super().teardown()

@@ -11,7 +11,7 @@ from torch.optim import Optimizer
 
 from fedlightning.algorithms import Job
 from fedlightning.strategy.errors import NotFederatable
-from fedlightning.strategy.lightning_calls import devices_of, overrides, takes_dataloader_iter
+from fedlightning.strategy.lightning_calls import devices_of, takes_dataloader_iter
 from fedlightning.strategy.settings import FederationSettings
 
 Check = Callable[[pl.Trainer, pl.LightningModule, FederationSettings], Iterator[str]]
@@ -54,16 +54,6 @@ def _refuse(reasons: Sequence[str]) -> None:
     if reasons:
         raise NotFederatable(
             "FederatedStrategy cannot run this fit:\n" + "\n".join(f"- {r}" for r in reasons)
-        )
-
-
-def _optimization(
-    trainer: pl.Trainer, module: pl.LightningModule, settings: FederationSettings
-) -> Iterator[str]:
-    if overrides("optimizer_step", module) and not settings.steps_at_controller:
-        yield (
-            f"{type(module).__name__} overrides optimizer_step, which has no meaning of its own for a round "
-            "of several local steps. Use a learning-rate scheduler (it runs over rounds), or local_steps=1."
         )
 
 
@@ -118,4 +108,4 @@ def _trainer_features(
         )
 
 
-_CHECKS: tuple[Check, ...] = (_optimization, _steps, _sparse_gradients, _sampling, _trainer_features)
+_CHECKS: tuple[Check, ...] = (_steps, _sparse_gradients, _sampling, _trainer_features)

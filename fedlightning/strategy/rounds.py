@@ -375,8 +375,9 @@ class LocalRound(Round):
         sends = procedure is not None and procedure.sends
         with (
             aggregation.fetched(worker, module, self.update, member.memory if sends else None),
-            afterwards(partial(aggregation.release, worker), optimizers),
+            # Settings that a visit elsewhere has changed are those of its end once they are back.
             self._optimization.one_visit(visit.steps),
+            afterwards(partial(aggregation.release, worker), optimizers),
         ):
             report: VisitReport = worker.run(
                 train_locally, module, optimizers, member.stream, member.memory, visit, procedure

@@ -64,6 +64,15 @@ class Joined(Travelling):
         super().log(f"own/{name}", value, **settings)
 
 
+class OwnStep(Travelling):
+    """Steps in its own way."""
+
+    def optimizer_step(self, epoch: int, batch_idx: int, optimizer: Any, optimizer_closure: Any) -> None:
+        optimizer.step(closure=optimizer_closure)
+        for group in optimizer.param_groups:
+            group["lr"] *= 0.9
+
+
 class Forgetful(Travelling):
     """Keeps no record of what it was constructed with."""
 

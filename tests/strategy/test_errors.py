@@ -85,11 +85,6 @@ def test_a_broken_sample_is_located_like_a_broken_step() -> None:
         fit(FederatedStrategy(2), train=DataLoader(Broken(), batch_size=2))
 
 
-class OwnStep(Classifier):
-    def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
-        super().optimizer_step(*args, **kwargs)
-
-
 class Iterates(Classifier):
     def training_step(self, dataloader_iter: Any) -> Any:
         return None
@@ -127,7 +122,6 @@ def test_sparse_gradients_are_refused_where_they_would_be_averaged() -> None:
 
 
 REFUSED: list[tuple[type[L.LightningModule], dict[str, Any], str]] = [
-    (OwnStep, {}, "OwnStep overrides optimizer_step"),
     (Iterates, {}, "dataloader_iter"),
     (
         Classifier,

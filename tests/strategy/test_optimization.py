@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from lightning.pytorch.callbacks import GradientAccumulationScheduler
+from lightning.pytorch.callbacks import GradientAccumulationScheduler, WeightAveraging
 from torch import Tensor, nn
 
 from fedlightning.strategy import FederatedStrategy
@@ -211,3 +211,45 @@ def test_lbfgs_works_where_a_visit_has_several_steps() -> None:
     plain, _ = fit(module=module)
     ours, _ = fit(FederatedStrategy(1, optimizer_state="keep"), module=module)
     assert_same_module(plain, ours)
+
+
+class OwnStep(Classifier):
+    """Raises the rate after each step, and steps along every second batch of an epoch only."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            lambda parameters: torch.optim.SGD(parameters, lr=0.01, momentum=0.9), schedule=False
+        )
+        self.calls = 0
+
+    def optimizer_step(self, epoch: int, batch_idx: int, optimizer: Any, optimizer_closure: Any) -> None:
+        self.calls += 1
+        if batch_idx % 2:
+            optimizer_closure()
+            return
+        optimizer.step(closure=optimizer_closure)
+        for group in optimizer.param_groups:
+            group["lr"] *= 1.1
+
+
+@pytest.mark.parametrize("update", UPDATES)
+@pytest.mark.parametrize("work", [{"local_steps": 1}, {"local_steps": 3}, {"local_epochs": 1}])
+def test_a_modules_own_step_is_taken_at_each_local_step(update: Any, work: dict[str, Any]) -> None:
+    plain, plain_run = fit(module=OwnStep)
+    ours, run = fit(FederatedStrategy(1, update=update, optimizer_state="keep", **work), module=OwnStep)
+    assert_same_module(plain, ours)
+    assert ours.calls == plain.calls == 16
+    rates = [r.optimizers[0].param_groups[0]["lr"] for r in (plain_run, run)]
+    assert rates[0] == rates[1]
+    assert "optimizer_step" not in vars(ours)
+
+
+@pytest.mark.parametrize("update", UPDATES)
+def test_a_modules_own_step_at_several_workers(update: Any) -> None:
+    strategy = FederatedStrategy(4, update=update)
+    callback = WeightAveraging()  # copies the module in the midst of the fit
+    module, run = fit(strategy, module=OwnStep, callbacks=[callback])
+    assert module.calls == sum(record.steps for record in strategy.history)
+    # A round moves the rate by its longest visit, of two batches at each worker: one step.
+    rounds = len(strategy.history)
+    assert run.optimizers[0].param_groups[0]["lr"] == pytest.approx(0.01 * 1.1**rounds)

@@ -15,7 +15,7 @@ from fedlightning.algorithms import PowerOfChoice
 from fedlightning.data import FederatedDataLoader, FederatedDataset
 from fedlightning.strategy import FederatedStrategy
 from fedlightning.workers import HostProcess, KeepData, ProcessWorker, UnsendableError, VirtualWorker, Worker
-from tests.strategy.remote_toys import Forgetful, Joined, Travelling
+from tests.strategy.remote_toys import Forgetful, Joined, OwnStep, Travelling
 
 pytestmark = pytest.mark.xdist_group("strategy processes")
 NAMES = ("ann", "bob", "carl")
@@ -92,6 +92,13 @@ def test_manual_optimization_has_the_same_bits(processes: Callable[..., list[Wor
     case = {"update": "averaged", "local_epochs": 1}
     expected = fit([VirtualWorker(id=name) for name in NAMES], partial(Travelling, manual=True), **case)
     found = fit(processes(), partial(Travelling, manual=True), **case)
+    torch.testing.assert_close(found, expected, rtol=0, atol=0)
+
+
+def test_a_modules_own_step_is_taken_there(processes: Callable[..., list[Worker]]) -> None:
+    case = {"update": "sequential", "local_steps": 2}
+    expected = fit([VirtualWorker(id=name) for name in NAMES], OwnStep, **case)
+    found = fit(processes(), OwnStep, **case)
     torch.testing.assert_close(found, expected, rtol=0, atol=0)
 
 

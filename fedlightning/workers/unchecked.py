@@ -18,7 +18,7 @@ from fedlightning.pointers.operations import Operation
 Check: TypeAlias = Callable[..., None]
 
 # For hardware and number formats that pointers do not serve; some hand out memory as it was left.
-_NOT_OFFERED = ("fbgemm_", "miopen_", "cudnn_", "quantized_")
+_NOT_OFFERED = ("choose_qparams_", "fbgemm_", "miopen_", "cudnn_", "quantized_")
 
 
 def checked(operations: Mapping[str, Operation]) -> dict[str, Operation]:
@@ -79,6 +79,16 @@ def _batch_norm(
     _per_channel(input, weight, bias, running_mean, running_var)
 
 
+def _batch_norm_legit(
+    input: Tensor, weight: Tensor | None, bias: Tensor | None, *others: Any, **named: Any
+) -> None:
+    training = named.get("training", next((value for value in others if isinstance(value, bool)), True))
+    running = [value for value in (*others, *named.values()) if isinstance(value, Tensor)]
+    # One of its forms has no running statistics, and can only take those of the input.
+    _require(training or len(running) >= 2, "mode and statistics")
+    _per_channel(input, weight, bias, *running[:2])
+
+
 def _batch_norm_backward(
     grad_out: Tensor,
     input: Tensor,
@@ -105,7 +115,8 @@ def _layer_norm_backward(
 
 
 def _weight_norm(v: Tensor, g: Tensor, dim: int = 0) -> None:
-    _require(g.numel() == (1 if dim == -1 else v.size(dim)), "direction and magnitude")
+    fits = g.numel() == (1 if dim == -1 else v.size(dim))
+    _require(fits and v.numel() > 0, "direction and magnitude")
 
 
 def _chunk_cat(tensors: Any, dim: int, *settings: Any, **named: Any) -> None:
@@ -208,7 +219,7 @@ _CHECKS: dict[str, Check] = {
     "_fused_adamw_": _lists_of_one_shape(5),
     "_fused_sgd_": _lists_of_one_shape(3),
     "_log_softmax_backward_data": _log_softmax_backward,
-    "_native_batch_norm_legit": _per_channel,
+    "_native_batch_norm_legit": _batch_norm_legit,
     "_scaled_dot_product_flash_attention_for_cpu_backward": _attention_backward,
     "_weight_norm": _weight_norm,
     "avg_pool2d_backward": _avg_pool_backward,

@@ -59,7 +59,11 @@ def _in_a_child(calls: Sequence[Call], first: int) -> Iterator[tuple[int, str]]:
                 yield int(number), word
     _, status = os.waitpid(child, 0)
     if os.WIFSIGNALED(status):
-        yield begun, f"!{signal.Signals(os.WTERMSIG(status)).name}"
+        ended_by = signal.Signals(os.WTERMSIG(status))
+        yield (
+            begun,
+            f"!takes over {SECONDS_PER_CALL} s" if ended_by == signal.SIGALRM else f"!{ended_by.name}",
+        )
     elif os.WEXITSTATUS(status) != 0:
         yield begun, f"!exit code {os.WEXITSTATUS(status)}"
 

@@ -19,7 +19,7 @@ from fedlightning.workers.remote.limits import Limits
 from tests.workers.hostile.samples import Call
 
 SECONDS_PER_CALL = 10
-MEMORY = Limits(memory_bytes=2**32)
+MEMORY = Limits(memory_bytes=2**30)
 _FILLINGS = (0x11, 0xEE)
 _MOST_BYTES = 2**22
 

@@ -37,6 +37,9 @@ class _Kept:
     own: Own = field(default_factory=dict)
 
 
+_NOTHING = _Kept()
+
+
 class WorkerMemory:
     """A worker's own storage for one run.
 
@@ -61,7 +64,7 @@ class WorkerMemory:
                 f"optimizer_state must be one of {get_args(OptimizerState)}, got {optimizer_state!r}."
             )
         self._policy = optimizer_state
-        self._kept = _Kept()
+        self._kept = _NOTHING
         self._left: _Kept | None = None
         self._left_in = -1
         self.own: dict[str, list[Tensor]] = {}
@@ -88,7 +91,8 @@ class WorkerMemory:
                 _set_state(optimizer, deepcopy(state))  # optimizers change their states in place
         try:
             yield
-            self._end([_state_by_index(o) for o in optimizers], precision.state_dict(), round)
+            states = [_state_by_index(one) for one in optimizers] if self._policy == "keep" else []
+            self._end(states, precision.state_dict(), round)
         finally:
             precision.load_state_dict(scale)
             if self._policy != "travel":
@@ -149,7 +153,9 @@ class WorkerMemory:
 
     def _end(self, states: Sequence[Mapping[int, Any]], scale: Mapping[str, Any], round: int) -> None:
         states = states if self._policy == "keep" else []
-        self._left, self._left_in = _Kept(states, scale, self.own), round
+        # Most workers keep nothing, and share that: there may be thousands of them.
+        keeps = bool(states or scale or self.own)
+        self._left, self._left_in = _Kept(states, scale, self.own) if keeps else _NOTHING, round
 
     def _kept_before(self, round: int) -> _Kept:
         return self._left if self._left is not None and self._left_in < round else self._kept
@@ -190,5 +196,7 @@ def _state_by_index(optimizer: Optimizer) -> dict[int, Any]:
 
 
 def _set_state(optimizer: Optimizer, by_index: Mapping[int, Any]) -> None:
+    if not by_index and not optimizer.state:
+        return
     parameters = _parameters_of(optimizer)
     optimizer.state = defaultdict(dict, {parameters[index]: state for index, state in by_index.items()})

@@ -89,18 +89,23 @@ def _own_gradients(module: pl.LightningModule, *, keeps: bool) -> Iterator[None]
 
     A module that steps by hand would add its own to the pseudo-gradient of the last round.
     """
-    brought = [parameter.grad if keeps else None for parameter in known(module).parameters]
-    copies = [None if gradient is None else gradient.clone() for gradient in brought]
-    _set_gradients(module, brought)
+    parameters = known(module).parameters
+    if not keeps:
+        _drop_gradients(parameters)
+        try:
+            yield
+        finally:
+            _drop_gradients(parameters)
+        return
+    brought = [None if parameter.grad is None else parameter.grad.clone() for parameter in parameters]
     try:
         yield
     except BaseException:
-        _set_gradients(module, copies)
+        for parameter, gradient in zip(parameters, brought, strict=True):
+            parameter.grad = gradient
         raise
-    if not keeps:
-        _set_gradients(module, brought)
 
 
-def _set_gradients(module: pl.LightningModule, gradients: Sequence[Tensor | None]) -> None:
-    for parameter, gradient in zip(known(module).parameters, gradients, strict=True):
-        parameter.grad = gradient
+def _drop_gradients(parameters: Sequence[Tensor]) -> None:
+    for parameter in parameters:
+        parameter.grad = None

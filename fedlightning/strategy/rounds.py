@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from functools import partial
-from typing import ClassVar
+from typing import ClassVar, TypeGuard
 
 import lightning.pytorch as pl
 import torch
@@ -47,7 +47,7 @@ from fedlightning.strategy.records import VisitRecord
 from fedlightning.strategy.snapshot import ModuleSnapshot
 from fedlightning.strategy.tolerance import Tolerance
 from fedlightning.strategy.visits import VisitBook
-from fedlightning.workers import Worker, in_round
+from fedlightning.workers import VirtualWorker, Worker, in_round
 from fedlightning.workers.random import derive_seed
 
 
@@ -369,10 +369,17 @@ class LocalRound(Round):
         worker = member.worker
         if self._terms.algorithm.buffers == "reset":
             self._reset_buffers()
-        module = worker.send(self._module)
-        optimizers = [worker.send(optimizer) for optimizer in self._optimization.optimizers]
         procedure = self._procedure_of(worker.id)
         sends = procedure is not None and procedure.sends
+        if self._terms.aggregator is None and not sends and _lends(worker):
+            lent = (self._module, self._optimization.optimizers)
+            with self._optimization.one_visit(visit.steps):
+                lent_report: VisitReport = worker.lend(
+                    train_locally, lent, member.stream, member.memory, visit, procedure
+                )
+            return lent_report
+        module = worker.send(self._module)
+        optimizers = [worker.send(optimizer) for optimizer in self._optimization.optimizers]
         with (
             aggregation.fetched(worker, module, self.update, member.memory if sends else None),
             # Settings that a visit elsewhere has changed are those of its end once they are back.
@@ -426,3 +433,8 @@ def _mean_loss(reports: Sequence[tuple[VisitReport, float]]) -> Tensor | None:
     weights = torch.tensor([weight for _, weight in losses], dtype=torch.float64)
     stacked = torch.stack([loss for loss, _ in losses])
     return (stacked * (weights / weights.sum()).to(stacked)).sum()
+
+
+def _lends(worker: Worker) -> TypeGuard[VirtualWorker]:
+    """Tell whether a module need not be sent to a worker and fetched, because nobody would notice."""
+    return isinstance(worker, VirtualWorker) and worker.lends

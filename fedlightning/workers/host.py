@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
 
 from fedlightning.pointers.errors import PointerError
 from fedlightning.pointers.lost_gradients import refuse_gradient
@@ -38,6 +39,7 @@ from fedlightning.workers.operating import run_operation
 from fedlightning.workers.payload import payload_bytes
 from fedlightning.workers.policy import (
     CONTROLLER,
+    EVERYTHING,
     PUBLIC,
     AllowAll,
     Egress,
@@ -182,6 +184,10 @@ class Host:
         Raises:
             RefusedByPolicy: It may not.
         """
+        if not sources and type(self.policy) is AllowAll:
+            item = program or card.description or type(value).__name__
+            self.ledger.send(kind, item, payload_bytes(value), round, EVERYTHING, to)
+            return value
         advice = kept_samples(value) if sources and kind != "data" else ""
         egress = Egress(
             kind="data" if advice else kind,
@@ -217,6 +223,35 @@ class Host:
         kind = self._kind(value, card)
         leaving = self.let_out(kind, value, sources=label, round=round, card=card, object_id=object_id, to=to)
         return leaving, label
+
+    def run_on_loan(self, name: str, lent: Sequence[Any], args: Sequence[Any], round: int | None) -> Any:
+        """Run a program on objects of the controller's that never enter the store.
+
+        It is for a host without labels, where nobody has to look after what the program does to them; what
+        comes and leaves is entered as if they were put here, and fetched after.
+
+        Args:
+            name: Name of the program.
+            lent: Its first arguments: modules, optimizers, lists of them.
+            args: Its other arguments, with references to what lies here.
+            round: Federated round.
+        """
+        program, values = self._program(name), tree_leaves(lent)
+        for value in values:
+            self.ledger.receive(type(value).__name__, payload_bytes(value), round, self.worker_id)
+        if received := payload_bytes(args):
+            self.ledger.receive(name, received, round, self.worker_id)
+        held = self.store.resolve(args, [])
+        try:
+            result = program.function(*lent, *held)
+            return self.let_out(program.returns, result, program=name, round=round)
+        except WorkerError:
+            raise
+        except Exception as error:
+            raise self.failure(f"program {name!r}", error) from error
+        finally:
+            for value in reversed(values):
+                self.let_out("module", value, round=round)
 
     def _put(self, message: Put) -> Any:
         card = Card(message.tags, message.description)

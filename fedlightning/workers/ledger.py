@@ -38,6 +38,10 @@ class Entry:
     rule: str
 
 
+_Key: TypeAlias = tuple[Direction, str, str, str, "int | None", str]
+"""The fields of an entry."""
+
+
 class Traffic(NamedTuple):
     """Count the bytes that passed a worker's door.
 
@@ -71,8 +75,8 @@ class Ledger:
     """
 
     def __init__(self) -> None:
-        # Lists that are counted up in place: there are thousands of messages a second.
-        self._tallies: dict[Entry, list[int]] = {}  # times, bytes
+        # Lists counted up in place, and tuples for entries: there are thousands of messages a second.
+        self._tallies: dict[_Key, list[int]] = {}  # times, bytes
         self._rounds: dict[int | None, list[int]] = {}  # bytes sent, bytes received, entries
         self._total = [0, 0]  # bytes sent, bytes received
 
@@ -85,7 +89,20 @@ class Ledger:
         """
         item = egress.program or egress.description
         direction: Direction = "sent" if decision.allowed else "refused"
-        self._add(Entry(direction, egress.kind, item, egress.to, egress.round, decision.rule), egress.nbytes)
+        self._add((direction, egress.kind, item, egress.to, egress.round, decision.rule), egress.nbytes)
+
+    def send(self, kind: str, item: str, nbytes: int, round: int | None, rule: str, to: str) -> None:
+        """Enter something that left without being asked about, where everything may.
+
+        Args:
+            kind: The kind of egress.
+            item: The program or description.
+            nbytes: Its size, in bytes.
+            round: Federated round, or None outside of rounds.
+            rule: The rule by which everything may leave.
+            to: Where it went.
+        """
+        self._add(("sent", kind, item, to, round, rule), nbytes)
 
     def receive(self, item: str, nbytes: int, round: int | None, to: str = "") -> None:
         """Enter something that arrived.
@@ -96,7 +113,7 @@ class Ledger:
             round: Federated round, or None outside of rounds.
             to: The worker's own name.
         """
-        self._add(Entry("received", "received", item, to, round, ""), nbytes)
+        self._add(("received", "received", item, to, round, ""), nbytes)
 
     def withhold(self, item: str, round: int | None) -> None:
         """Enter an exception whose text was withheld: that there was one is known to the controller.
@@ -106,12 +123,12 @@ class Ledger:
             round: Federated round, or None outside of rounds.
         """
         rule = "the text of exceptions about private data stays"
-        self._add(Entry("withheld", "exception", item, "controller", round, rule), 0)
+        self._add(("withheld", "exception", item, "controller", round, rule), 0)
 
     @property
     def entries(self) -> dict[Entry, tuple[int, int]]:
         """All entries, each with how often it occurred and its bytes altogether."""
-        return {entry: (times, nbytes) for entry, (times, nbytes) in self._tallies.items()}
+        return {Entry(*key): (times, nbytes) for key, (times, nbytes) in self._tallies.items()}
 
     @property
     def sent_bytes(self) -> int:
@@ -145,7 +162,7 @@ class Ledger:
                 "bytes": nbytes,
                 "rule": entry.rule,
             }
-            for entry, (times, nbytes) in self._tallies.items()
+            for entry, (times, nbytes) in self.entries.items()
         ]
 
     def to_csv(self, path: str | PathLike[str]) -> None:
@@ -156,24 +173,26 @@ class Ledger:
         """
         ledger_table.write_csv(COLUMNS, self.rows(), path)
 
-    def _add(self, entry: Entry, nbytes: int) -> None:
-        tally = self._tallies.get(entry)
+    def _add(self, key: _Key, nbytes: int) -> None:
+        tally = self._tallies.get(key)
         if tally is None:
-            tally = self._begin(entry)
+            tally = self._begin(key)
         tally[0] += 1
         tally[1] += nbytes
-        column = _COLUMNS_OF_BYTES.get(entry.direction)
+        direction, _, _, _, round, _ = key
+        column = _COLUMNS_OF_BYTES.get(direction)
         if column is not None:
             self._total[column] += nbytes
-            self._rounds[entry.round][column] += nbytes
+            self._rounds[round][column] += nbytes
 
-    def _begin(self, entry: Entry) -> list[int]:
-        of_round = self._rounds.setdefault(entry.round, [0, 0, 0])
+    def _begin(self, key: _Key) -> list[int]:
+        direction, kind, _, _, round, _ = key
+        of_round = self._rounds.setdefault(round, [0, 0, 0])
         if of_round[_ENTRIES] < ITEMS_PER_ROUND:
             of_round[_ENTRIES] += 1
         else:
-            entry = Entry(entry.direction, entry.kind, OTHERS, "", entry.round, OTHERS)
-        return self._tallies.setdefault(entry, [0, 0])
+            key = (direction, kind, OTHERS, "", round, OTHERS)
+        return self._tallies.setdefault(key, [0, 0])
 
     def __str__(self) -> str:
         return ledger_table.as_text(COLUMNS, self.rows())

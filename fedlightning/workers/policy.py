@@ -144,6 +144,10 @@ def check_policy(policy: object) -> None:
         raise TypeError(f"policy={policy!r} is no policy: give an instance, such as KeepData() or Rules(...)")
 
 
+EVERYTHING = "everything may leave"
+"""The rule of `AllowAll`."""
+
+
 @dataclass(frozen=True)
 class AllowAll(Policy):
     """Let everything leave: for trying things out, and for simulations where nobody's data is at stake.
@@ -160,7 +164,7 @@ class AllowAll(Policy):
 
     @override
     def decide(self, egress: Egress) -> Decision:
-        return Decision(True, "everything may leave")
+        return Decision(True, EVERYTHING)
 
 
 @dataclass(frozen=True)

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 from typing_extensions import override
 
+from fedlightning.pointers.arguments import refer
 from fedlightning.pointers.location import Location
 from fedlightning.pointers.messages import Execute, Message, Put
+from fedlightning.pointers.rounds import current_round
 from fedlightning.pointers.tensor import PointerTensor
 from fedlightning.workers.errors import WorkerError
 from fedlightning.workers.handing_over import Arrival, Neighbour, take_over
 from fedlightning.workers.host import Host
 from fedlightning.workers.ledger import Ledger
 from fedlightning.workers.policy import AllowAll, Policy
+from fedlightning.workers.programs import program_name
 from fedlightning.workers.reply import Done, Failed, Reply
 from fedlightning.workers.worker import Capabilities, Worker
 
@@ -73,6 +77,36 @@ class VirtualWorker(Worker):
             # Without the worker's own frames: their variables hold what was refused or withheld, and
             # notebooks and loggers print variables.
             return Failed(error.with_traceback(None))
+
+    @property
+    def lends(self) -> bool:
+        """Whether `lend` does what messages would: nobody listens to them, and no data here is labelled."""
+        return type(self).submit is VirtualWorker.submit and not self._host.labels.active
+
+    def lend(self, program: Callable[..., Any], lent: Sequence[Any], *args: Any) -> Any:
+        """Run a program on objects of the controller's, which are here only as long as it runs.
+
+        The same as sending them, running the program and getting them back, in the ledger too; but nothing is
+        made for it: no messages, no pointers. Only a worker that `lends` does it.
+
+        Args:
+            program: A registered function.
+            lent: Its first arguments: modules, optimizers, lists of them.
+            *args: Its other arguments, as for `run`.
+
+        Returns:
+            What the program returns.
+
+        Raises:
+            RemoteError: The program raised.
+        """
+        self.known_gradients.forget()
+        try:
+            sent = refer(args, self)
+            answer = self._host.run_on_loan(program_name(program), lent, sent, current_round())
+        except WorkerError as error:
+            raise error.with_traceback(None)  # noqa: B904 - as in `submit`: its own frames must not be seen
+        return copied(answer) if isinstance(answer, Tensor) else answer
 
     def _deliver(self, message: Message) -> Any:
         if type(message) is Put and isinstance(message.value, Tensor) and not message.private:

@@ -12,8 +12,10 @@ from fedlightning.algorithms.fednova import FedNova
 from fedlightning.algorithms.fedper import FedPer, LGFedAvg
 from fedlightning.algorithms.fedprox import FedProx
 from fedlightning.algorithms.fedrep import FedRep
+from fedlightning.algorithms.fixed_statistics import FixedAdam, FixedMomentum, FixedRMSProp, FixedStatistics
 from fedlightning.algorithms.ifca import IFCA
 from fedlightning.algorithms.majority import MajorityVote
+from fedlightning.algorithms.mime import Mime, MimeLite
 from fedlightning.algorithms.moon import Moon
 from fedlightning.algorithms.perfedavg import PerFedAvg
 from fedlightning.algorithms.plan import Assignment, Plan
@@ -75,7 +77,11 @@ __all__ = [
     "FedPer",
     "FedProx",
     "FedRep",
+    "FixedAdam",
+    "FixedMomentum",
     "FixedOrder",
+    "FixedRMSProp",
+    "FixedStatistics",
     "GeometricMedian",
     "Job",
     "Krum",
@@ -84,6 +90,8 @@ __all__ = [
     "Losses",
     "MajorityVote",
     "Median",
+    "Mime",
+    "MimeLite",
     "Moon",
     "NormBounded",
     "OnlineWorkers",

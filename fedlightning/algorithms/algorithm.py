@@ -6,7 +6,7 @@ One algorithm is one module beside this one. How a round is carried out lives in
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, is_dataclass
 from typing import Any, ClassVar, Literal, get_args
 
 from torch import Tensor
@@ -151,11 +151,23 @@ class Algorithm:
         """
         return {}
 
+    def survey(self, state: ServerState, plan: Plan) -> LocalProcedure | None:
+        """Return what workers are asked in a visit of its own, before they train; ``None``: nothing.
+
+        The mean of what they send is in the state that `procedure` and `finish` of the same round get, and
+        nothing else remains of such a visit. A worker that is alone is not asked: it may ask itself.
+
+        Args:
+            state: What the server keeps.
+            plan: The round.
+        """
+        return None
+
     def procedure(self, state: ServerState, plan: Plan) -> LocalProcedure | None:
         """Return what workers do in a round; ``None`` to train, and nothing else.
 
         Args:
-            state: What the server keeps.
+            state: What the server keeps, and what has come of a `survey`, by the names it was sent under.
             plan: The round.
         """
         return None
@@ -172,7 +184,8 @@ class Algorithm:
         """Make of what was collected what stands for the cohort, towards which a server optimizer steps.
 
         Args:
-            state: What the server kept before the round; not to be written to.
+            state: What the server kept before the round, and what has come of a `survey`; not to be written
+                to.
             collected: What the round's visits amount to.
 
         Returns:
@@ -209,7 +222,9 @@ class FedAvg(Algorithm):
 
 
 def _plain(value: object) -> object:
-    """Return a value that is the same in another process: of a function, its name."""
+    """Return what is the same in another process: of a part, its settings; of a function, its name."""
+    if is_dataclass(value):
+        return repr(value)
     if callable(value):
         return getattr(value, "__qualname__", type(value).__name__)
     return value

@@ -92,7 +92,8 @@ class FedNova(Algorithm):
 
     @override
     def procedure(self, state: ServerState, plan: Plan) -> LocalProcedure | None:
-        return NormalisedTraining(self.mu, max(assignment.steps for assignment in plan.assignments))
+        longest = max((assignment.steps for assignment in plan.assignments), default=1)
+        return NormalisedTraining(self.mu, longest)
 
     @override
     @torch.no_grad()

@@ -9,7 +9,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import ClassVar, TypeGuard
 
@@ -23,6 +23,7 @@ from fedlightning.algorithms import (
     Algorithm,
     Assignment,
     Collected,
+    Extras,
     Plan,
     ServerState,
     Update,
@@ -355,12 +356,23 @@ class LocalRound(Round):
         self._optimization = optimization
         self._procedure: LocalProcedure | None = None
         self._bad: frozenset[str] = frozenset()
+        self._state = terms.server_state
 
     @override
     def run(self, plan: Plan) -> RoundResult:
-        self._procedure = self._terms.algorithm.procedure(self._terms.server_state, plan)
+        question = self._terms.algorithm.survey(self._state, plan)
+        if question is not None and not self._federation.alone:
+            survey = Survey(self._terms, self._optimization, question)
+            asked = survey.run(plan)
+            if not survey.answers:
+                return asked
+            self._state = {**self._state, **survey.answers}
+        return self._carry_out(self._terms.algorithm.procedure(self._state, plan), plan)
+
+    def _carry_out(self, procedure: LocalProcedure | None, plan: Plan) -> RoundResult:
         if self._terms.bad_workers is not None:
             self._bad = self._terms.bad_workers.among(self._federation.samples, plan.seed)
+        self._procedure = procedure
         with self._optimization.one_round():
             return super().run(plan)
 
@@ -415,7 +427,34 @@ class LocalRound(Round):
             cohort=cohort,
             workers=len(self._federation.samples),
         )
-        return self._terms.algorithm.finish(self._terms.server_state, collected)
+        return self._terms.algorithm.finish(self._state, collected)
+
+
+class Survey(LocalRound):
+    """Ask a round's cohort something before it trains; nobody listens, and nothing is taken over.
+
+    Args:
+        terms: What with.
+        optimization: The module's optimizers.
+        question: What workers are to do; they leave the module as it is.
+
+    Attributes:
+        answers: The mean of what they have sent, by name; empty where nobody has.
+    """
+
+    def __init__(self, terms: RoundTerms, optimization: Optimization, question: LocalProcedure) -> None:
+        super().__init__(replace(terms, audience=Audience()), optimization)
+        self._question = question
+        self.answers: Extras = {}
+
+    @override
+    def run(self, plan: Plan) -> RoundResult:
+        return self._carry_out(self._question, plan)
+
+    @override
+    def _finished(self, mean: Update | None, cohort: int) -> tuple[Sequence[Tensor | None], ServerState]:
+        self.answers = {} if mean is None else mean.extras
+        return self._starting_point(), self._terms.server_state
 
 
 _REMEDY = (

@@ -23,6 +23,10 @@ from fedlightning.algorithms import (
     FedNova,
     FedPer,
     FedProx,
+    FixedAdam,
+    FixedMomentum,
+    Mime,
+    MimeLite,
     Moon,
     PerFedAvg,
     Scaffold,
@@ -43,6 +47,7 @@ DEGENERATE: list[tuple[Algorithm, Algorithm]] = [
     (FedNova(), FedAvg()),  # workers that take as many steps each
     (FedNova(mu=0.1), FedProx(mu=0.1)),
     (Moon("net", mu=0), FedAvg()),
+    (MimeLite(FixedMomentum(beta=0)), FedAvg(weighting="uniform")),
 ]
 
 # What of a module without buffers is plain averaging.
@@ -51,7 +56,14 @@ BUFFERS = [FedAvg(buffers="keep"), FedAvg(buffers="reset")]
 # As they are meant to be used: every one of them goes through what follows.
 USED: list[Algorithm] = [FedProx(mu=0.1), Scaffold(), FedDyn(alpha=0.1), FedNova(), *BUFFERS]
 WHOLE_MODELS: list[Algorithm] = [Ditto(), APFL(), PerFedAvg(alpha=0.1), IFCA(clusters=2)]
-WITH_PARTS: list[Algorithm] = [*WHOLE_MODELS, FedPer(personal=["net.4"]), FedBN(), Moon("net")]
+WITH_PARTS: list[Algorithm] = [
+    *WHOLE_MODELS,
+    FedPer(personal=["net.4"]),
+    FedBN(),
+    Mime(FixedAdam()),
+    MimeLite(),
+    Moon("net"),
+]
 
 
 def sgd(parameters: Any) -> torch.optim.Optimizer:

@@ -12,6 +12,7 @@ import gc
 import logging
 import warnings
 from collections.abc import Callable, Iterator
+from functools import partial
 
 import torch
 from torch.utils.data import TensorDataset
@@ -29,6 +30,7 @@ from benchmarks.workloads import (
     by_strategy,
     final_loss,
 )
+from fedlightning.local.vectorised.trial import Wish
 
 QUICK_ROUNDS = 2
 AGREEMENT = 1e-4
@@ -42,39 +44,58 @@ def main() -> None:
     repetitions = 1 if arguments.quick else arguments.repetitions
     for name in arguments.workloads:
         work = WORKLOADS[name].shortened(QUICK_ROUNDS) if arguments.quick else WORKLOADS[name]
-        print(render(measured(work, arguments.optimizers, repetitions)), flush=True)
+        print(
+            render(measured(work, arguments.optimizers, repetitions, vectorize=arguments.vectorize)),
+            flush=True,
+        )
 
 
-def measured(work: Workload, optimizers: list[str], repetitions: int) -> Iterator[Row]:
+def measured(
+    work: Workload, optimizers: list[str], repetitions: int, *, vectorize: bool = False
+) -> Iterator[Row]:
     """Measure one workload.
 
     Args:
         work: What is trained.
         optimizers: Names out of `OPTIMIZERS`.
-        repetitions: How often both ways are measured, in turn.
+        repetitions: How often all ways are measured, in turn.
+        vectorize: Whether the workers' steps are also taken together, where a trial finds that faster.
 
     Yields:
         For each optimizer what ours takes, as a multiple of the loop by hand, and by how much they differ.
     """
     dataset = work.dataset()
     orders = Orders(work, dataset)
+    wishes: list[Wish] = [False, "auto"] if vectorize else [False]
     for name in optimizers:
-        pairs = [_one_pair(work, OPTIMIZERS[name], dataset, orders) for _ in range(repetitions + 1)]
-        # The first pair warms up.
-        ratios = [ours / by_hand for ours, by_hand, _ in pairs[1:]]
-        target = work.target_sgd if name == "sgd" else work.target_other
-        yield Row(f"{work.name}, {name}: beside the loop by hand", Spread.of(ratios), "x", target)
-        yield Row(f"{work.name}, {name}: final losses differ by", exactly(pairs[0][2]), "", AGREEMENT)
+        # The first turn warms up.
+        turns = [_one_turn(work, OPTIMIZERS[name], dataset, orders, wishes) for _ in range(repetitions + 1)]
+        for number, wish in enumerate(wishes):
+            way = f"{work.name}, {name}" + (" together" if wish else "")
+            ratios = [turn[number][0] for turn in turns[1:]]
+            yield Row(f"{way}: beside the loop by hand", Spread.of(ratios), "x", _target(work, name, wish))
+            yield Row(f"{way}: final losses differ by", exactly(turns[0][number][1]), "", AGREEMENT)
 
 
-def _one_pair(
-    work: Workload, make: MakeOptimizer, dataset: TensorDataset, orders: Orders
-) -> tuple[float, float, float]:
-    """Return the seconds that ours takes, those of the loop by hand, and the final losses' difference."""
-    net, module = work.net(), Module(work.net(), make)
-    by_hand_took = _seconds(lambda: by_hand(work, net, make, dataset, orders))
-    ours_took = _seconds(lambda: by_strategy(work, module, dataset))
-    return ours_took, by_hand_took, abs(final_loss(net, dataset) - final_loss(module.net, dataset))
+def _one_turn(
+    work: Workload, make: MakeOptimizer, dataset: TensorDataset, orders: Orders, wishes: list[Wish]
+) -> list[tuple[float, float]]:
+    """Return, for each wish, how much longer ours takes than the loop by hand, and how the losses differ."""
+    net = work.net()
+    by_hand_took = _seconds(partial(by_hand, work, net, make, dataset, orders))
+    expected = final_loss(net, dataset)
+    turn = []
+    for wish in wishes:
+        module = Module(work.net(), make)
+        took = _seconds(partial(by_strategy, work, module, dataset, wish))
+        turn.append((took / by_hand_took, abs(expected - final_loss(module.net, dataset))))
+    return turn
+
+
+def _target(work: Workload, optimizer: str, wish: Wish) -> float | None:
+    if optimizer != "sgd":
+        return None if wish else work.target_other
+    return work.target_together if wish else work.target_sgd
 
 
 def _seconds(train: Callable[[], None]) -> float:
@@ -89,6 +110,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("workloads", nargs="*", default=list(WORKLOADS), help="out of W1, W2, W3, W4")
     parser.add_argument("--optimizers", nargs="+", default=["sgd"], choices=OPTIMIZERS)
     parser.add_argument("--repetitions", type=int, default=5, help="pairs of measurements")
+    parser.add_argument("--vectorize", action="store_true", help="also let workers take steps together")
     parser.add_argument("--quick", action="store_true", help="two rounds, once: does it run?")
     return parser.parse_args()
 

@@ -78,7 +78,7 @@ class LeanSGD(LeanOptimization):
         with torch.no_grad():
             for group, tensors in zip(groups, trained, strict=True):
                 _descend(tensors, [next(gradients) for _ in tensors], group["lr"], group["weight_decay"])
-        _count_as_step(self._optimizer)
+        count_as_step(self._optimizer)
 
     @staticmethod
     def fits(optimizer: Optimizer) -> bool:
@@ -132,7 +132,8 @@ def is_listened_to(optimizer: Optimizer) -> bool:
     )
 
 
-def _count_as_step(optimizer: Optimizer) -> None:
+def count_as_step(optimizer: Optimizer) -> None:
+    """Let an optimizer know that its parameters were stepped, though not by itself."""
     # A scheduler of torch warns if it is stepped before its optimizer, which it knows by this.
     optimizer._opt_called = True  # type: ignore[attr-defined]  # set by torch, declared nowhere
 

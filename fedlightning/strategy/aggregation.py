@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from functools import partial
 from typing import Any
@@ -23,6 +23,7 @@ from fedlightning.algorithms.postprocessing import Postprocessing
 from fedlightning.algorithms.trusted import add_update, copy_update, mean_of, open_mean, outgoing_update
 from fedlightning.local.known import known
 from fedlightning.local.memory import take_outgoing
+from fedlightning.local.vectorised.training import TrainedChunk
 from fedlightning.workers import Worker
 
 
@@ -79,6 +80,18 @@ class Aggregation(ABC):
             weight: The weight of the update.
         """
 
+    def add_chunk(self, chunk: TrainedChunk, weights: Mapping[int, float]) -> None:
+        """Take parameters of visits that were carried out together into the mean.
+
+        Args:
+            chunk: The visits.
+            weights: Weights of their updates, by row; those that are not in it do not count.
+
+        Raises:
+            NotImplementedError: Updates go elsewhere, and come from one worker at a time.
+        """
+        raise NotImplementedError
+
     @abstractmethod
     def result(self) -> Update | None:
         """Return the mean; ``None`` where nothing was added."""
@@ -105,6 +118,7 @@ class AtController(Aggregation):
     ) -> None:
         self._combiner = open_combiner(rule, start, chain, trained, collusion)
         self._processed = chain is not None
+        self._takes_means = rule is None and chain is None and collusion is None
         self._extras: Extras | None = None
 
     @override
@@ -126,6 +140,17 @@ class AtController(Aggregation):
             tensors = known(module)
             update = Update.left_on(tensors.parameters, tensors.buffers, kind, self._extras)
         self._combiner.add(update, weight)
+
+    @override
+    def add_chunk(self, chunk: TrainedChunk, weights: Mapping[int, float]) -> None:
+        if self._takes_means and not chunk.stack.buffers and len(weights) == len(chunk.numbers):
+            # The mean of means, with the weights of all that are in them.
+            mean = chunk.mean_parameters(list(weights.values()))
+            self._combiner.add(Update(mean, [True] * len(mean), []), sum(weights.values()))
+            return
+        for row, weight in weights.items():
+            parameters, buffers = chunk.parameters_of(row), chunk.buffers_of(row)
+            self._combiner.add(Update(parameters, [True] * len(parameters), buffers), weight)
 
     @override
     def result(self) -> Update | None:

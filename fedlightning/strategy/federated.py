@@ -39,6 +39,7 @@ from fedlightning.algorithms.attacks import BadWorkers
 from fedlightning.algorithms.postprocessing import Postprocessing, Postprocessor
 from fedlightning.data import FederatedDataLoader, Partitioner
 from fedlightning.local.memory import OptimizerState
+from fedlightning.local.vectorised.trial import Wish
 from fedlightning.strategy import lightning_calls
 from fedlightning.strategy.checkpoint import check_format
 from fedlightning.strategy.class_trees import explain_mixed_class_trees
@@ -115,6 +116,10 @@ class FederatedStrategy(EvaluatingStrategy):
             their mean comes here. ``None`` to average at the controller.
         tolerance: What happens when a worker fails, is lost, or sends numbers that are not finite; by default
             the run stops at the first two and keeps the third.
+        vectorize: Whether virtual workers take their local steps together, by ``torch.vmap``: ``True`` where
+            that works, ``"auto"`` where a short trial finds it faster as well, a whole number for that many
+            at a time. Results differ by rounding; what cannot be done together is done one by one, and a
+            line says why.
         seed: Seed of partition, cohorts, shuffling and local randomness; ``None`` for the seed that
             ``seed_everything`` or ``torch.manual_seed`` set.
         accelerator: Set by the Trainer.
@@ -158,6 +163,7 @@ class FederatedStrategy(EvaluatingStrategy):
         aggregation: AggregationRule | None = None,
         aggregator: Worker | None = None,
         tolerance: Tolerance | None = None,
+        vectorize: Wish = False,
         seed: int | None = None,
         accelerator: Accelerator | None = None,
         checkpoint_io: CheckpointIO | None = None,
@@ -184,6 +190,7 @@ class FederatedStrategy(EvaluatingStrategy):
             aggregation=aggregation,
             aggregator=aggregator,
             tolerance=tolerance if tolerance is not None else Tolerance(),
+            vectorize=vectorize,
             seed=seed,
         )
         self.replay: Replay | None = None
@@ -463,7 +470,7 @@ class FederatedStrategy(EvaluatingStrategy):
             or self.settings.local_optimizer_state == "travel"
             or lightning_calls.overrides("optimizer_step", module),
         )
-        return LocalRound(terms, optimization)
+        return LocalRound(terms, optimization, self._this_run.together)
 
     @override
     def backward(

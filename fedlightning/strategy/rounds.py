@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from functools import partial
+from operator import itemgetter
 from typing import ClassVar, TypeGuard
 
 import lightning.pytorch as pl
@@ -46,6 +47,7 @@ from fedlightning.strategy.federation import Federation, Member
 from fedlightning.strategy.optimization import Optimization
 from fedlightning.strategy.records import VisitRecord
 from fedlightning.strategy.snapshot import ModuleSnapshot
+from fedlightning.strategy.together import DoneTogether, JointVisit, Together
 from fedlightning.strategy.tolerance import Tolerance
 from fedlightning.strategy.visits import VisitBook
 from fedlightning.workers import VirtualWorker, Worker, in_round
@@ -117,6 +119,42 @@ class RoundTerms:
     server_state: ServerState
     first_buffers: Sequence[Tensor]
     checks_cohort: bool
+
+
+class _Progress:
+    """How far a round has come.
+
+    Args:
+        plan: What it is to do.
+        aggregation: Where its updates are combined.
+        visits: Where its visits are recorded.
+
+    Attributes:
+        skipped: Why a worker's update is not in the aggregate, by worker.
+    """
+
+    def __init__(self, plan: Plan, aggregation: Aggregation, visits: VisitBook) -> None:
+        self.plan = plan
+        self.aggregation = aggregation
+        self.visits = visits
+        self.skipped: dict[str, str] = {}
+        self._places = {assignment.worker: place for place, assignment in enumerate(plan.assignments)}
+        self._reports: list[tuple[int, VisitReport, float]] = []
+
+    def end(self, member: Member, report: VisitReport, weight: float) -> None:
+        """Record a visit whose update is in the aggregate."""
+        self.visits.end(member, report)
+        self._reports.append((self._places[member.worker.id], report, weight))
+
+    @property
+    def reports(self) -> list[tuple[VisitReport, float]]:
+        """Reports and weights in the order of the plan, whoever was done first."""
+        return [(report, weight) for _, report, weight in sorted(self._reports, key=itemgetter(0))]
+
+    @property
+    def records(self) -> list[VisitRecord]:
+        """Records of the visits in the order of the plan."""
+        return sorted(self.visits.records, key=lambda record: self._places[record.worker])
 
 
 class Round(ABC):
@@ -203,33 +241,27 @@ class Round(ABC):
         start = self._snapshot()
         metrics = take_states(self._module)
         aggregation = self._begin_aggregation()
-        reports: list[tuple[VisitReport, float]] = []
-        visits = VisitBook(self._module, self._terms.audience, plan)
-        skipped: dict[str, str] = {}
+        progress = _Progress(plan, aggregation, VisitBook(self._module, self._terms.audience, plan))
 
         def undo() -> None:
             start.restore()
             put_states(self._module, metrics)
 
         try:
-            for assignment in plan.assignments:
+            for assignment in self._not_done_together(progress):
                 try:
-                    member, report = self._attempt(plan, assignment, visits, aggregation, undo)
+                    member, report = self._attempt(assignment, progress, undo)
                 except RoundFailed as failure:
-                    if not self._tolerance.skips(failure.kind):
-                        raise
+                    self._skip(failure, progress)
                     undo()
-                    skipped[failure.worker] = failure.reason
                     continue
                 if reshaped := start.reshaped_buffer():
                     raise RoundFailed(assignment.worker, plan.round, None, _REMEDY.format(reshaped))
-                weight = assignment.weight
-                if weight is None:
-                    weight = self._terms.algorithm.weight(member.samples)
+                weight = self._weight_of(assignment, member)
                 aggregation.add(self._module, self.update, weight)
-                reports.append((report, weight))
                 start.restore()
-                visits.end(member, report)
+                progress.end(member, report, weight)
+            reports, skipped = progress.reports, progress.skipped
             self._require_enough(plan, len(reports), skipped)
         except BaseException:
             undo()
@@ -245,38 +277,54 @@ class Round(ABC):
             loss=_mean_loss(reports),
             logs=combine_logs(report.logs for report, _ in reports),
             metrics=tuple(report.metrics for report, _ in reports) if several else (),
-            visits=tuple(visits.records),
+            visits=tuple(progress.records),
             skipped=skipped,
             samples=sum(report.samples for report, _ in reports),
             wastes_gradients=any(report.wastes_gradients for report, _ in reports),
         )
 
+    def _weight_of(self, assignment: Assignment, member: Member) -> float:
+        weight = assignment.weight
+        return self._terms.algorithm.weight(member.samples) if weight is None else weight
+
+    def _not_done_together(self, progress: _Progress) -> Sequence[Assignment]:
+        """Carry out what visits can be carried out together, and return the others."""
+        return progress.plan.assignments
+
+    def _skip(self, failure: RoundFailed, progress: _Progress) -> None:
+        """Go on without a worker, or raise."""
+        if not self._tolerance.skips(failure.kind):
+            raise failure
+        progress.skipped[failure.worker] = failure.reason
+
     def _attempt(
-        self,
-        plan: Plan,
-        assignment: Assignment,
-        visits: VisitBook,
-        aggregation: Aggregation,
-        undo: Callable[[], None],
-        failures: int = 0,
+        self, assignment: Assignment, progress: _Progress, undo: Callable[[], None], failures: int = 0
     ) -> tuple[Member, VisitReport]:
         """Visit a worker, and again as often as the failure at hand may be retried."""
         try:
-            with failures_named(assignment.worker, plan.round):
+            with failures_named(assignment.worker, progress.plan.round):
                 member = self._federation.members[assignment.worker]
-                visits.begin(member, assignment)
-                return member, self._visit(member, assignment, plan, aggregation)
+                progress.visits.begin(member, assignment)
+                return member, self._visit(member, assignment, progress)
         except RoundFailed as failure:
             if failures == self._tolerance.retries_of(failure.kind):
                 raise
         undo()
-        return self._attempt(plan, assignment, visits, aggregation, undo, failures + 1)
+        return self._attempt(assignment, progress, undo, failures + 1)
 
-    def _visit(
-        self, member: Member, assignment: Assignment, plan: Plan, aggregation: Aggregation
-    ) -> VisitReport:
+    def _visit(self, member: Member, assignment: Assignment, progress: _Progress) -> VisitReport:
+        with in_round(progress.plan.round):
+            report = self._work(member, self._visit_of(assignment, progress.plan), progress.aggregation)
+        self._check(report, assignment.worker, progress.plan.round)
+        return report
+
+    def _check(self, report: VisitReport, worker: str, round: int) -> None:
+        if report.failed:
+            raise RoundFailed(worker, round, None, "the update is not finite", "nonfinite")
+
+    def _visit_of(self, assignment: Assignment, plan: Plan) -> Visit:
         worker = assignment.worker
-        visit = Visit(
+        return Visit(
             round=plan.round,
             first_step=assignment.first_step,
             steps=assignment.steps,
@@ -288,11 +336,6 @@ class Round(ABC):
             keeps_gradients=self.keeps_gradients,
             keeps_buffers=self._terms.algorithm.buffers == "keep",
         )
-        with in_round(plan.round):
-            report = self._work(member, visit, aggregation)
-        if report.failed:
-            raise RoundFailed(worker, plan.round, None, "the update is not finite", "nonfinite")
-        return report
 
 
 class GradientRound(Round):
@@ -347,13 +390,17 @@ class LocalRound(Round):
     Args:
         terms: What with.
         optimization: The module's optimizers, which go along to the workers.
+        together: Carries out visits together; ``None`` to make one after the other.
     """
 
     update = "parameters"
 
-    def __init__(self, terms: RoundTerms, optimization: Optimization) -> None:
+    def __init__(
+        self, terms: RoundTerms, optimization: Optimization, together: Together | None = None
+    ) -> None:
         super().__init__(terms)
         self._optimization = optimization
+        self._together = together
         self._procedure: LocalProcedure | None = None
         self._bad: frozenset[str] = frozenset()
         self._state = terms.server_state
@@ -414,6 +461,51 @@ class LocalRound(Round):
     def _reset_buffers(self) -> None:
         for buffer, first in zip(self._module.buffers(), self._terms.first_buffers, strict=True):
             buffer.copy_(first)
+
+    @override
+    def _not_done_together(self, progress: _Progress) -> Sequence[Assignment]:
+        plan, together = progress.plan, self._together
+        alone = len({assignment.worker for assignment in plan.assignments}) < max(2, len(plan.assignments))
+        if together is None or alone:
+            return plan.assignments
+        if reason := self._why_one_by_one():
+            together.refuse(reason)
+            return plan.assignments
+        visits = [
+            JointVisit(self._federation.members[assignment.worker], self._visit_of(assignment, plan))
+            for assignment in plan.assignments
+        ]
+        left = dict(enumerate(plan.assignments))
+        with in_round(plan.round):
+            for done in together.carry_out(self._module, self._optimization.optimizers, visits):
+                self._take_in(done, [left.pop(number) for number in done.chunk.numbers], progress)
+        return list(left.values())
+
+    def _why_one_by_one(self) -> str:
+        """Say what works with one visit at a time; nothing if nothing does."""
+        terms = self._terms
+        for name in ("aggregator", "postprocess", "bad_workers"):
+            if getattr(terms, name) is not None:
+                return f"{name} works with one visit at a time"
+        if self._procedure is not None or terms.algorithm.buffers != "average":
+            return f"{terms.algorithm!r} works with one visit at a time"
+        return ""
+
+    def _take_in(self, done: DoneTogether, assignments: Sequence[Assignment], progress: _Progress) -> None:
+        """Let the updates of a chunk of visits into the aggregate, and record the visits."""
+        weights: dict[int, float] = {}
+        for row, assignment in enumerate(assignments):
+            member = self._federation.members[assignment.worker]
+            progress.visits.begin(member, assignment)
+            report = done.parts[row].finish(done.chunk.reports[row])
+            try:
+                self._check(report, assignment.worker, progress.plan.round)
+            except RoundFailed as failure:
+                self._skip(failure, progress)
+                continue
+            weights[row] = self._weight_of(assignment, member)
+            progress.end(member, report, weights[row])
+        progress.aggregation.add_chunk(done.chunk, weights)
 
     @override
     def _finished(self, mean: Update | None, cohort: int) -> tuple[Sequence[Tensor | None], ServerState]:

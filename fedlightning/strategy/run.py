@@ -40,6 +40,7 @@ from fedlightning.strategy.roster import (
     roster_of_several_loaders,
 )
 from fedlightning.strategy.settings import FederationSettings, cohort_too_large
+from fedlightning.strategy.together import Together
 from fedlightning.strategy.visits import Traffic
 from fedlightning.workers import Worker
 
@@ -60,6 +61,7 @@ class Run:
         server: What the server does with a cohort's average.
         server_state: What the server keeps for the algorithm.
         first_buffers: The module's buffers at the start of the fit.
+        together: Carries out visits together; ``None`` where each is made by itself.
 
     Raises:
         NotFederatable: The checkpoint is of a run with another seed.
@@ -78,6 +80,7 @@ class Run:
         self.server = ServerUpdate(settings.server_optimizer, settings.server_scheduler)
         self.server_state: ServerState = {}
         self.first_buffers: Sequence[Tensor] = ()
+        self.together = Together(settings.vectorize) if settings.vectorize is not False else None
         self._settings = settings
         self._trainer = trainer
         self._replay = replay

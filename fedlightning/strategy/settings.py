@@ -24,6 +24,7 @@ from fedlightning.algorithms.attacks import BadWorkers
 from fedlightning.algorithms.postprocessing import Postprocessing
 from fedlightning.data import Partitioner
 from fedlightning.local.memory import OptimizerState
+from fedlightning.local.vectorised.trial import Wish
 from fedlightning.strategy.tolerance import Tolerance
 from fedlightning.workers import Worker
 
@@ -52,6 +53,7 @@ class FederationSettings:
     aggregation: AggregationRule | None
     aggregator: Worker | None
     tolerance: Tolerance
+    vectorize: Wish
     seed: int | None
 
     def __post_init__(self) -> None:
@@ -102,6 +104,7 @@ class FederationSettings:
                 "part in a round. Lower the one or raise the other."
             )
         self._check_server_optimizer()
+        _check_wish(self.vectorize)
         self._check_server_scheduler()
         if self.update == "averaged" and self.optimizer_state == "travel" and not self.steps_at_controller:
             raise ValueError(
@@ -252,6 +255,15 @@ def cohort_too_large(cohort_size: int, workers: int) -> str:
     return (
         f"cohort_size={cohort_size} is larger than the number of workers ({workers}). "
         f"Use at most {workers}, or leave it out to take all of them."
+    )
+
+
+def _check_wish(value: object) -> None:
+    if value == "auto" or isinstance(value, bool) or (isinstance(value, int) and value >= 1):
+        return
+    raise ValueError(
+        f"vectorize must be 'auto', True, False or how many workers take their steps together, at least 1; "
+        f"got {value!r}."
     )
 
 

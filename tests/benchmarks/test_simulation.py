@@ -18,15 +18,16 @@ from benchmarks.workloads import (
     logistic_regression,
 )
 
-TINY = Workload("tiny", logistic_regression, (60,), 6, 5, 3, 3, 2, 1.0, 1.0)
+TINY = Workload("tiny", logistic_regression, (60,), 6, 5, 3, 3, 2, 1.0, 1.0, 1.0)
 
 
+@pytest.mark.parametrize("wish", [False, True])
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
-def test_the_loop_by_hand_trains_on_the_same_samples_in_the_same_order(optimizer: str) -> None:
+def test_the_loop_by_hand_trains_on_the_same_samples_in_the_same_order(optimizer: str, wish: bool) -> None:
     dataset, make = TINY.dataset(), OPTIMIZERS[optimizer]
     net, module = TINY.net(), Module(TINY.net(), make)
     by_hand(TINY, net, make, dataset, Orders(TINY, dataset))
-    by_strategy(TINY, module, dataset)
+    by_strategy(TINY, module, dataset, wish)
     for expected, ours, start in zip(
         net.parameters(), module.net.parameters(), TINY.net().parameters(), strict=True
     ):
@@ -37,13 +38,15 @@ def test_the_loop_by_hand_trains_on_the_same_samples_in_the_same_order(optimizer
 def test_every_row_is_measured(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     threads = torch.get_num_threads()
     monkeypatch.setattr(simulation, "WORKLOADS", {"W1": TINY})
-    monkeypatch.setattr(sys, "argv", ["simulation", "W1", "--quick", "--optimizers", "sgd", "adam"])
+    monkeypatch.setattr(
+        sys, "argv", ["simulation", "W1", "--quick", "--vectorize", "--optimizers", "sgd", "adam"]
+    )
     try:
         simulation.main()
     finally:
         torch.set_num_threads(threads)
     table = capsys.readouterr().out
-    for optimizer in ("sgd", "adam"):
-        assert f"tiny, {optimizer}: beside the loop by hand" in table
-        (agreement,) = (line for line in table.splitlines() if f"tiny, {optimizer}: final losses" in line)
+    for way in ("sgd", "adam", "sgd together", "adam together"):
+        assert f"tiny, {way}: beside the loop by hand" in table
+        (agreement,) = (line for line in table.splitlines() if f"tiny, {way}: final losses" in line)
         assert agreement.endswith("met")

@@ -39,6 +39,8 @@ def why_not_batchable(module: pl.LightningModule, optimizers: Sequence[Optimizer
         return f"{len(optimizers)} optimizers"
     if visit.accumulate > 1:
         return "accumulate_grad_batches"
+    if visit.keeps_buffers:
+        return "buffers that stay at the workers"
     if visit.keeps_gradients or visit.seed is None:
         return "a single worker, which trains as an ordinary fit does"
     return why_not_stackable(optimizers[0]) or _hooks_of(module)

@@ -114,6 +114,19 @@ class Stack:
             own[position] = self.parameters[number][worker]
         return own
 
+    def mean_parameters(self, weights: Sequence[float]) -> list[Tensor]:
+        """Return the weighted mean of all parameters of the first workers.
+
+        Args:
+            weights: Theirs, positive.
+        """
+        mean: list[Tensor] = [parameter.detach() for parameter in self.places.parameters]
+        shares = torch.tensor(weights, dtype=torch.float64) / sum(weights)
+        for number, position in enumerate(self.places.trained):
+            rows = self.parameters[number][: len(weights)]
+            mean[position] = torch.matmul(shares.to(rows), rows.flatten(1)).view(rows.shape[1:])
+        return mean
+
     def buffers_of(self, worker: int) -> list[Tensor]:
         """Return all buffers of one worker's module, as views."""
         return [stack[worker] for stack in self.buffers]

@@ -15,6 +15,8 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
+from fedlightning.local.lean import count_as_step
+from fedlightning.local.lightning_calls import replaced_log
 from fedlightning.local.logs import LoggedValue
 from fedlightning.local.vectorised.batches import batches_of
 from fedlightning.local.vectorised.chunks import Errand, chunks_of
@@ -28,21 +30,34 @@ from fedlightning.local.visit import VisitReport
 
 
 @dataclass(frozen=True)
-class Trained:
-    """What a visit that was carried out together with others has come to.
+class TrainedChunk:
+    """What visits that were carried out together have come to. It holds until the next chunk starts.
 
     Args:
-        number: The visit's position among those that were given.
-        report: As of a visit that was carried out alone.
-        parameters: All parameters of the worker's module, without a graph. Those that are trained are views,
-            which hold until the next chunk starts.
-        buffers: Its buffers, likewise.
+        numbers: Positions of the visits among those that were given.
+        reports: Of each, as of a visit that was carried out alone.
+        stack: Where their modules' tensors are, in rows of the same order.
     """
 
-    number: int
-    report: VisitReport
-    parameters: list[Tensor]
-    buffers: list[Tensor]
+    numbers: Sequence[int]
+    reports: Sequence[VisitReport]
+    stack: Stack
+
+    def parameters_of(self, row: int) -> list[Tensor]:
+        """Return all parameters of one worker's module, as views without a graph."""
+        return self.stack.parameters_of(row)
+
+    def buffers_of(self, row: int) -> list[Tensor]:
+        """Return all buffers of one worker's module, as views."""
+        return self.stack.buffers_of(row)
+
+    def mean_parameters(self, weights: Sequence[float]) -> list[Tensor]:
+        """Return the weighted mean of the workers' parameters.
+
+        Args:
+            weights: One for each of them, positive.
+        """
+        return self.stack.mean_parameters(weights)
 
 
 class VectorisedTraining:
@@ -77,14 +92,14 @@ class VectorisedTraining:
         self._stack = Stack(self._places, chunk)
         self.draws_made = 0
 
-    def train(self, errands: Sequence[Errand]) -> Iterator[Trained]:
-        """Carry out visits, all from the module as it is now, and yield what has become of each.
+    def train(self, errands: Sequence[Errand]) -> Iterator[TrainedChunk]:
+        """Carry out visits, all from the module as it is now, and yield what has become of them.
 
         Args:
             errands: The visits.
 
         Yields:
-            One for each, those of a chunk in turn; the order is a function of ``errands`` alone.
+            Chunk after chunk; who is in which is a function of ``errands`` alone.
 
         Raises:
             NotBatchable: A step cannot be taken for several workers at once. What was yielded before counts.
@@ -92,11 +107,9 @@ class VectorisedTraining:
         start, buffers = [tensor.clone() for tensor in self._places.start], self._places.buffers
         for numbers in chunks_of(errands, self._chunk):
             self._stack.begin(len(numbers), start, buffers)
-            own = [errands[number] for number in numbers]
-            for row, report in enumerate(self._reports(own)):
-                yield Trained(
-                    numbers[row], report, self._stack.parameters_of(row), self._stack.buffers_of(row)
-                )
+            reports = self._reports([errands[number] for number in numbers])
+            count_as_step(self._optimizer)
+            yield TrainedChunk(numbers, reports, self._stack)
 
     def _reports(self, errands: Sequence[Errand]) -> list[VisitReport]:
         """Carry out the visits of one chunk, whose workers lie in the stack."""
@@ -203,11 +216,8 @@ class _Outcome:
 @contextmanager
 def _recorded(module: pl.LightningModule) -> Iterator[ChunkLogs]:
     logs = ChunkLogs(module)
-    module.__dict__["log"] = logs.log
-    try:
+    with replaced_log(module, logs.log):
         yield logs
-    finally:
-        del module.__dict__["log"]
 
 
 @contextmanager

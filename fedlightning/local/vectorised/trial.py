@@ -25,12 +25,15 @@ from fedlightning.local.training import train_locally
 from fedlightning.local.vectorised.chunks import Errand
 from fedlightning.local.vectorised.fitness import reads_batch_idx, why_not_batchable
 from fedlightning.local.vectorised.functorch_calls import is_shown_by_vmap
-from fedlightning.local.vectorised.refusal import NotBatchable
+from fedlightning.local.vectorised.refusal import NotBatchable, in_few_words
 from fedlightning.local.vectorised.training import VectorisedTraining
 from fedlightning.local.visit import VisitReport
 
-Wish = Literal["auto"] | bool
-"""Whether steps are taken for several workers at once: wherever that is faster, wherever it works, never."""
+Wish = Literal["auto"] | bool | int
+"""Whether steps are taken for several workers at once: wherever that is faster, wherever it works, never.
+
+A number says for how many at once, in place of measurements: then every bit of a run is decided beforehand.
+"""
 
 CHUNKS = (2, 5, 10, 20, 50, 100, 200, 500, 1000)
 """How many workers may take their steps together: the candidates, out of which measurements choose."""
@@ -87,9 +90,11 @@ def examine(
         if wish == "auto" and trial.seconds_alone(errands[0], 1) > LONG_STEP:
             return Findings("its steps take long enough by themselves")
         draws = trial.compare(errands)
+        if type(wish) is int:
+            return Findings("", wish, numbered, draws)
         chunk, faster = trial.fastest(errands, draws=draws)
     except Exception as error:  # noqa: BLE001  # whatever it is: the sequential path will tell, if it is the user's
-        return Findings(_in_few_words(error))
+        return Findings(in_few_words(error))
     if wish == "auto" and faster < 1:
         return Findings("it was not faster in a trial", faster=faster)
     return Findings("", chunk, numbered, draws, faster)
@@ -121,10 +126,11 @@ class _Trial:
             raise NotBatchable("torchmetrics in training_step")
         before = _attributes(self._module)
         training = VectorisedTraining(self._module, optimizer, chunk=2, numbered=self._numbered, draws=True)
-        for trained in training.train(pair):
-            report, parameters = alone[trained.number]
-            _compare(report, trained.report)
-            _compare_steps(start, parameters, trained.parameters)
+        (chunk,) = training.train(pair)
+        for row, number in enumerate(chunk.numbers):
+            report, parameters = alone[number]
+            _compare(report, chunk.reports[row])
+            _compare_steps(start, parameters, chunk.parameters_of(row))
         _compare_attributes(before, _attributes(self._module))
         return training.draws_made > 0
 
@@ -277,9 +283,3 @@ def _compare_attributes(before: Mapping[str, tuple[Any, int]], after: Mapping[st
 
 def _is_container(value: Any) -> bool:
     return isinstance(value, Sized) and not isinstance(value, Tensor | str | torch.nn.Module)
-
-
-def _in_few_words(error: Exception) -> str:
-    """Return the first sentence of what was raised, and of its cause if that says more."""
-    text = str(error.__cause__ or error).strip() or type(error).__name__
-    return text.splitlines()[0].split(". ")[0][:200]

@@ -144,14 +144,14 @@ class Cohort:
         )
         every = zip(self.data, self.memories[1], visits, strict=False)
         outcomes: dict[int, Outcome] = {}
-        for trained in training.train([Errand(*parts) for parts in every]):
-            memory = self.memories[1][trained.number].state_dict(visits[0].round + 1)
-            outcomes[trained.number] = Outcome(
-                [parameter.clone() for parameter in trained.parameters],
-                [buffer.clone() for buffer in trained.buffers],
-                trained.report,
-                memory,
-            )
+        for done in training.train([Errand(*parts) for parts in every]):
+            for row, number in enumerate(done.numbers):
+                outcomes[number] = Outcome(
+                    [parameter.clone() for parameter in done.parameters_of(row)],
+                    [buffer.clone() for buffer in done.buffers_of(row)],
+                    done.reports[row],
+                    self.memories[1][number].state_dict(visits[0].round + 1),
+                )
         return [outcomes[number] for number in range(len(visits))]
 
 

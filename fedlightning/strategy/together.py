@@ -1,0 +1,150 @@
+"""The visits of a round carried out together: who may take part, and what is said where none can.
+
+How the steps of several workers are taken as one lives in ``local.vectorised``; what crosses the workers'
+doors meanwhile, in ``workers.joint``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import lightning.pytorch as pl
+from lightning.pytorch.utilities import rank_zero_info
+from torch.optim import Optimizer
+
+from fedlightning.local.streams import KeyedStream
+from fedlightning.local.training import train_locally
+from fedlightning.local.vectorised.chunks import Errand
+from fedlightning.local.vectorised.fitness import why_not_batchable
+from fedlightning.local.vectorised.refusal import in_few_words
+from fedlightning.local.vectorised.training import TrainedChunk, VectorisedTraining
+from fedlightning.local.vectorised.trial import Findings, Wish, examine
+from fedlightning.local.visit import Visit
+from fedlightning.strategy.federation import Member
+from fedlightning.workers import VirtualWorker
+from fedlightning.workers.joint import Baggage, JointProgram, Part, why_not_joint
+
+
+@dataclass(frozen=True)
+class JointVisit:
+    """One visit among those that are carried out together.
+
+    Args:
+        member: The worker.
+        visit: What is asked of it.
+    """
+
+    member: Member
+    visit: Visit
+
+
+@dataclass(frozen=True)
+class DoneTogether:
+    """A chunk of visits that are over.
+
+    Args:
+        chunk: What they have come to.
+        parts: The part of each in the workers' accounts.
+    """
+
+    chunk: TrainedChunk
+    parts: Sequence[Part]
+
+
+class Together:
+    """Carry out the visits of one fit's rounds together, where that works.
+
+    Args:
+        wish: What the user wants.
+
+    Attributes:
+        findings: What a trial has found out about the module; ``None`` before the first round.
+    """
+
+    def __init__(self, wish: Wish) -> None:
+        self.findings: Findings | None = None
+        self._wish = wish
+        self._training: VectorisedTraining | None = None
+        self._key: Any = None
+        self._told: set[str] = set()
+
+    def carry_out(
+        self, module: pl.LightningModule, optimizers: Sequence[Optimizer], visits: Sequence[JointVisit]
+    ) -> Iterator[DoneTogether]:
+        """Carry out visits, all from the global module as it is.
+
+        Args:
+            module: The global module, which stays as it is.
+            optimizers: Its optimizers, with the settings of the round.
+            visits: The visits.
+
+        Yields:
+            Chunks of those that are over. Visits that are in none are to be carried out one by one.
+        """
+        reason = self._why_not(visits)
+        if reason:
+            self.refuse(reason)
+            return
+        given = (visits[0].visit, None)
+        joint = JointProgram(train_locally, [Baggage.of(value) for value in (module, *optimizers)], given)
+        parts = [_part_of(joint, one) for one in visits]
+        errands = [_errand(part, one.visit) for part, one in zip(parts, visits, strict=True)]
+        training = self._prepared(module, optimizers, errands)
+        if training is None:
+            return
+        try:
+            for chunk in training.train(errands):
+                yield DoneTogether(chunk, [parts[number] for number in chunk.numbers])
+        except Exception as error:  # noqa: BLE001  # the visits that are left are done one by one, and tell
+            self.findings = Findings(in_few_words(error))
+            self.refuse(self.findings.reason)
+
+    def refuse(self, reason: str) -> None:
+        """Say, once, why visits are carried out one by one.
+
+        Args:
+            reason: In a few words.
+        """
+        if reason not in self._told:
+            self._told.add(reason)
+            rank_zero_info(f"FederatedStrategy trains one worker after the other: {reason}.")
+
+    def _why_not(self, visits: Sequence[JointVisit]) -> str:
+        reasons = (why_not_joint(one.member.worker) for one in visits)
+        return next((reason for reason in reasons if reason), "")
+
+    def _prepared(
+        self, module: pl.LightningModule, optimizers: Sequence[Optimizer], errands: Sequence[Errand]
+    ) -> VectorisedTraining | None:
+        """Return what trains the module, or ``None`` after having said why nothing does."""
+        if not all(type(errand.stream) is KeyedStream for errand in errands):
+            self.refuse("a stream of batches of another kind")
+            return None
+        reason = why_not_batchable(module, optimizers, errands[0].visit)
+        key = [id(optimizers[0])] if optimizers else []
+        key += [hash((id(parameter), parameter.requires_grad)) for parameter in module.parameters()]
+        if not reason and (self.findings is None or key != self._key):
+            self._key, self._training = key, None
+            self.findings = examine(module, optimizers, errands, self._wish)
+        found = self.findings
+        if reason or found is None or found.reason:
+            self.refuse(reason or (found.reason if found is not None else ""))
+            return None
+        if self._training is None:
+            self._training = VectorisedTraining(
+                module, optimizers[0], chunk=found.chunk, numbered=found.numbered, draws=found.draws
+            )
+        return self._training
+
+
+def _errand(part: Part, visit: Visit) -> Errand:
+    stream, memory = part.objects
+    return Errand(stream, memory, visit)
+
+
+def _part_of(joint: JointProgram, one: JointVisit) -> Part:
+    worker = one.member.worker
+    assert isinstance(worker, VirtualWorker)
+    return Part(joint, worker, (one.member.stream, one.member.memory))

@@ -1,0 +1,219 @@
+"""A fit whose workers take their steps together is the fit whose workers take them one after the other."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.optim import SGD, Adam
+from typing_extensions import override
+
+from fedlightning import FederatedStrategy, Tolerance
+from fedlightning.algorithms import FedAvg, FedProx, Median
+from fedlightning.algorithms.postprocessing import TopK
+from fedlightning.data import Dirichlet, FederatedDataLoader, FederatedDataset
+from fedlightning.workers import AllowAll, KeepData, Rules, VirtualWorker
+from tests.strategy.toys import Classifier, Memo, assert_same_module, fit, loader, samples
+
+MOMENTUM = partial(SGD, lr=0.05, momentum=0.9)
+CLOSE = {"rtol": 1e-10, "atol": 1e-10}
+
+
+class Plain(Classifier):
+    """The classifier of the other tests in double precision, with a metric in validation only."""
+
+    def __init__(self, make: Callable[..., Any] = MOMENTUM, norm: bool = False) -> None:
+        super().__init__(make)
+        if not norm:
+            self.net[1] = nn.Identity()
+        self.double()
+
+    @override
+    def training_step(self, batch: list[Tensor], batch_idx: int) -> Tensor:
+        loss = nn.functional.cross_entropy(self.net(batch[0].double()), batch[1])
+        self.log("train/loss", loss, on_step=True, on_epoch=True)
+        self.log("train/idx", float(batch_idx))
+        return loss
+
+    @override
+    def validation_step(self, batch: list[Tensor], batch_idx: int) -> None:
+        super().validation_step([batch[0].double(), batch[1]], batch_idx)
+
+
+def both(
+    make_module: Callable[[], Any] = Plain, train: Any = None, **settings: Any
+) -> list[tuple[Any, Any, Memo]]:
+    """Fit by both ways, the one that takes steps together first."""
+    fits = []
+    for vectorize in (True, False):
+        memo = Memo()
+        strategy = FederatedStrategy(**{"workers": 5, "seed": 0, **settings}, vectorize=vectorize)
+        module, run = fit(
+            strategy, module=make_module, train=loader(37) if train is None else train(), logger=memo
+        )
+        fits.append((module, run.strategy, memo))
+    return fits
+
+
+def assert_done_together(strategy: Any) -> None:
+    found = strategy._run.together.findings
+    assert found is not None
+    assert found.reason == ""
+
+
+def assert_same_fit(fits: list[tuple[Any, Any, Memo]]) -> None:
+    (module, strategy, memo), (other, other_strategy, other_memo) = fits
+    torch.testing.assert_close(module.state_dict(), other.state_dict(), **CLOSE)
+    assert [step for step, _ in memo.entries] == [step for step, _ in other_memo.entries]
+    for (_, ours), (_, theirs) in zip(memo.entries, other_memo.entries, strict=True):
+        assert ours == pytest.approx(theirs, rel=1e-6)
+    ours, theirs = strategy.history, other_strategy.history
+    assert [(v.round, v.worker, v.samples, v.steps) for v in ours.visits] == [
+        (v.round, v.worker, v.samples, v.steps) for v in theirs.visits
+    ]
+    assert [(v.bytes_up, v.bytes_down) for v in ours.visits] == [
+        (v.bytes_up, v.bytes_down) for v in theirs.visits
+    ]
+    for ours_visit, theirs_visit in zip(ours.visits, theirs.visits, strict=True):
+        assert ours_visit.loss == pytest.approx(theirs_visit.loss, rel=1e-10)
+        assert ours_visit.metrics == pytest.approx(theirs_visit.metrics, rel=1e-10)
+
+
+SETTINGS: dict[str, dict[str, Any]] = {
+    "epochs": {"local_epochs": 2},
+    "steps": {"local_steps": 3, "rounds_per_epoch": 4},
+    "cohorts": {"cohort_size": 3},
+    "kept momentum": {"optimizer_state": "keep", "rounds_per_epoch": 2},
+    "uneven shards": {"partition": Dirichlet(0.5, seed=1), "workers": 4},
+    "server": {"server_optimizer": partial(SGD, lr=0.5)},
+    "median": {"aggregation": Median()},
+}
+
+
+@pytest.mark.parametrize("name", SETTINGS)
+def test_a_whole_fit_comes_to_the_same(name: str) -> None:
+    fits = both(**SETTINGS[name])
+    assert_done_together(fits[0][1])
+    assert_same_fit(fits)
+
+
+@pytest.mark.parametrize("norm", [True, False], ids=["buffers", "no buffers"])
+def test_adam_and_modules_with_and_without_buffers(norm: bool) -> None:
+    assert_same_fit(both(lambda: Plain(partial(Adam, lr=0.01, eps=1e-3), norm)))
+
+
+@pytest.mark.parametrize("policy", [AllowAll(), KeepData()], ids=["open", "private"])
+def test_every_ledger_has_the_same_entries(policy: Any) -> None:
+    ledgers: list[Any] = []
+
+    def train() -> FederatedDataLoader:
+        workers = [VirtualWorker(id=f"w{n}", policy=policy) for n in range(3)]
+        data = FederatedDataset.from_dataset(samples(20), workers, private=True)
+        ledgers.append([worker.ledger for worker in workers])
+        return FederatedDataLoader(data, batch_size=4, shuffle=True)
+
+    fits = both(train=train, workers=None)
+    assert_done_together(fits[0][1])
+    assert_same_fit(fits)
+    for ours, theirs in zip(*ledgers, strict=True):
+        assert sorted(map(str, ours.rows())) == sorted(map(str, theirs.rows()))
+        assert any(row["item"].endswith("train_locally") for row in ours.rows())
+
+
+def test_what_a_worker_has_kept_is_as_private_as_its_data() -> None:
+    def train() -> FederatedDataLoader:
+        workers = [VirtualWorker(id=f"w{n}", policy=KeepData()) for n in range(2)]
+        data = FederatedDataset.from_dataset(samples(20), workers, private=True)
+        return FederatedDataLoader(data, batch_size=4)
+
+    for _, strategy, _ in both(train=train, workers=None, optimizer_state="keep"):
+        member = strategy.federation.members["w0"]
+        host = member.worker._host
+        label = host.label_of(member.memory._handle.ref.object_id)
+        assert {source.worker for source in label} == {"w0"}
+
+
+def test_the_same_seed_gives_the_same_bits() -> None:
+    one, other = (fit(FederatedStrategy(5, seed=0, vectorize=2), module=Plain)[0] for _ in range(2))
+    assert_same_module(one, other)
+
+
+def test_a_worker_that_is_not_finite_is_left_out() -> None:
+    def spoilt() -> Any:
+        train = loader(40, shuffle=False)
+        train.dataset.tensors[0][3] = torch.inf
+        return train
+
+    fits = both(Plain, spoilt, tolerance=Tolerance(on_nonfinite="skip"), local_steps=2)
+    assert_done_together(fits[0][1])
+    assert_same_fit(fits)
+    skipped = [[set(record.skipped) for record in strategy.history] for _, strategy, _ in fits]
+    assert skipped[0] == skipped[1]
+    assert any(skipped[0])
+
+
+class Asks(Plain):
+    @override
+    def training_step(self, batch: list[Tensor], batch_idx: int) -> Tensor:
+        loss = super().training_step(batch, batch_idx)
+        self.log("as a number", loss.item())
+        return loss
+
+
+class Deceptive(Plain):
+    """Does what cannot be done at once in the second round only, long after any trial."""
+
+    @override
+    def training_step(self, batch: list[Tensor], batch_idx: int) -> Tensor:
+        loss = super().training_step(batch, batch_idx)
+        if self.trainer.global_step > 0 and loss.item() > 1e9:
+            raise AssertionError
+        return loss
+
+
+class Subclassed(VirtualWorker):
+    """Not quite a virtual worker."""
+
+
+REASONS: dict[str, tuple[Any, dict[str, Any], str]] = {
+    "item": (Asks, {}, ".item()"),
+    "later": (Deceptive, {}, ".item()"),
+    "metric": (Classifier, {}, "torchmetrics in training_step"),
+    "algorithm": (Plain, {"algorithm": FedProx(mu=0.1)}, "FedProx("),
+    "aggregator": (Plain, {"aggregator": VirtualWorker(id="trusted")}, "aggregator works with one visit"),
+    "buffers": (Plain, {"algorithm": FedAvg(buffers="reset")}, "buffers='reset'"),
+    "postprocess": (Plain, {"postprocess": [TopK(fraction=0.5)]}, "postprocess works with one visit"),
+    "worker": (Plain, {"workers": [Subclassed(id="a"), Subclassed(id="b")]}, "'a' is a Subclassed"),
+    "policy": (
+        Plain,
+        {"workers": [VirtualWorker(id="c", policy=Rules()), VirtualWorker(id="d")]},
+        "'c' has the policy Rules",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", REASONS)
+def test_what_cannot_be_done_together_is_done_one_by_one_and_told_once(
+    name: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    make, settings, reason = REASONS[name]
+    with caplog.at_level(logging.INFO, "lightning.pytorch.utilities.rank_zero"):
+        fits = both(make, **settings)
+    told = [r.message for r in caplog.records if "one worker after the other" in r.message]
+    assert len(told) == 1
+    assert reason in told[0]
+    if name == "later":
+        assert_same_fit(fits)
+    else:
+        assert_same_module(fits[0][0], fits[1][0])
+
+
+@pytest.mark.parametrize("wrong", ["yes", 0, -1, None, 1.5])
+def test_a_wrong_wish_is_named(wrong: Any) -> None:
+    with pytest.raises(ValueError, match="vectorize must be"):
+        FederatedStrategy(2, vectorize=wrong)

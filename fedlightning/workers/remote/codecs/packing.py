@@ -5,7 +5,7 @@ How those become bytes is in `frames`.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,6 +19,7 @@ from fedlightning.workers.remote.errors import MalformedMessageError, Unsendable
 from fedlightning.workers.remote.offers import import_offered
 
 _PLAIN = frozenset({type(None), bool, float, bytes, str})
+_ARRIVE_AS_THEY_ARE = _PLAIN | {int}
 _LOWEST, _HIGHEST = -(2**63), 2**64 - 1
 
 
@@ -100,7 +101,7 @@ class Unpacker:
             MalformedMessageError: It is none.
         """
         kind = type(item)
-        if kind is int or kind in _PLAIN:
+        if kind in _ARRIVE_AS_THEY_ARE:
             return item
         if kind is not list or not item or type(item[0]) is not str:
             raise MalformedMessageError(f"an item of type {kind.__name__} has no tag")
@@ -111,6 +112,14 @@ class Unpacker:
         if codec is None:
             raise MalformedMessageError(f"tag {item[0][:80]!r} is not known here")
         return codec.unpack(item[1:], self)
+
+    def unpack_each(self, items: Iterable[Any]) -> list[Any]:
+        """Make the values of several plain items.
+
+        Raises:
+            MalformedMessageError: One of them is none.
+        """
+        return [item if type(item) in _ARRIVE_AS_THEY_ARE else self.unpack(item) for item in items]
 
     def unpack_root(self, item: Any) -> Any:
         """Make the value of a whole message.

@@ -52,10 +52,11 @@ def record(kind: C, tag: str = "") -> C:
     def unpack(items: list[Any], unpacker: Unpacker) -> Any:
         if len(items) != len(names):
             raise MalformedMessageError(f"{kind.__name__} has {len(names)} fields, got {len(items)}")
-        values = [unpacker.unpack(item) for item in items]
-        for name, check, value in zip(names, _checks(kind), values, strict=True):
-            if not check(value):
-                raise MalformedMessageError(f"{kind.__name__}.{name} is no {type(value).__name__}")
+        values = unpacker.unpack_each(items)
+        for position, check in _checks(kind):
+            if not check(values[position]):
+                found = type(values[position]).__name__
+                raise MalformedMessageError(f"{kind.__name__}.{names[position]} is no {found}")
         return kind(*values)
 
     register(kind, tag or f"{kind.__module__}:{kind.__qualname__}", pack, unpack)
@@ -74,10 +75,12 @@ def _field_names(kind: type) -> tuple[str, ...]:
 
 
 @cache
-def _checks(kind: type) -> tuple[Check, ...]:
+def _checks(kind: type) -> tuple[tuple[int, Check], ...]:
+    """Return the positions of a record's fields that may not be just anything, each with its check."""
     # Read late: a hint may name a class that is defined after this one.
     hints = get_type_hints(kind)
-    return tuple(check_for(hints[name]) for name in _field_names(kind))
+    names = enumerate(_field_names(kind))
+    return tuple((position, check_for(hints[name])) for position, name in names if hints[name] is not Any)
 
 
 def check_for(hint: Any) -> Check:
@@ -94,10 +97,12 @@ def check_for(hint: Any) -> Check:
         return lambda value: True
     if hint is None or hint is type(None):
         return lambda value: value is None
+    if hint is int:
+        return lambda value: type(value) is int
     if hint is float:
         return lambda value: type(value) in (float, int)
     if isinstance(hint, type) and get_origin(hint) is None:
-        return lambda value: isinstance(value, hint) and (hint is not int or type(value) is int)
+        return lambda value: isinstance(value, hint)
     return _check_for_generic(get_origin(hint), get_args(hint))
 
 

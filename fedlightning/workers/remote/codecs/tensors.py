@@ -21,6 +21,7 @@ DTYPES: dict[str, torch.dtype] = {
     if isinstance(value, torch.dtype) and not str(value).startswith(("torch.q", "torch.bits"))
 }
 _NAMES = {dtype: name for name, dtype in DTYPES.items()}
+_NUMBERS_IN_C = frozenset({torch.float32, torch.float64, torch.int32, torch.int64})
 _MOST_DIMENSIONS = 64
 
 
@@ -121,6 +122,9 @@ def bytes_of(tensor: Tensor) -> memoryview:
     """Return the memory of a dense tensor as writable bytes, in the order in which it lies there."""
     order = None if tensor.is_contiguous() else _memory_order(tensor)
     laid_out = tensor if order is None else tensor.permute(order)
+    if laid_out.dtype in _NUMBERS_IN_C and laid_out.numel():
+        # The shortest way, for loss values and the like: a call of torch's is dear after a step of training.
+        return laid_out.numpy().data.cast("B")
     return laid_out.view(-1).view(torch.uint8).numpy().data
 
 
@@ -138,7 +142,9 @@ def _check_sendable(tensor: Tensor) -> None:
 
 
 def _dense_on_cpu(tensor: Tensor) -> Tensor:
-    plain = tensor.detach().cpu().resolve_conj().resolve_neg()
+    plain = tensor.detach()
+    if plain.device.type != "cpu" or plain.is_conj() or plain.is_neg():
+        plain = plain.cpu().resolve_conj().resolve_neg()
     # Cloned as in process, so that what is computed from it has the same bits.
     return plain if plain.is_contiguous() or _memory_order(plain) is not None else plain.clone()
 

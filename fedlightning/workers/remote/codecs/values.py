@@ -37,7 +37,7 @@ def _pack_pairs(value: dict[Any, Any], packer: Packer) -> list[Any]:
 
 
 def _unpack_pairs(items: list[Any], unpacker: Unpacker) -> list[tuple[Any, Any]]:
-    parts = [unpacker.unpack(item) for item in items]
+    parts = unpacker.unpack_each(items)
     return list(zip(parts[::2], parts[1::2], strict=True))
 
 
@@ -62,7 +62,7 @@ def _register_containers() -> None:
     for kind in (tuple, list, set, frozenset, torch.Size):
         # Bound at definition: each kind keeps its own.
         def unpack(items: list[Any], unpacker: Unpacker, kind: Any = kind) -> Any:
-            return kind([unpacker.unpack(item) for item in items])
+            return kind(unpacker.unpack_each(items))
 
         register(kind, kind.__name__, _pack_items, unpack)
     for mapping in (dict, OrderedDict, Counter):
@@ -112,7 +112,7 @@ def _register_torch() -> None:
     for name, kind in _TUPLES.items():
 
         def unpack(items: list[Any], unpacker: Unpacker, kind: Any = kind) -> Any:
-            return kind([unpacker.unpack(item) for item in items])
+            return kind(unpacker.unpack_each(items))
 
         register(kind, f"return_types.{name}", _pack_items, unpack)
 

@@ -57,6 +57,14 @@ def _watch(event: str, args: tuple[Any, ...]) -> None:
 sys.addaudithook(_watch)
 
 
+@pytest.fixture(scope="module", autouse=True)
+def without_bytecode() -> Iterator[None]:
+    """Import what is offered without writing its bytecode: renaming files is something done to the system."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "dont_write_bytecode", True)
+        yield
+
+
 class Victim:
     """A worker without a process, driven by raw bytes."""
 

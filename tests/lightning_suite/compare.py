@@ -35,6 +35,9 @@ SLICES = (
 )
 """Folders of ``tests/tests_pytorch`` that one pytest runs together."""
 
+AGAIN = "again"
+"""Name of the outcomes of tests that were run again."""
+
 Rows = dict[str, dict[str, Any]]
 
 
@@ -48,8 +51,10 @@ def main() -> int:
     parser.add_argument("checkout", type=Path, help="checkout of Lightning's repository")
     parser.add_argument("--update", choices=UPDATES, default="sequential")
     parser.add_argument("--results", type=Path, default=Path("outputs/lightning_suite"))
-    parser.add_argument("--slice", help="only the slices whose folders contain this")
-    parser.add_argument("--rerun", action="store_true", help="run only the files with failures again")
+    parser.add_argument("--slice", help="only the slices, or tests to rerun, whose names contain this")
+    parser.add_argument(
+        "--rerun", choices=("failures", "federated"), help="run only these again, as far as earlier runs tell"
+    )
     arguments = parser.parse_args()
     suite = arguments.checkout.resolve() / "tests" / "tests_pytorch"
     if not suite.is_dir():
@@ -58,10 +63,9 @@ def main() -> int:
     slices = [s for s in SLICES if arguments.slice is None or arguments.slice in s]
     default, ours = read(results / "default"), read(results / arguments.update)
     if arguments.rerun:
-        # By file: one test that goes by another name now would keep the others from running.
-        failed = {test.split("::")[0] for test in only_with_ours(default, ours)}
-        files = sorted(file.removeprefix("tests/tests_pytorch/") for file in failed)
-        run(suite, files, results / arguments.update, "again", arguments.update)
+        chosen = only_with_ours(default, ours) if arguments.rerun == "failures" else federated(results)
+        tests = sorted(test for test in chosen if arguments.slice is None or arguments.slice in test)
+        run_again(suite, tests, results / arguments.update, arguments.update)
     else:
         for tests in slices:
             name = tests.split()[0].replace("/", "-").removesuffix(".py")
@@ -73,8 +77,33 @@ def main() -> int:
     return 1 if only_with_ours(default, ours) else 0
 
 
+def run_again(suite: Path, tests: list[str], results: Path, update: str) -> None:
+    """Run some tests once more, and enter what came out in the results of all runs again so far.
+
+    Args:
+        suite: Lightning's ``tests/tests_pytorch``.
+        tests: Ids of tests.
+        results: Folder for the outcomes.
+        update: Our update.
+    """
+    results.mkdir(parents=True, exist_ok=True)
+    wanted, found, kept = results / "wanted.txt", results / "new.json", results / f"{AGAIN}.json"
+    wanted.write_text(json.dumps(tests))
+    files = sorted({test.split("::")[0].removeprefix("tests/tests_pytorch/") for test in tests})
+    run(suite, files, results, found.stem, update, "--only", str(wanted))
+    before = json.loads(kept.read_text()) if kept.exists() else {}
+    kept.write_text(json.dumps(before | json.loads(found.read_text()), indent=1))
+    found.unlink()
+
+
 def run(
-    suite: Path, tests: list[str], results: Path, name: str, update: str | None, processes: int = 2
+    suite: Path,
+    tests: list[str],
+    results: Path,
+    name: str,
+    update: str | None,
+    *more: str,
+    processes: int = 2,
 ) -> None:
     """Run some of the tests in a process of their own and keep what came out of each.
 
@@ -84,6 +113,7 @@ def run(
         results: Folder for the outcomes.
         name: Name of the outcome's file.
         update: Our update, or ``None`` for Lightning's default strategy.
+        *more: Further arguments of pytest.
         processes: Processes to run in, besides the one that collects the outcomes; 0 for that one alone.
     """
     command = [sys.executable, "-m", "pytest", "-q", "-p", "tests.lightning_suite.plugin", *tests]
@@ -100,6 +130,7 @@ def run(
     ]
     command += ["--outcomes", str(results / f"{name}.json")]
     command += ["--federated", update] if update else []
+    command += more
     path = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
     results.mkdir(parents=True, exist_ok=True)
     with (results / f"{name}.log").open("w") as log:
@@ -111,7 +142,7 @@ def run(
 
 def read(results: Path) -> Rows:
     """Read the outcomes of all slices; those that were run again replace the earlier ones."""
-    files = sorted(results.glob("*.json"), key=lambda file: (file.stem == "again", file.name))
+    files = sorted(results.glob("*.json"), key=lambda file: (file.stem == AGAIN, file.name))
     return {test: row for file in files for test, row in json.loads(file.read_text()).items()}
 
 
@@ -124,12 +155,18 @@ def only_with_ours(default: Rows, ours: Rows) -> Rows:
     }
 
 
+def federated(results: Path) -> Rows:
+    """Return the tests that have built a Trainer of ours, with whatever update."""
+    every = (read(results / update) for update in UPDATES)
+    return {test: row for rows in every for test, row in rows.items() if row["federated"]}
+
+
 def report(default: Rows, ours: Rows, update: str) -> str:
     """Return the comparison as text."""
     shared = {test: row for test, row in default.items() if test in ours}
     lines = [_counted("default", shared), _counted(update, ours)]
-    federated = sum(row["federated"] for row in ours.values())
-    lines.append(f"{federated} tests built a Trainer with FederatedStrategy")
+    built = sum(row["federated"] for row in ours.values())
+    lines.append(f"{built} tests built a Trainer with FederatedStrategy")
     failures = only_with_ours(default, ours)
     lines.append(f"{len(failures)} fail only with FederatedStrategy:")
     lines += [f"  {test}\n      {row['error']}" for test, row in sorted(failures.items())]

@@ -29,6 +29,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("federated")
     group.addoption("--federated", choices=UPDATES, help="run default Trainers with FederatedStrategy")
     group.addoption("--outcomes", type=Path, help="write what came out of each test to this JSON file")
+    group.addoption("--only", type=Path, help="run only the tests whose ids are in this JSON file")
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -38,6 +39,14 @@ def pytest_configure(config: pytest.Config) -> None:
     path = config.getoption("--outcomes")
     if path is not None and not hasattr(config, "workerinput"):
         config.pluginmanager.register(Outcomes(path))
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Select by id after the collection: an id that is gone does not keep the others from running."""
+    path = config.getoption("--only")
+    if path is not None:
+        wanted = set(json.loads(path.read_text()))
+        items[:] = [item for item in items if item.nodeid in wanted]
 
 
 class Federated:

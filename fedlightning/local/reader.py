@@ -91,6 +91,24 @@ class Reader:
                 raise StopIteration
         return self._waiting.popleft()
 
+    def show(self) -> Any:
+        """Read the next batch and return it; it waits until it is taken, and ``None`` does not.
+
+        Raises:
+            StopIteration: There is none left.
+        """
+        if self.fetch(len(self._waiting)) == "end":
+            raise StopIteration
+        shown = self._waiting[-1]
+        while self._waiting and self._waiting[0] is None:
+            self._waiting.popleft()
+        return shown
+
+    def take_all_but(self, ahead: int) -> None:
+        """Take the batches that wait, except for some that were read last."""
+        while len(self._waiting) > ahead:
+            self._waiting.popleft()
+
     def close(self) -> None:
         """Let go of the iterator, with its processes and open files, and of batches that wait."""
         self._iterator = iter(())

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import lightning.pytorch as pl
@@ -55,9 +56,10 @@ from fedlightning.strategy.lone import plans_in
 from fedlightning.strategy.notebook import strategy_as_html
 from fedlightning.strategy.optimization import Optimization
 from fedlightning.strategy.own_steps import OwnSteps
+from fedlightning.strategy.plain import PlainRounds
 from fedlightning.strategy.records import RoundRecord, WorkerSummary
 from fedlightning.strategy.refusals import refuse_for_algorithm, refuse_unsupported
-from fedlightning.strategy.replaying import Replay, VisitReplayed, save_for_replay
+from fedlightning.strategy.replaying import Replay, VisitReplayed, keep_for_replay
 from fedlightning.strategy.reporting import describe, evaluate_at, log_round, record_of
 from fedlightning.strategy.rounds import GradientRound, LocalRound, Round, RoundResult, RoundTerms
 from fedlightning.strategy.run import Run
@@ -195,6 +197,7 @@ class FederatedStrategy(EvaluatingStrategy):
         )
         self.replay: Replay | None = None
         self._run: Run | None = None
+        self._plain: PlainRounds | None = None
         self._result: RoundResult | None = None
         self._visiting = False
         self._fitting = False
@@ -293,13 +296,16 @@ class FederatedStrategy(EvaluatingStrategy):
             )
         self._chosen_accelerator = accelerator
 
-    @override
-    def setup_environment(self) -> None:
-        """Take the device that the Trainer chose: a strategy object would else stay on the CPU."""
-        devices = lightning_calls.devices_of(self._trainer)
+    @property
+    def parallel_devices(self) -> None:
+        """No devices of its own: Lightning then gives the strategy those that the Trainer chose."""
+        return
+
+    @parallel_devices.setter
+    def parallel_devices(self, devices: Sequence[torch.device]) -> None:
+        # A strategy object that the user gives would else stay on the CPU.
         if devices:
-            self._root_device = devices[0]
-        super().setup_environment()
+            self._root_device = lightning_calls.as_device(devices[0])
 
     @override
     def setup(self, trainer: pl.Trainer) -> None:
@@ -324,12 +330,18 @@ class FederatedStrategy(EvaluatingStrategy):
     @override
     def process_dataloader(self, dataloader: object) -> object:
         """Place the training data at the workers and hand the Trainer a loader of plans instead."""
-        if not self._trainer.training or lightning_calls.has_train_loaders(self._trainer):
+        if self._run is None or not lightning_calls.awaits_train_loader(self._trainer):
             self._warn_of_central_evaluation(dataloader)
             return super().process_dataloader(dataloader)
         lightning_calls.look_after_processes(self._trainer, dataloader)
         self._described = {}
-        return self._this_run.place(dataloader)
+        loader = self._run.place(dataloader)
+        if self.settings.plain and not self._run.plain:  # what would do no harm there must be refused here
+            refuse_unsupported(
+                self._trainer, self._trainer.lightning_module, replace(self.settings, workers=None)
+            )
+        self._plain = PlainRounds(self._trainer, self._run, self._interrupts) if self._run.plain else None
+        return loader
 
     def _warn_of_central_evaluation(self, dataloader: object) -> None:
         personal = self._run is not None and self._run.has_personal_models
@@ -355,6 +367,8 @@ class FederatedStrategy(EvaluatingStrategy):
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
         """Notice where a callback has changed how many batches are accumulated."""
         self._interrupts.release()
+        if self._plain is not None:
+            self._plain.begin_batch()
         self._take_accumulation_over()
 
     def on_train_end(self) -> None:
@@ -370,13 +384,17 @@ class FederatedStrategy(EvaluatingStrategy):
     def _take_accumulation_over(self) -> None:
         """Accumulate local batches at the workers, rather than rounds in the Trainer's loop."""
         trainer = self._trainer
-        if not self._steps_at_controller and not isinstance(trainer.accumulate_grad_batches, _TakenOver):
+        if self.settings.plain or self._steps_at_controller:
+            return
+        if not isinstance(trainer.accumulate_grad_batches, _TakenOver):
             self._accumulate = trainer.accumulate_grad_batches
             trainer.accumulate_grad_batches = _TakenOver(1)
 
     @override
     def training_step(self, *args: Any, **kwargs: Any) -> STEP_OUTPUT:
         """Carry out a round's plan, up to the cohort's average, and log what was logged at the workers."""
+        if self._plain is not None:
+            return self._plain.training_step(partial(super().training_step, *args, **kwargs))
         batch, *batch_idx = args
         assert self.lightning_module is not None
         plan = self._this_run.plan_of(batch, batch_idx[0] if batch_idx else None)
@@ -430,15 +448,9 @@ class FederatedStrategy(EvaluatingStrategy):
             )
 
     def _keep_for_replay(self, failure: RoundFailed | RoundInterrupted) -> None:
-        """Save the round's start; that it cannot be saved must not hide why the round failed."""
-        if isinstance(failure, RoundInterrupted) and not self.federation.in_process:
-            return  # a worker elsewhere goes on with its visit, and what it keeps could not be had before
-        try:
-            path = save_for_replay(self._trainer, failure)
-        except Exception as error:  # noqa: BLE001 - a full disk, a lost worker: told beside the failure
-            rank_zero_warn(f"the failed visit could not be saved for a replay: {error}")
-        else:
-            failure.replay = None if path is None else str(path)
+        # A worker elsewhere goes on with its visit, and what it keeps could not be had before.
+        if isinstance(failure, RoundFailed) or self.federation.in_process:
+            keep_for_replay(self._trainer, failure)
 
     def _round(self, passes_batch_idx: bool) -> Round:
         module = self.lightning_module
@@ -477,6 +489,9 @@ class FederatedStrategy(EvaluatingStrategy):
         self, closure_loss: Tensor, optimizer: Optimizer | None, *args: Any, **kwargs: Any
     ) -> Tensor:
         """Put the round's gradients, or pseudo-gradients, on the global module."""
+        if self._plain is not None:
+            ordinary = partial(super().backward, closure_loss, optimizer, *args, **kwargs)
+            return self._plain.backward(ordinary)
         if self._visiting or self._result is None:
             return super().backward(closure_loss, optimizer, *args, **kwargs)
         assert self.lightning_module is not None
@@ -500,6 +515,10 @@ class FederatedStrategy(EvaluatingStrategy):
         """Run the round and take it over into the global module: the user's optimizer, or the server's."""
         if self._visiting:
             return super().optimizer_step(optimizer, closure, model, **kwargs)
+        if self._plain is not None:
+            return self._plain.optimizer_step(
+                partial(super().optimizer_step, optimizer, closure, model, **kwargs)
+            )
         if self._steps_at_controller:
             output = super().optimizer_step(optimizer, closure, model, **kwargs)
             self._announce_end()
@@ -582,6 +601,7 @@ class FederatedStrategy(EvaluatingStrategy):
         """Leave module and Trainer as they were, then tear down as on a single device."""
         self._interrupts.drop()
         self._result = None
+        self._plain = None
         self._resume = None
         self._fitting = False
         if self._run is not None:

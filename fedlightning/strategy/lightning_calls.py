@@ -46,8 +46,12 @@ def counted_as_one_step(optimizers: Sequence[LightningOptimizer]) -> Iterator[No
 
 def devices_of(trainer: pl.Trainer) -> list[torch.device]:
     """Return the devices that ``Trainer(accelerator=..., devices=...)`` chose."""
-    devices = trainer._accelerator_connector._parallel_devices
-    return [torch.device("cpu") if isinstance(device, (int, str)) else device for device in devices]
+    return [as_device(device) for device in trainer._accelerator_connector._parallel_devices]
+
+
+def as_device(device: torch.device | int | str) -> torch.device:
+    """Return a device as accelerators list it: those of CPUs are mere numbers with some."""
+    return torch.device("cpu") if isinstance(device, (int, str)) else device
 
 
 def profiled(trainer: pl.Trainer, action: str) -> AbstractContextManager[None]:
@@ -61,6 +65,21 @@ def only_accumulates(trainer: pl.Trainer) -> bool:
     return trainer.fit_loop._should_accumulate()
 
 
+def skips_backward(trainer: pl.Trainer) -> bool:
+    """Tell whether there is no backward pass for the current batch, as where a callback averages weights."""
+    return trainer.fit_loop.epoch_loop.automatic_optimization._skip_backward
+
+
+def batches_ahead(trainer: pl.Trainer) -> int:
+    """Return how many batches were read beyond the current one, to find out whether that is the last."""
+    return len(getattr(trainer.fit_loop._data_fetcher, "batches", ()))
+
+
+def has_loader_states(trainer: pl.Trainer) -> bool:
+    """Tell whether train loaders that keep their own places are about to be set to them."""
+    return bool(trainer.fit_loop._combined_loader_states_to_load)
+
+
 def resumable(checkpoint: Mapping[str, Any]) -> bool:
     """Tell whether a checkpoint holds more than the weights."""
     return "optimizer_states" in checkpoint
@@ -71,12 +90,13 @@ def is_being_restored(trainer: pl.Trainer, checkpoint: Mapping[str, Any]) -> boo
     return trainer._checkpoint_connector._loaded_checkpoint is checkpoint
 
 
-def has_train_loaders(trainer: pl.Trainer) -> bool:
-    """Tell whether the train loaders are up to date, so that a loader that comes now is not one of them.
+def awaits_train_loader(trainer: pl.Trainer) -> bool:
+    """Tell whether a loader that comes now is one to train on.
 
     A batch-size finder loads those of the validation anew while the Trainer says that it is training.
     """
-    return trainer.fit_loop._combined_loader is not None and not trainer.fit_loop._should_reload_train_dl
+    loop = trainer.fit_loop
+    return trainer.training and (loop._combined_loader is None or loop._should_reload_train_dl)
 
 
 def combination_of(trainer: pl.Trainer) -> tuple[Any, Any]:

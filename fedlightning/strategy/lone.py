@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
-from typing import Any
+from typing import Any, SupportsIndex
 
 from lightning_utilities.core.apply_func import apply_to_collection
 from torch.utils.data import DataLoader
@@ -38,6 +38,7 @@ class LoneTraining:
         work: Length of a visit.
         rounds_per_epoch: Rounds in one epoch; ``None`` for as many as the loaders have batches for.
         on_open: Called before a loader is opened.
+        resumes: Whether the fit goes on within an epoch, at the place that the worker's stream has kept.
 
     Attributes:
         keeps_places: Whether a loader keeps its own place, in the Trainer's part of a checkpoint.
@@ -51,12 +52,14 @@ class LoneTraining:
         *,
         rounds_per_epoch: int | None,
         on_open: Callable[[], None],
+        resumes: bool = False,
     ) -> None:
         ((self._name, self._member),) = federation.members.items()
         self._state = state
         self.work = work
         self.rounds_per_epoch = rounds_per_epoch
         self.on_open = on_open
+        self._resumes = resumes
         self._loaders = 0
         self.keeps_places = False
         self._drawn: Plan | None = None
@@ -77,11 +80,17 @@ class LoneTraining:
             worker = self._member.worker
             worker.run(add_loader, self._member.stream, worker.register(WholeLoader(loader)))
         self._loaders += 1
-        # A loader that keeps its own place shows that it does; a DataLoader's is found again by ours.
-        resumable = isinstance(loader, DataLoader) and not hasattr(loader, "state_dict")
-        self.keeps_places |= hasattr(loader, "state_dict")
-        kind = ResumableLoader if resumable else LoneLoader
+        kind = ResumableLoader if self.shows_place_of(loader) else LoneLoader
         return kind(loader, self._loaders - 1, self)
+
+    def shows_place_of(self, loader: Any) -> bool:
+        """Tell whether Lightning is to see that a loader goes on where it was; it warns of others.
+
+        A loader that keeps its own place shows that it does, and a DataLoader's is found again by ours.
+        """
+        keeps_place = hasattr(loader, "state_dict")
+        self.keeps_places |= keeps_place
+        return self._resumes and isinstance(loader, DataLoader) and not keeps_place
 
     def plan_of(self, batch: Any, batch_idx: int) -> Plan:
         """Return the plan of a round, given what the Trainer has drawn: a plan per loader.
@@ -160,6 +169,10 @@ class LoneLoader:
     def _iterator(self, iterator: Any) -> None:
         self._source._iterator = iterator
 
+    def __reduce_ex__(self, protocol: SupportsIndex) -> tuple[Any, ...]:
+        # Who copies or pickles a Trainer means the user's loaders: what reads them here is of this fit.
+        return _itself, (self._source,)
+
     def __len__(self) -> int:
         rounds, batches = self._training.rounds_per_epoch, len(self._source)
         if rounds is not None:
@@ -207,7 +220,7 @@ class LoneLoader:
         return rounds
 
 
-class ResumableLoader(LoneLoader):
+class ShowsPlace:
     """Show Lightning that the place within an epoch is kept, by the worker's part of the checkpoint."""
 
     def state_dict(self) -> dict[str, Any]:
@@ -216,6 +229,14 @@ class ResumableLoader(LoneLoader):
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Do nothing: the strategy restores the worker's stream."""
+
+
+class ResumableLoader(ShowsPlace, LoneLoader):
+    """Stand in for a loader whose place is found again."""
+
+
+def _itself(loader: Any) -> Any:
+    return loader
 
 
 def plans_in(batch: Any) -> list[Plan]:

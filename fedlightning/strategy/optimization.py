@@ -60,16 +60,22 @@ class Optimization:
         If the block raises, settings and states are as before it.
         """
         self._restore(self._start)
-        states = [_copied_state(optimizer) for optimizer in self.optimizers]
+        with self.kept_on_failure():
+            yield
+        if steps > self._longest:
+            self._end, self._longest = self._capture(), steps
+
+    @contextmanager
+    def kept_on_failure(self) -> Iterator[None]:
+        """Go back to the settings and states of now if the block raises."""
+        settings, states = self._capture(), [_copied_state(optimizer) for optimizer in self.optimizers]
         try:
             yield
         except BaseException:
             for optimizer, state in zip(self.optimizers, states, strict=True):
                 optimizer.state = state
-            self._restore(self._start)
+            self._restore(settings)
             raise
-        if steps > self._longest:
-            self._end, self._longest = self._capture(), steps
 
     def _capture(self) -> list[Any]:
         settings = [_settings_of(optimizer) for optimizer in self.optimizers]

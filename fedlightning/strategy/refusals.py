@@ -58,7 +58,7 @@ def _refuse(reasons: Sequence[str]) -> None:
 
 
 def _steps(trainer: pl.Trainer, module: pl.LightningModule, settings: FederationSettings) -> Iterator[str]:
-    if takes_dataloader_iter(module):
+    if takes_dataloader_iter(module) and not settings.plain:
         yield (
             "training_step takes a dataloader_iter, but the batches lie at the workers. Take a batch instead."
         )

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
+from lightning.pytorch.utilities import rank_zero_warn
 
 from fedlightning.algorithms import Plan
 from fedlightning.strategy.errors import RoundFailed, RoundInterrupted
@@ -59,6 +60,21 @@ def save_for_replay(trainer: pl.Trainer, failure: RoundFailed | RoundInterrupted
     path = Path(trainer.default_root_dir) / "failed_visits" / f"round-{failure.round}-{failure.worker}.ckpt"
     trainer.save_checkpoint(path)
     return path
+
+
+def keep_for_replay(trainer: pl.Trainer, failure: RoundFailed | RoundInterrupted) -> None:
+    """Save the failed round's start, and tell the failure where; that it cannot be saved must not hide why.
+
+    Args:
+        trainer: As for `save_for_replay`.
+        failure: What failed.
+    """
+    try:
+        path = save_for_replay(trainer, failure)
+    except Exception as error:  # noqa: BLE001 - a full disk, a lost worker: told beside the failure
+        rank_zero_warn(f"the failed visit could not be saved for a replay: {error}")
+    else:
+        failure.replay = None if path is None else str(path)
 
 
 def worker_of(checkpoint: str | Path) -> str:

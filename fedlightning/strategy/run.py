@@ -30,6 +30,7 @@ from fedlightning.strategy.checkpoint import FORMAT, FederationState, check_iden
 from fedlightning.strategy.federation import Federation
 from fedlightning.strategy.history import History
 from fedlightning.strategy.lone import LoneLoader, LoneTraining, plans_in
+from fedlightning.strategy.plain_loader import PlainTraining
 from fedlightning.strategy.plan_loader import CompanionLoader, PlanLoader
 from fedlightning.strategy.records import RoundRecord, VisitRecord
 from fedlightning.strategy.replaying import Replay
@@ -92,6 +93,11 @@ class Run:
         self._epochs_before = 0
         self._begin(settings.seed, resume)
 
+    def __getstate__(self) -> dict[str, Any]:
+        # What lies at the workers stays there: the copy or pickle of a Trainer has its history alone.
+        placed = ("_federation", "_schedule", "_plans", "_lone")
+        return {**self.__dict__, **dict.fromkeys(placed), "_loaders": []}
+
     def _begin(self, seed: int | None, resume: Mapping[str, Any] | None) -> None:
         self._state.start(seed)
         self._resume = resume
@@ -129,6 +135,11 @@ class Run:
             self.server.load_state_dict(self._resume["server_optimizer"])
             self.server_state = _on_device_of(parameters, self._resume.get("server_state", self.server_state))
             self.first_buffers = self._resume.get("first_buffers", self.first_buffers)
+
+    @property
+    def replays(self) -> bool:
+        """Whether the run is there to carry out one visit again."""
+        return self._replay is not None
 
     # Placing the data.
 
@@ -191,15 +202,24 @@ class Run:
         self._lone = None
         if federation.alone:
             self._check_identity()
-            self._lone = LoneTraining(
+            plain = self._settings.plain and not isinstance(self._loaders[0], FederatedDataLoader)
+            self._lone = (PlainTraining if plain else LoneTraining)(
                 federation,
                 self._state,
                 self._settings.work,
                 rounds_per_epoch=self._settings.rounds_per_epoch,
                 on_open=self._begin_epoch,
+                resumes=self._resumes_within_epoch,
             )
             return self._lone.stand_in_for(self._loaders[0])
         return PlanLoader(self._loaders[0], self._rounds, self._next_plan, self._begin_epoch)
+
+    @property
+    def _resumes_within_epoch(self) -> bool:
+        if self._resume is None or self._resume["rounds_of_epoch"] == 0:
+            return False
+        # Lightning compares their number with that of the loaders that show a place.
+        return not lightning_calls.has_loader_states(self._trainer)
 
     def _roster(self) -> Roster:
         settings = self._settings
@@ -258,7 +278,11 @@ class Run:
         resume, self._resume = self._resume, None
         if resume is not None:
             self._plans.rounds_done = resume["rounds_of_epoch"]
-            self._federation.load_state_dict(resume["workers"], streams=resume["rounds_of_epoch"] > 0)
+            within_epoch = resume["rounds_of_epoch"] > 0
+            self._federation.load_state_dict(resume["workers"], streams=within_epoch)
+            if within_epoch and isinstance(self._lone, PlainTraining):
+                for saved in resume["workers"].values():
+                    self._lone.load_state_dict(saved["stream"])
             restore_global_streams(resume["global_streams"])
         elif epoch != self._opened_epoch:
             self._plans.rounds_done = 0
@@ -305,6 +329,17 @@ class Run:
         number = lightning_calls.batch_number(self._trainer) if batch_idx is None else batch_idx
         return self._take(self._lone.plan_of(batch, number))
 
+    @property
+    def plain(self) -> bool:
+        """Whether the Trainer gets the user's batches, and its own steps are the rounds."""
+        return isinstance(self._lone, PlainTraining)
+
+    def next_plain(self) -> Plan:
+        """Return the plan of the round that the Trainer's coming step is."""
+        assert self._lone is not None
+        self._epochs_before = lightning_calls.epochs_processed(self._trainer)
+        return self._take(self._lone.plan(1))
+
     def _take(self, plan: Plan) -> Plan:
         self.plan = plan if self._replay is None else self._replay.only(plan)
         return self.plan
@@ -328,6 +363,8 @@ class Run:
         self._plans.rounds_done += 1
         self._state.complete(self.plan, visits)
         self.server_state = server_state
+        if isinstance(self._lone, PlainTraining):
+            self._lone.settle(lightning_calls.batches_ahead(self._trainer))
         self.history.add_round(record, visits)
 
     @property
@@ -383,12 +420,16 @@ class Run:
             "server_optimizer": self.server.state_dict(),
             "server_state": {name: list(tensors) for name, tensors in self.server_state.items()},
             "first_buffers": list(self.first_buffers),
-            "workers": self._federation.state_dict(
-                round=self.round, without_lost=self._settings.tolerance.skips("lost")
-            ),
+            "workers": self._worker_states(self._federation),
             "global_streams": capture_global_streams(),
             "history": self.history.state_dict(),
         }
+
+    def _worker_states(self, federation: Federation) -> dict[str, Any]:
+        states = federation.state_dict(round=self.round, without_lost=self._settings.tolerance.skips("lost"))
+        if isinstance(self._lone, PlainTraining):  # the worker's own stream is not read
+            return {name: {**state, "stream": self._lone.state_dict()} for name, state in states.items()}
+        return states
 
     def begin_again(self, resume: Mapping[str, Any] | None) -> None:
         """Stand at the first round, or at a checkpoint, with the data where it is and nothing learned there.
@@ -408,7 +449,6 @@ class Run:
         self._resume = None
         if self._lone is not None:
             self._lone.close()
-            self._lone = None
 
 
 def _on_device_of(parameters: Sequence[Tensor], state: ServerState) -> ServerState:

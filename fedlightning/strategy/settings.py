@@ -22,7 +22,7 @@ from fedlightning.algorithms import (
 )
 from fedlightning.algorithms.attacks import BadWorkers
 from fedlightning.algorithms.postprocessing import Postprocessing
-from fedlightning.data import Partitioner
+from fedlightning.data import IID, Partitioner
 from fedlightning.local.memory import OptimizerState
 from fedlightning.local.vectorised.trial import Wish
 from fedlightning.strategy.tolerance import Tolerance
@@ -135,6 +135,19 @@ class FederationSettings:
             and self.bad_workers is None
             and self.server_optimizer is None
             and self.optimizer_state in (None, "travel")
+        )
+
+    @property
+    def plain(self) -> bool:
+        """Whether rounds are the steps of an ordinary fit: there is nobody else, and nothing in between."""
+        harmless = {"workers", "partition", "update", "cohort_size", "local_steps", "optimizer_state", "seed"}
+        harmless.add("vectorize")  # with one worker, there are no steps to take together
+        others = (getattr(self, field.name) for field in fields(self) if field.name not in harmless)
+        return (
+            self.workers == 1
+            and self.steps_at_controller
+            and (self.partition is None or isinstance(self.partition, IID))
+            and all(value in (None, FedAvg(), Tolerance()) for value in others)
         )
 
     @property

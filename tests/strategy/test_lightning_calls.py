@@ -12,8 +12,17 @@ from lightning.pytorch.trainer import call
 from lightning.pytorch.utilities import CombinedLoader
 
 from fedlightning.local.lightning_calls import transfer_batch
-from fedlightning.strategy.lightning_calls import combination_of, devices_of, epochs_processed
-from tests.strategy.toys import Classifier, fit, trainer
+from fedlightning.strategy.lightning_calls import (
+    as_device,
+    awaits_train_loader,
+    batches_ahead,
+    combination_of,
+    devices_of,
+    epochs_processed,
+    has_loader_states,
+    skips_backward,
+)
+from tests.strategy.toys import Classifier, fit, loader, trainer
 
 
 def test_callback_hooks_are_called_by_name() -> None:
@@ -24,6 +33,42 @@ def test_callback_hooks_are_called_by_name() -> None:
 def test_devices_are_those_the_connector_chose() -> None:
     assert devices_of(trainer()) == [torch.device("cpu")]
     assert len(devices_of(trainer(devices=3))) == 3
+
+
+def test_devices_of_a_cpu_may_be_numbers() -> None:
+    assert as_device(3) == torch.device("cpu")
+    assert as_device(torch.device("cuda", 1)) == torch.device("cuda", 1)
+
+
+def test_what_the_training_loop_says_of_a_batch() -> None:
+    class Asks(L.Callback):
+        def __init__(self) -> None:
+            self.answers: list[Any] = []
+
+        def on_train_batch_start(self, trainer: L.Trainer, *args: Any) -> None:
+            self.answers.append(
+                (skips_backward(trainer), batches_ahead(trainer), awaits_train_loader(trainer))
+            )
+
+    asks = Asks()
+    fit(callbacks=[asks], train=iter_only(), max_epochs=1)
+    assert asks.answers == [(False, 1, False), (False, 1, False), (False, 0, False)]
+    run = trainer()
+    assert not has_loader_states(run)
+    run.fit_loop._combined_loader_states_to_load = [{}]
+    assert has_loader_states(run)
+    run.training = True
+    assert awaits_train_loader(run)
+
+
+def iter_only() -> Any:
+    """Return a loader without a length, of three batches."""
+
+    class IterOnly:
+        def __iter__(self) -> Any:
+            return iter(loader(12))
+
+    return IterOnly()
 
 
 def test_an_epoch_counts_before_the_hooks_of_its_end() -> None:

@@ -287,8 +287,9 @@ class Hooks(Classifier):
 
 @pytest.mark.parametrize("local_steps", [1, 2])
 def test_batch_hooks_see_the_workers_batches_and_never_a_plan(local_steps: int) -> None:
+    bob = VirtualWorker(id="bob")
     module, _ = fit(
-        FederatedStrategy(1, local_steps=local_steps), module=Hooks(), max_epochs=1, limit_val_batches=0
+        FederatedStrategy([bob], local_steps=local_steps), module=Hooks(), max_epochs=1, limit_val_batches=0
     )
     of_batches = [name for name, kind in module.seen if kind == "list"]
     assert of_batches == ["before", "transfer", "after"] * 8

@@ -24,6 +24,7 @@ PACKAGES = (
     "fedlightning.examples",
     "fedlightning.pointers",
     "fedlightning.strategy",
+    "fedlightning.testing",
     "fedlightning.workers",
     "fedlightning.workers.remote",
 )
@@ -111,11 +112,12 @@ EXEMPT = {
         algorithms.Assignment algorithms.Cohort algorithms.Collected algorithms.Draw algorithms.Job
         algorithms.Pool data.datasets.TrainVal
         strategy.Evaluation strategy.RoundRecord strategy.VisitRecord strategy.VisitStart
-        strategy.WorkerSummary workers.Capabilities workers.Decision workers.Egress workers.Entry
-        workers.Program workers.ResultShape workers.Source workers.Traffic
+        strategy.WorkerSummary testing.Check workers.Capabilities workers.Decision workers.Egress
+        workers.Entry workers.Program workers.ResultShape workers.Source workers.Traffic
     """,
     "an interface, shown by what implements it": """
-        algorithms.Algorithm algorithms.Combiner algorithms.Losses algorithms.Sampling algorithms.Schedule
+        algorithms.Algorithm algorithms.Combiner algorithms.FixedStatistics algorithms.Losses
+        algorithms.Sampling algorithms.Schedule
         algorithms.attacks.Attack algorithms.attacks.Collusion algorithms.attacks.DataAttack
         algorithms.attacks.UpdateAttack algorithms.attacks.attacked data.FeatureSkew
         data.partition.FeatureSkew

@@ -59,6 +59,16 @@ def find_place(id: str, generation: int) -> Location | None:
     return _places.get((id, generation))
 
 
+def check_place(location: object) -> None:
+    """Make sure that something is a worker, and not its name.
+
+    Raises:
+        TypeError: It is none.
+    """
+    if not hasattr(location, "submit"):
+        raise TypeError(f"{location!r} is no worker: give the worker itself, such as hook.workers['bob']")
+
+
 def set_controller(location: Location) -> None:
     """Name the place where the pointers of this process live."""
     _controller[:] = [location]

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from fedlightning.pointers.errors import PointerError
 from fedlightning.pointers.factories import watch_forward
-from fedlightning.pointers.location import Location, controller
+from fedlightning.pointers.location import Location, check_place, controller
 from fedlightning.pointers.lost_gradients import refuse_gradient
 from fedlightning.pointers.objects import fetch
 from fedlightning.pointers.optimizers import follow_parameters
@@ -36,6 +36,7 @@ def send_module(module: M, location: Location) -> M:
 
     Raises:
         PointerError: A part of it is at a worker already, or it is lazy and has no parameters yet.
+        TypeError: The location is no worker.
 
     Example:
         >>> import torch
@@ -47,6 +48,7 @@ def send_module(module: M, location: Location) -> M:
         >>> weight is line.weight, weight.location.id
         (True, 'bob')
     """
+    check_place(location)
     tensors = _tensors(module)
     for tensor in tensors:
         _check_local(tensor)
@@ -138,7 +140,7 @@ def _tensors(module: nn.Module) -> list[Tensor]:
 def _check_local(tensor: Tensor) -> None:
     if isinstance(tensor, PointerTensor):
         raise PointerError(
-            f"the module is at {tensor.location.id!r} already: bring it back with .get() first"
+            f"the module is at {tensor.location.id!r} already: .move(worker) brings it elsewhere, .get() here"
         )
     if nn.parameter.is_lazy(tensor):
         raise PointerError("the module is lazy and has no parameters yet: call it once before it is sent")

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from fedlightning.pointers.adjusting import adjust_torch
 from fedlightning.pointers.errors import PointerError
+from fedlightning.pointers.location import check_place
 from fedlightning.pointers.modules import get_module, move_module, send_module
 from fedlightning.workers.known import local_worker
 from fedlightning.workers.virtual import VirtualWorker
@@ -68,6 +69,7 @@ def _send_tensor(
     tensor: Tensor, location: Worker, *, tags: tuple[str, ...] = (), description: str = ""
 ) -> Any:
     """Send a copy of this tensor to a worker, with its tags and description, and return a pointer to it."""
+    check_place(location)
     own_tags: tuple[str, ...] = tensor.__dict__.get("tags", ())
     own_description: str = tensor.__dict__.get("description", "")
     words = tuple(dict.fromkeys((*own_tags, *tags)))

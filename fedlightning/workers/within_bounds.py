@@ -2,7 +2,7 @@
 
 Found by attack: a message could make torch read or write beyond a tensor, where other people's data lies.
 Positions are clamped, not checked: a check would tell something of private values. Shapes and settings, which
-are no secret, are checked in `unchecked`.
+are no secret, are checked in `kernel_checks`.
 """
 
 from __future__ import annotations
@@ -160,6 +160,26 @@ def _eigvals(function: Operation) -> Operation:
     return eigvals
 
 
+def _segment_reduce(function: Operation) -> Operation:
+    def segment_reduce(
+        data: Tensor, reduce: str, *, axis: int = 0, unsafe: bool = False, **named: Any
+    ) -> Any:
+        # torch checks lengths if it is not told otherwise, and offsets never.
+        if named.get("offsets") is not None:
+            named["offsets"] = named["offsets"].clamp(0, data.size(axis))
+        if unsafe and named.get("lengths") is not None:
+            named["lengths"] = _lengths_within(named["lengths"], data.size(axis))
+        return function(data, reduce, axis=axis, unsafe=unsafe, **named)
+
+    return segment_reduce
+
+
+def _lengths_within(lengths: Tensor, size: int) -> Tensor:
+    """Cut segments off where the data ends; those that fit stay as they are."""
+    ends = lengths.clamp(0, size).cumsum(-1).clamp_max(size)
+    return ends.diff(dim=-1, prepend=ends.new_zeros((*ends.shape[:-1], 1))).to(lengths.dtype)
+
+
 def _positions(values: Any, count: int) -> Any:
     # Behind a pointer, another worker sees to it.
     if not isinstance(values, Tensor) or handle_of(values) is not None:
@@ -178,6 +198,7 @@ _BOUNDED: dict[str, Callable[[Operation], Operation]] = {
     "torch.linalg.eigvals": _eigvals,
     "torch.linalg.ldl_solve": _ldl_solve,
     "torch.nn.functional.embedding_bag": _functional_embedding_bag,
+    "torch.segment_reduce": _segment_reduce,
     "torch.nn.functional.ctc_loss": _ctc_loss,
 }
 

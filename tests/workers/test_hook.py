@@ -40,5 +40,8 @@ def test_the_hook_knows_living_workers_by_name() -> None:
 def test_bad_arguments_are_named() -> None:
     with pytest.raises(TypeError, match="torch module"):
         TorchHook(subprocess)
+    for mine in (torch.ones(1), torch.nn.Linear(1, 1)):
+        with pytest.raises(TypeError, match="'bob' is no worker: give the worker itself"):
+            mine.send("bob")
     with pytest.raises(ValueError, match="'me' is the local worker"):
         VirtualWorker(TorchHook(torch), id="me")

@@ -12,6 +12,8 @@ from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 
 from fedlightning.callbacks.fingerprint import FINGERPRINT_FILE, RunFingerprint
+from fedlightning.strategy import FederatedStrategy
+from fedlightning.strategy.phases import in_words
 
 
 def run(cfg: DictConfig) -> float | None:
@@ -30,6 +32,8 @@ def run(cfg: DictConfig) -> float | None:
     for logger in trainer.loggers:
         logger.log_hyperparams(_plain(cfg))
     trainer.fit(module, datamodule=data, ckpt_path=cfg.ckpt_path)
+    if isinstance(trainer.strategy, FederatedStrategy):
+        print(in_words(trainer.strategy.history.seconds))
     metrics: dict[str, Tensor] = dict(trainer.callback_metrics)
     if cfg.test:
         trainer.test(module, datamodule=data, ckpt_path=_best_checkpoint(trainer))

@@ -9,7 +9,7 @@ from fedlightning.strategy.errors import (
 )
 from fedlightning.strategy.federated import FederatedStrategy
 from fedlightning.strategy.history import Evaluation, History
-from fedlightning.strategy.records import RoundRecord, VisitRecord, VisitStart, WorkerSummary
+from fedlightning.strategy.records import RoundRecord, RoundTimes, VisitRecord, VisitStart, WorkerSummary
 from fedlightning.strategy.replaying import replay
 from fedlightning.strategy.tolerance import Tolerance
 from fedlightning.strategy.whole_files import CheckpointNotSaved
@@ -25,6 +25,7 @@ __all__ = [
     "RoundFailed",
     "RoundInterrupted",
     "RoundRecord",
+    "RoundTimes",
     "Tolerance",
     "VisitRecord",
     "VisitStart",

@@ -56,6 +56,7 @@ from fedlightning.strategy.lone import plans_in
 from fedlightning.strategy.notebook import strategy_as_html
 from fedlightning.strategy.optimization import Optimization
 from fedlightning.strategy.own_steps import OwnSteps
+from fedlightning.strategy.phases import PhaseClock
 from fedlightning.strategy.plain import PlainRounds
 from fedlightning.strategy.records import RoundRecord, WorkerSummary
 from fedlightning.strategy.refusals import refuse_for_algorithm, refuse_unsupported
@@ -206,6 +207,7 @@ class FederatedStrategy(EvaluatingStrategy):
         self._accumulate = 1
         self._interrupts = Interrupts()
         self._audience = Audience()
+        self._clock = PhaseClock()
         self._described: dict[str, WorkerSummary] = {}
         self._ended: RoundRecord | None = None
 
@@ -320,6 +322,7 @@ class FederatedStrategy(EvaluatingStrategy):
             self._told_of_wasted_gradients = False
             self._take_accumulation_over()
             self._run = Run(self.settings, trainer, replay=self.replay, resume=self._resume)
+        self._clock = PhaseClock(lightning_calls.profiler_of(trainer) if fitting else None)
         self._start_evaluation(self._this_run.seed if fitting else self._seed_without_fit())
         super().setup(trainer)
         if fitting:
@@ -379,6 +382,7 @@ class FederatedStrategy(EvaluatingStrategy):
     def on_validation_start(self) -> None:
         """Let a Ctrl-C through that has waited for the end of a round, and begin a validation."""
         self._interrupts.release()
+        self._clock.turn_to("evaluate")
         super().on_validation_start()
 
     def _take_accumulation_over(self) -> None:
@@ -417,11 +421,14 @@ class FederatedStrategy(EvaluatingStrategy):
             raise
         finally:
             self._visiting = False
+            self._clock.turn_to(None)
         self._interrupts.hold()
         if self.replay is not None:
             raise VisitReplayed
         self._warn_of(self._result, plan.round)
+        self._clock.turn_to("log")
         log_round(self.lightning_module, self._result)
+        self._clock.turn_to(None)
         lightning_calls.tell_batch_size(self._trainer, self._result.samples)
         loss = self._result.loss
         if self._steps_at_controller:
@@ -462,6 +469,7 @@ class FederatedStrategy(EvaluatingStrategy):
             passes_batch_idx=passes_batch_idx,
             accumulate=self._trainer.accumulate_grad_batches if at_controller else self._accumulate,
             audience=self._audience,
+            clock=self._clock,
             tolerance=self.settings.tolerance,
             aggregation=self.settings.aggregation,
             postprocess=self.settings.postprocess,
@@ -530,6 +538,7 @@ class FederatedStrategy(EvaluatingStrategy):
     def _take_average_over(self) -> None:
         """Make the cohort's average the global module, or step the server optimizer along it."""
         assert self._result is not None
+        self._clock.turn_to("aggregate")
         self._global.take_average(self._result)
         self._complete_round(self._result)
         self._announce_end()
@@ -541,8 +550,11 @@ class FederatedStrategy(EvaluatingStrategy):
         if again:
             return
         assert self.current_plan is not None
+        self._clock.turn_to("log")
         self._ended = record_of(self.current_plan, result, self._this_run.traffic)
         self._this_run.complete(self._ended, result.visits, result.server_state)
+        self._clock.turn_to(None)
+        self.history.add_times(self._ended.round, self._clock.take())
 
     def _announce_end(self) -> None:
         """Tell of a round's end, once the global module holds its result."""
@@ -559,6 +571,9 @@ class FederatedStrategy(EvaluatingStrategy):
         """Enter the validation in the history."""
         super().on_validation_end()
         self._enter_evaluation()
+        self._clock.turn_to(None)
+        if self._fitting and self.history:
+            self.history.add_times(self.history[-1].round, self._clock.take())
 
     def _enter_evaluation(self) -> None:
         if self._trainer.state.fn == TrainerFn.FITTING and not self._trainer.sanity_checking:

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any, Literal, overload
 from typing_extensions import override
 
 from fedlightning.strategy.curves import plot_history
-from fedlightning.strategy.records import RoundRecord, VisitRecord
+from fedlightning.strategy.phases import PHASES, Phase
+from fedlightning.strategy.records import RoundRecord, RoundTimes, VisitRecord
 from fedlightning.strategy.wording import counted, human_bytes
 from fedlightning.workers.ledger_table import as_html
 
@@ -25,7 +26,7 @@ MAX_NAMED_WORKERS = 20
 
 _SHOWN_ROUNDS = 10
 
-Table = Literal["rounds", "visits", "evaluations"]
+Table = Literal["rounds", "visits", "evaluations", "times"]
 
 
 @dataclass(frozen=True)
@@ -60,6 +61,7 @@ class History(Sequence[RoundRecord]):
         self._rounds: list[RoundRecord] = []
         self._visits: list[VisitRecord] = []
         self._evaluations: list[Evaluation] = []
+        self._times: list[RoundTimes] = []
 
     @overload
     def __getitem__(self, index: int) -> RoundRecord: ...
@@ -87,6 +89,23 @@ class History(Sequence[RoundRecord]):
         """The validations of the global module."""
         return tuple(self._evaluations)
 
+    @property
+    def seconds(self) -> dict[Phase, float]:
+        """The seconds of the whole run, by phase."""
+        return {phase: sum(getattr(times, phase) for times in self._times) for phase in PHASES}
+
+    def add_times(self, round: int, seconds: Mapping[Phase, float]) -> None:
+        """Enter the seconds that a round took; more for the last one are added to those it has.
+
+        Args:
+            round: Number of the round.
+            seconds: By phase.
+        """
+        before = RoundTimes(round)
+        if self._times and self._times[-1].round == round:
+            before = self._times.pop()
+        self._times.append(RoundTimes(round, *(getattr(before, phase) + seconds[phase] for phase in PHASES)))
+
     def add_round(self, record: RoundRecord, visits: Sequence[VisitRecord]) -> None:
         """Enter a completed round.
 
@@ -110,7 +129,7 @@ class History(Sequence[RoundRecord]):
         self._evaluations.append(Evaluation(rounds, dict(metrics)))
 
     def rows(self, of: Table = "rounds") -> list[dict[str, Any]]:
-        """Return one flat record per round, visit or evaluation, e.g. for ``pandas.DataFrame(...)``.
+        """Return flat records of rounds, visits, evaluations or times, e.g. for ``pandas.DataFrame(...)``.
 
         Args:
             of: Which of them. Metrics become columns of their own; a row without one leaves it out.
@@ -122,7 +141,7 @@ class History(Sequence[RoundRecord]):
 
         Args:
             path: Where to; a file there is replaced.
-            of: What a row is: a round, a visit to a worker, or an evaluation.
+            of: What a row is: a round, a visit to a worker, an evaluation, or the times of a round.
         """
         rows = self.rows(of)
         with open(path, "w", newline="", encoding="utf-8") as file:
@@ -153,6 +172,7 @@ class History(Sequence[RoundRecord]):
             "rounds": [asdict(record) for record in self._rounds],
             "visits": {name: [getattr(visit, name) for visit in self._visits] for name in columns},
             "evaluations": [asdict(evaluation) for evaluation in self._evaluations],
+            "times": [asdict(times) for times in self._times],
         }
 
     @classmethod
@@ -174,13 +194,15 @@ class History(Sequence[RoundRecord]):
             for values in zip(*visits.values(), strict=True)
         ]
         history._evaluations = [Evaluation(**row) for row in state.get("evaluations", [])]
+        history._times = [RoundTimes(**row) for row in state.get("times", [])]
         return history
 
-    def _table(self, of: Table) -> Sequence[RoundRecord | VisitRecord | Evaluation]:
-        tables: dict[str, Sequence[RoundRecord | VisitRecord | Evaluation]] = {
+    def _table(self, of: Table) -> Sequence[RoundRecord | VisitRecord | Evaluation | RoundTimes]:
+        tables: dict[str, Sequence[RoundRecord | VisitRecord | Evaluation | RoundTimes]] = {
             "rounds": self._rounds,
             "visits": self._visits,
             "evaluations": self._evaluations,
+            "times": self._times,
         }
         if of not in tables:
             raise ValueError(f"of={of!r} is no table of a history. Use one of {', '.join(tables)}.")
@@ -223,7 +245,7 @@ def _short(value: float | None) -> str | None:
     return None if value is None else f"{value:.4g}"
 
 
-def _flat(record: RoundRecord | VisitRecord | Evaluation) -> dict[str, Any]:
+def _flat(record: RoundRecord | VisitRecord | Evaluation | RoundTimes) -> dict[str, Any]:
     """Turn a record into a row: names joined, metrics and spread as columns."""
     row: dict[str, Any] = {}
     for name, value in asdict(record).items():

@@ -56,8 +56,13 @@ def as_device(device: torch.device | int | str) -> torch.device:
 
 def profiled(trainer: pl.Trainer, action: str) -> AbstractContextManager[None]:
     """Time a block with the Trainer's profiler."""
+    return profiler_of(trainer).profile(action)
+
+
+def profiler_of(trainer: pl.Trainer) -> Profiler:
+    """Return the Trainer's profiler."""
     profiler: Profiler = getattr(trainer, "profiler")  # noqa: B009 - untyped, set by a connector
-    return profiler.profile(action)
+    return profiler
 
 
 def only_accumulates(trainer: pl.Trainer) -> bool:

@@ -81,6 +81,27 @@ class RoundRecord:
 
 
 @dataclass(frozen=True)
+class RoundTimes:
+    """Seconds on the clock that a round took, by phase; what the phases are is said in `phases`.
+
+    Args:
+        round: Number of the round, from 0.
+        send: Finding workers, placing data at the first visit, moving the module there and back.
+        work: Local work.
+        aggregate: Combining updates and stepping the global module.
+        evaluate: Validations after this round and before the next.
+        log: Records, listeners, and what is logged for the round.
+    """
+
+    round: int
+    send: float = 0.0
+    work: float = 0.0
+    aggregate: float = 0.0
+    evaluate: float = 0.0
+    log: float = 0.0
+
+
+@dataclass(frozen=True)
 class WorkerSummary:
     """One worker: what it holds, how the global module does there, and what has passed its door.
 

@@ -45,6 +45,7 @@ from fedlightning.strategy.errors import CohortTooSmall, RoundFailed, failures_n
 from fedlightning.strategy.events import Audience
 from fedlightning.strategy.federation import Federation, Member
 from fedlightning.strategy.optimization import Optimization
+from fedlightning.strategy.phases import PhaseClock
 from fedlightning.strategy.records import VisitRecord
 from fedlightning.strategy.snapshot import ModuleSnapshot
 from fedlightning.strategy.together import DoneTogether, JointVisit, Together
@@ -102,6 +103,7 @@ class RoundTerms:
         algorithm: What is done at the workers, and with what they send.
         server_state: What the server keeps for the algorithm.
         first_buffers: The module's buffers at the start of the fit.
+        clock: Is told what the round's time goes to.
         checks_cohort: Whether too few updates stop the run; not those of a sequential round, or of a replay.
     """
 
@@ -118,6 +120,7 @@ class RoundTerms:
     algorithm: Algorithm
     server_state: ServerState
     first_buffers: Sequence[Tensor]
+    clock: PhaseClock
     checks_cohort: bool
 
 
@@ -237,7 +240,8 @@ class Round(ABC):
             return self._visits(plan)
 
     def _visits(self, plan: Plan) -> RoundResult:
-        several = len(plan.assignments) > 1
+        several, clock = len(plan.assignments) > 1, self._terms.clock
+        clock.turn_to("send")
         start = self._snapshot()
         metrics = take_states(self._module)
         aggregation = self._begin_aggregation()
@@ -250,26 +254,31 @@ class Round(ABC):
         try:
             for assignment in self._not_done_together(progress):
                 try:
+                    clock.turn_to("send")
                     member, report = self._attempt(assignment, progress, undo)
                 except RoundFailed as failure:
                     self._skip(failure, progress)
                     undo()
                     continue
+                clock.turn_to("aggregate")
                 if reshaped := start.reshaped_buffer():
                     raise RoundFailed(assignment.worker, plan.round, None, _REMEDY.format(reshaped))
                 weight = self._weight_of(assignment, member)
                 aggregation.add(self._module, self.update, weight)
                 start.restore()
+                clock.turn_to("log")
                 progress.end(member, report, weight)
             reports, skipped = progress.reports, progress.skipped
             self._require_enough(plan, len(reports), skipped)
         except BaseException:
             undo()
             raise
+        clock.turn_to("aggregate")
         if several:
             put_states(self._module, metrics)
         mean = aggregation.result()
         average, server_state = self._finished(mean, len(reports))
+        clock.turn_to("log")
         return RoundResult(
             average=average,
             buffers=[*self._module.buffers()] if mean is None else mean.buffers,
@@ -362,7 +371,9 @@ class GradientRound(Round):
         worker = member.worker
         module = worker.send(self._module)
         with aggregation.fetched(worker, module, self.update):
+            self._terms.clock.turn_to("work")
             report: VisitReport = worker.run(compute_gradients, module, member.stream, visit)
+            self._terms.clock.turn_to("send")
         return report
 
     @override
@@ -433,6 +444,7 @@ class LocalRound(Round):
         if self._terms.aggregator is None and not sends and _lends(worker):
             lent = (self._module, self._optimization.optimizers)
             with self._optimization.one_visit(visit.steps):
+                self._terms.clock.turn_to("work")
                 lent_report: VisitReport = worker.lend(
                     train_locally, lent, member.stream, member.memory, visit, procedure
                 )
@@ -445,9 +457,11 @@ class LocalRound(Round):
             self._optimization.one_visit(visit.steps),
             afterwards(partial(aggregation.release, worker), optimizers),
         ):
+            self._terms.clock.turn_to("work")
             report: VisitReport = worker.run(
                 train_locally, module, optimizers, member.stream, member.memory, visit, procedure
             )
+            self._terms.clock.turn_to("send")
         return report
 
     def _procedure_of(self, worker: str) -> LocalProcedure | None:
@@ -476,9 +490,13 @@ class LocalRound(Round):
             for assignment in plan.assignments
         ]
         left = dict(enumerate(plan.assignments))
+        clock = self._terms.clock
+        clock.turn_to("work")
         with in_round(plan.round):
             for done in together.carry_out(self._module, self._optimization.optimizers, visits):
+                clock.turn_to("log")
                 self._take_in(done, [left.pop(number) for number in done.chunk.numbers], progress)
+                clock.turn_to("work")
         return list(left.values())
 
     def _why_one_by_one(self) -> str:
@@ -505,6 +523,7 @@ class LocalRound(Round):
                 continue
             weights[row] = self._weight_of(assignment, member)
             progress.end(member, report, weights[row])
+        self._terms.clock.turn_to("aggregate")
         progress.aggregation.add_chunk(done.chunk, weights)
 
     @override

@@ -106,6 +106,10 @@ class CombinedShard:
         """Yield every sample of the first part once, as a validation that knows nothing of others expects."""
         return self._parts[0].in_order()
 
+    def shuffled(self) -> CombinedShard:
+        """Return the same data, each part of it read in random order up to its last sample."""
+        return CombinedShard([part.shuffled() for part in self._parts], self._mode, self._layout)
+
     def label_counts(self) -> Counter[Any] | None:
         """Count the samples of each class over all parts; None if one of them does not show its labels."""
         counts = [part.label_counts() for part in self._parts]

@@ -119,6 +119,10 @@ class Shard:
         whole = Shard(self.dataset, settings)
         yield from whole.batches(0, whole.num_batches, seed=0, worker="")
 
+    def shuffled(self) -> Shard:
+        """Return the same data, read in random order up to its last sample, however it is read here."""
+        return Shard(self.dataset, replace(self.settings, shuffle=True, drop_last=False))
+
     def ordinary_loader(self) -> DataLoader[Any]:
         """Make the DataLoader that a user would have made of this dataset, with the same random draws."""
         return self.settings.ordinary_loader(self.dataset)

@@ -6,7 +6,7 @@ What a module logs when it validates is found in ``evaluation``.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import lightning.pytorch as pl
@@ -83,11 +83,9 @@ def measure_loss(
 
 
 def _batches(shard: Shard | CombinedShard, request: LossRequest) -> Iterator[Any]:
-    if isinstance(shard, CombinedShard):
-        count = min(request.batches or shard.num_batches, shard.num_batches)
-        return shard.batches(0, count, seed=request.seed, worker=request.worker)
-    if request.batches is None:
+    if request.batches is None and isinstance(shard, Shard):
         return shard.in_order()
-    drawn = Shard(shard.dataset, replace(shard.settings, shuffle=True, drop_last=False))
-    count = min(request.batches, drawn.num_batches)
+    # Of several loaders, what belongs together is drawn, not written down: one local epoch is all of it.
+    drawn = shard.shuffled()
+    count = drawn.num_batches if request.batches is None else min(request.batches, drawn.num_batches)
     return drawn.batches(0, count, seed=request.seed, worker=request.worker)

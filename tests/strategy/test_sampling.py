@@ -141,6 +141,28 @@ def test_those_with_the_highest_loss_of_the_global_model_take_part(batches: int 
     assert len(set(judge.expected)) > 1, "a test in which all rounds are alike shows little"
 
 
+@pytest.mark.parametrize("batches", [None, 1])
+def test_candidates_measure_on_several_loaders_as_they_train(batches: int | None) -> None:
+    seen: list[tuple[int, ...]] = []
+
+    class Both(Plain):
+        @override
+        def training_step(self, batch: dict[str, list[Tensor]], batch_idx: int) -> Tensor:
+            if not self.training:
+                seen.append(tuple(map(len, (batch["a"][1], batch["b"][1]))))
+            first, second = (nn.functional.cross_entropy(self.net(x), y) for x, y in batch.values())
+            return first + second
+
+    _, run = fit(
+        strategy(PowerOfChoice(6, batches=batches), partition=None, workers=6, rounds_per_epoch=3),
+        module=Both,
+        train={"a": loader(batch_size=3), "b": loader(18, batch_size=3)},
+        max_epochs=1,
+    )
+    assert all(len(cohort) == 2 for cohort in cohorts_of(run.strategy.history))
+    assert len(seen) == 3 * 6 * (batches or 2)
+
+
 def test_a_few_batches_are_a_random_part_of_the_data() -> None:
     seen: list[tuple[int, ...]] = []
 

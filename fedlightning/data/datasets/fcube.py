@@ -21,7 +21,8 @@ def make_fcube(num_samples: int = 4000, seed: int = 0) -> GroupedData:
     separates the labels perfectly.
 
     Source: Li et al. 2022, "Federated Learning on Non-IID Data Silos: An Experimental Study" (NIID-Bench),
-    section IV-B, "synthetic feature imbalance". Drawn here, so without a licence.
+    section IV-B, "synthetic feature imbalance". Drawn here, so without a licence. Trained centrally, a linear
+    model reaches 99.7% on 1,000 other points (``benchmarks/central_accuracy.py``).
 
     Args:
         num_samples: Number of points, at least 8; 4,000 for training and 1,000 for testing in the paper.

@@ -17,6 +17,7 @@ from fedlightning.local.memory import WorkerMemory
 from fedlightning.local.metrics import report_states, reset_metrics
 from fedlightning.local.procedure import LocalProcedure, LocalTraining
 from fedlightning.local.randomness import own_randomness
+from fedlightning.local.scheduling import describe_schedulers, lend_schedulers
 from fedlightning.local.streams import Stream
 from fedlightning.local.visit import Visit, VisitReport
 from fedlightning.local.visit_steps import VisitSteps
@@ -50,6 +51,7 @@ def train_locally(
         LocalStepFailed: The user's code raised; names the step.
     """
     lend_optimizers(module, optimizers)
+    schedulers = lend_schedulers(module, visit.schedulers, optimizers)
     if visit.separates_metrics:
         reset_metrics(module)
     precision = module.trainer.precision_plugin
@@ -80,6 +82,7 @@ def train_locally(
         metrics=report_states(module) if visit.separates_metrics else (),
         samples=logs.samples,
         wastes_gradients=steps.left_gradients and not visit.keeps_gradients,
+        schedulers=describe_schedulers(schedulers, optimizers),
     )
 
 

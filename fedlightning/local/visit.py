@@ -8,6 +8,7 @@ from torch import Tensor
 
 from fedlightning.local.logs import LoggedValue
 from fedlightning.local.metrics import MetricState, samples_kept_by
+from fedlightning.local.scheduling import SchedulerState
 from fedlightning.workers.payload import payload_bytes
 from fedlightning.workers.remote import record
 from fedlightning.workers.samples import kept_samples
@@ -32,6 +33,7 @@ class Visit:
         keeps_gradients: Whether the module brings gradients along and takes others home, as one that steps
             by hand does from batch to batch in an ordinary ``fit``; otherwise they are dropped.
         keeps_buffers: Whether buffers stay at the worker for its next visit.
+        schedulers: Schedulers that the module steps itself, where they are not at hand in process.
     """
 
     round: int
@@ -44,6 +46,7 @@ class Visit:
     requires_finite: bool = False
     keeps_gradients: bool = False
     keeps_buffers: bool = False
+    schedulers: tuple[SchedulerState, ...] = ()
 
 
 @record
@@ -59,6 +62,7 @@ class VisitReport:
         failed: Whether the visit required finite numbers, and found others: what it has changed is undone.
         samples: Samples in the batches of these steps, counted as often as they came, as far as batches tell.
         wastes_gradients: Whether gradients were dropped that a module that steps by hand had not used.
+        schedulers: As the visit has left those that it was given.
     """
 
     steps: int
@@ -68,6 +72,7 @@ class VisitReport:
     failed: bool = False
     samples: int = 0
     wastes_gradients: bool = False
+    schedulers: tuple[SchedulerState, ...] = ()
 
 
 @payload_bytes.register

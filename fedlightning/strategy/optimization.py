@@ -15,6 +15,9 @@ from typing import Any
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
+from fedlightning.local.scheduling import SchedulerState, describe_schedulers
+from fedlightning.workers import VirtualWorker, Worker
+
 
 class Optimization:
     """What goes along with the module to the workers.
@@ -76,6 +79,21 @@ class Optimization:
                 optimizer.state = state
             self._restore(settings)
             raise
+
+    def schedulers_for(self, worker: Worker) -> tuple[SchedulerState, ...]:
+        """Return the schedulers that the module steps itself, as they travel; none where they are at hand.
+
+        Raises:
+            UnsendableError: One does not travel; names it.
+        """
+        if isinstance(worker, VirtualWorker):
+            return ()
+        return describe_schedulers(self._schedulers, self.optimizers)
+
+    def take_schedulers(self, states: Sequence[SchedulerState]) -> None:
+        """Take over what a visit elsewhere has left of them."""
+        for scheduler, travelled in zip(self._schedulers, states, strict=False):
+            scheduler.load_state_dict(travelled.state)
 
     def _capture(self) -> list[Any]:
         settings = [_settings_of(optimizer) for optimizer in self.optimizers]

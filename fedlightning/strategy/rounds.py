@@ -449,19 +449,21 @@ class LocalRound(Round):
                     train_locally, lent, member.stream, member.memory, visit, procedure
                 )
             return lent_report
-        module = worker.send(self._module)
-        optimizers = [worker.send(optimizer) for optimizer in self._optimization.optimizers]
-        with (
-            aggregation.fetched(worker, module, self.update, member.memory if sends else None),
-            # Settings that a visit elsewhere has changed are those of its end once they are back.
-            self._optimization.one_visit(visit.steps),
-            afterwards(partial(aggregation.release, worker), optimizers),
-        ):
-            self._terms.clock.turn_to("work")
-            report: VisitReport = worker.run(
-                train_locally, module, optimizers, member.stream, member.memory, visit, procedure
-            )
-            self._terms.clock.turn_to("send")
+        # What is sent has the settings of the round; what a visit elsewhere leaves is back when it ends.
+        with self._optimization.one_visit(visit.steps):
+            module = worker.send(self._module)
+            optimizers = [worker.send(optimizer) for optimizer in self._optimization.optimizers]
+            visit = replace(visit, schedulers=self._optimization.schedulers_for(worker))
+            with (
+                aggregation.fetched(worker, module, self.update, member.memory if sends else None),
+                afterwards(partial(aggregation.release, worker), optimizers),
+            ):
+                self._terms.clock.turn_to("work")
+                report: VisitReport = worker.run(
+                    train_locally, module, optimizers, member.stream, member.memory, visit, procedure
+                )
+                self._terms.clock.turn_to("send")
+            self._optimization.take_schedulers(report.schedulers)
         return report
 
     def _procedure_of(self, worker: str) -> LocalProcedure | None:

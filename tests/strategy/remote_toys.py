@@ -64,6 +64,31 @@ class Joined(Travelling):
         super().log(f"own/{name}", value, **settings)
 
 
+class StepsSchedulers(Travelling):
+    """Optimizes by hand, and steps a scheduler of its own after each batch."""
+
+    def __init__(self, kind: str = "MultiStepLR") -> None:
+        super().__init__(manual=True)
+        self.save_hyperparameters()
+        self.kind = kind
+
+    def training_step(self, batch: list[Tensor], batch_idx: int) -> Tensor:
+        loss = super().training_step(batch, batch_idx)
+        scheduler = self.lr_schedulers()
+        scheduler.step(*([loss.detach()] if self.kind == "ReduceLROnPlateau" else []))
+        return loss
+
+    def configure_optimizers(self) -> Any:
+        optimizer, schedulers = super().configure_optimizers(), torch.optim.lr_scheduler
+        made = {
+            "MultiStepLR": lambda: schedulers.MultiStepLR(optimizer, [1, 3, 5], 0.5),
+            "OneCycleLR": lambda: schedulers.OneCycleLR(optimizer, 0.2, total_steps=40),
+            "ReduceLROnPlateau": lambda: schedulers.ReduceLROnPlateau(optimizer, patience=0),
+            "LambdaLR": lambda: schedulers.LambdaLR(optimizer, lambda step: 0.9**step),
+        }
+        return [optimizer], [made[self.kind]()]
+
+
 class OwnStep(Travelling):
     """Steps in its own way."""
 

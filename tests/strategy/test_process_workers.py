@@ -15,7 +15,7 @@ from fedlightning.algorithms import PowerOfChoice
 from fedlightning.data import FederatedDataLoader, FederatedDataset
 from fedlightning.strategy import FederatedStrategy
 from fedlightning.workers import HostProcess, KeepData, ProcessWorker, UnsendableError, VirtualWorker, Worker
-from tests.strategy.remote_toys import Forgetful, Joined, OwnStep, Travelling
+from tests.strategy.remote_toys import Forgetful, Joined, OwnStep, StepsSchedulers, Travelling
 
 pytestmark = pytest.mark.xdist_group("strategy processes")
 NAMES = ("ann", "bob", "carl")
@@ -95,8 +95,28 @@ def test_manual_optimization_has_the_same_bits(processes: Callable[..., list[Wor
     torch.testing.assert_close(found, expected, rtol=0, atol=0)
 
 
-def test_a_modules_own_step_is_taken_there(processes: Callable[..., list[Worker]]) -> None:
-    case = {"update": "sequential", "local_steps": 2}
+@pytest.mark.parametrize("kind", ["MultiStepLR", "OneCycleLR", "ReduceLROnPlateau"])
+@pytest.mark.parametrize("update", ["averaged", "sequential"])
+def test_schedulers_stepped_by_hand_go_along(
+    update: str, kind: str, processes: Callable[..., list[Worker]]
+) -> None:
+    case: dict[str, Any] = {"update": update, "local_steps": 2}
+    make = partial(StepsSchedulers, kind)
+    expected = fit([VirtualWorker(id=name) for name in NAMES], make, **case)
+    found = fit(processes(), make, **case)
+    torch.testing.assert_close(found, expected, rtol=0, atol=0)
+
+
+def test_a_scheduler_with_a_function_is_refused_with_the_remedy(
+    processes: Callable[..., list[Worker]],
+) -> None:
+    with pytest.raises(UnsendableError, match=r"LambdaLR is stepped by the module.*or virtual workers"):
+        fit(processes(), partial(StepsSchedulers, "LambdaLR"))
+
+
+@pytest.mark.parametrize("update", ["averaged", "sequential"])
+def test_a_modules_own_step_is_taken_there(update: str, processes: Callable[..., list[Worker]]) -> None:
+    case: dict[str, Any] = {"update": update, "local_steps": 2}
     expected = fit([VirtualWorker(id=name) for name in NAMES], OwnStep, **case)
     found = fit(processes(), OwnStep, **case)
     torch.testing.assert_close(found, expected, rtol=0, atol=0)

@@ -12,12 +12,14 @@ import argparse
 import gc
 import operator
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from copy import deepcopy
 from functools import partial
+from typing import Any
 
 import psutil
 import torch
+from torch import Tensor
 from typing_extensions import override
 
 import fedlightning as fl
@@ -41,6 +43,34 @@ class CountingWorker(fl.VirtualWorker):
     def submit(self, message: Message) -> Reply:
         self.messages += 1
         return super().submit(message)
+
+
+class Through(Tensor):
+    """Be the least that a tensor elsewhere can be: torch calls it, it calls the operation, and that is all.
+
+    Attributes:
+        held: The tensor that it stands for.
+    """
+
+    held: Tensor
+
+    @classmethod
+    def around(cls, tensor: Tensor) -> Through:
+        """Make one that stands for a tensor."""
+        through = torch.empty(0).as_subclass(cls)
+        through.held = tensor
+        return through
+
+    @classmethod
+    @override
+    def __torch_function__(
+        cls,
+        func: Callable[..., Any],
+        types: Iterable[type],
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:
+        return func(*[arg.held for arg in args], **(kwargs or {}))
 
 
 def local_step(task: Task) -> Work:
@@ -75,8 +105,11 @@ def additions(effort: Effort) -> Iterator[Row]:
         # The very tensors that are there, so that where memory lies makes no difference.
         held = worker._objects
         there = held[x.id_at_location], held[y.id_at_location]
-        spread = ratio(partial(operator.add, x, y), partial(operator.add, *there), effort)
-        yield Row(f"x + y, {name}", spread, "x", target)
+        local = partial(operator.add, *there)
+        yield Row(f"x + y, {name}", ratio(partial(operator.add, x, y), local, effort), "x", target)
+        # What is left to torch of that, to know how far the rest can go down at most.
+        least = partial(operator.add, *map(Through.around, there))
+        yield Row(f"x + y, {name}, torch's call alone", ratio(least, local, effort), "x")
 
 
 def training_steps(effort: Effort) -> Iterator[Row]:

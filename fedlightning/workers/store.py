@@ -203,6 +203,7 @@ def describe_tensor(value: Tensor, object_id: int) -> TensorDescription:
     """
     layout = value.layout
     strided = layout is _STRIDED
+    requires_grad = value.requires_grad
     return TensorDescription(
         object_id,
         value.shape,
@@ -211,8 +212,8 @@ def describe_tensor(value: Tensor, object_id: int) -> TensorDescription:
         value.dtype,
         layout,
         value.device,
-        value.requires_grad,
-        value.is_leaf,
+        requires_grad,
+        not requires_grad or value.is_leaf,
     )
 
 

@@ -17,15 +17,28 @@ from typing_extensions import override
 
 from fedlightning import Tolerance
 from fedlightning.algorithms import (
+    APFL,
+    IFCA,
+    Algorithm,
     ChosenBy,
+    Ditto,
     Draw,
+    FedBABU,
+    FedDyn,
+    FedNova,
+    FedPer,
+    FedProx,
     FixedOrder,
+    MimeLite,
+    Moon,
     OnlineWorkers,
+    PerFedAvg,
     Plan,
     PoissonSampling,
     PowerOfChoice,
     RoundRobin,
     Sampling,
+    Scaffold,
     TaggedWorkers,
     UniformSampling,
     WeightedSampling,
@@ -67,6 +80,14 @@ class Plain(Classifier):
     def __init__(self) -> None:
         super().__init__(SGD)
         self.net = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 3))
+
+
+class PlainSGD(Plain):
+    """Without momentum, which not every algorithm allows."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.make_optimizer = partial(torch.optim.SGD, lr=0.1)
 
 
 def fit(strategy: FederatedStrategy, **settings: Any) -> tuple[Any, Any]:
@@ -295,6 +316,22 @@ EMPTY_ROUNDS: dict[str, dict[str, Any]] = {
 }
 
 
+ALGORITHMS: list[Algorithm] = [
+    APFL(alpha=0.5),
+    IFCA(clusters=2),
+    Ditto(),
+    FedBABU(head=["net.2"]),
+    FedDyn(alpha=0.5),
+    FedNova(),
+    FedPer(personal=["net.2"]),
+    FedProx(mu=0.5),
+    MimeLite(),
+    Moon("net.0"),
+    PerFedAvg(alpha=0.1),
+    Scaffold(),
+]
+
+
 class Tensors(L.Callback):
     def __init__(self) -> None:
         self.after: list[dict[str, Tensor]] = []
@@ -316,6 +353,19 @@ def test_an_empty_round_counts_and_changes_nothing(settings: dict[str, Any]) -> 
     for full, empty in (tensors.after[:2], tensors.after[2:]):
         assert all(torch.equal(full[name], empty[name]) for name in full)
     assert not all(torch.equal(tensors.after[1][name], tensors.after[2][name]) for name in tensors.after[1])
+
+
+@pytest.mark.parametrize("algorithm", ALGORITHMS, ids=lambda algorithm: type(algorithm).__name__)
+def test_an_empty_round_leaves_what_algorithms_keep_alone(algorithm: Algorithm) -> None:
+    _, run = fit(
+        strategy(EVERY_OTHER, rounds_per_epoch=4, local_steps=2, algorithm=algorithm),
+        module=PlainSGD,
+        callbacks=[tensors := Tensors()],
+        max_epochs=1,
+    )
+    assert [bool(cohort) for cohort in cohorts_of(run.strategy.history)] == [True, False, True, False]
+    for full, empty in (tensors.after[:2], tensors.after[2:]):
+        assert all(torch.equal(full[name], empty[name]) for name in full)
 
 
 def test_cohorts_that_are_too_small_stop_the_run_if_asked_to() -> None:

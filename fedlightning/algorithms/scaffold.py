@@ -14,8 +14,16 @@ from torch import Tensor
 from torch.optim import SGD
 from typing_extensions import override
 
-from fedlightning.algorithms.algorithm import Algorithm, Collected, Job, ServerState, Weighting
+from fedlightning.algorithms.algorithm import (
+    Algorithm,
+    Collected,
+    Job,
+    ServerState,
+    Weighting,
+    loss_is_not_told,
+)
 from fedlightning.algorithms.plan import Plan
+from fedlightning.local.gradients_aside import mean_gradient
 from fedlightning.local.procedure import LocalProcedure, LocalTraining
 from fedlightning.workers.remote import record
 
@@ -25,13 +33,16 @@ class Scaffold(Algorithm):
     """Correct every local gradient by ``c - c_i``, the server's control variate less the worker's own.
 
     After its ``K`` steps of rate ``eta`` from ``x`` to ``y``, a worker's new control variate is
-    ``c_i - c + (x - y) / (K * eta)`` (option II of the paper). The server's moves by the mean change of the
-    cohort's, times the cohort's share of all workers. Both start at zero. A server's rate ``eta_g`` other
-    than 1 is a server optimizer: ``server_optimizer=partial(torch.optim.SGD, lr=eta_g)``.
+    ``c_i - c + (x - y) / (K * eta)``: option II of the paper, which costs nothing. By option I it is the
+    gradient at ``x`` on the visit's batches, which with ``local_epochs`` are all of a worker's data; that
+    costs one more pass over them. The server's moves by the mean change of the cohort's, times the cohort's
+    share of all workers. Both start at zero. A server's rate ``eta_g`` other than 1 is a server optimizer:
+    ``server_optimizer=partial(torch.optim.SGD, lr=eta_g)``.
 
     Worker and server keep, and each visit sends both ways, as much again as the parameters.
 
     Args:
+        option: ``"I"`` or ``"II"``.
         controls: ``"updated"``, or ``"zero"`` to leave them at zero: FedAvg, bit for bit, to compare with.
         weighting: ``"uniform"`` as in the paper, or as in `FedAvg`.
 
@@ -40,11 +51,14 @@ class Scaffold(Algorithm):
         1
     """
 
+    option: Literal["I", "II"] = "II"
     controls: Literal["updated", "zero"] = "updated"
     weighting: Weighting = field(default="uniform", kw_only=True)
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.option not in ("I", "II"):
+            raise ValueError(f"option must be 'I' or 'II', got {self.option!r}.")
         if self.controls not in ("updated", "zero"):
             raise ValueError(f"controls must be 'updated' or 'zero', got {self.controls!r}.")
 
@@ -52,6 +66,8 @@ class Scaffold(Algorithm):
     def why_not(self, job: Job) -> Iterator[str]:
         if job.update == "sequential":
             yield "SCAFFOLD corrects workers that are averaged. Use update='averaged', or another algorithm."
+        if self.option == "I":
+            yield from loss_is_not_told(job, "SCAFFOLD's option I takes gradients without steps")
         for optimizer in job.optimizers:
             groups = optimizer.param_groups
             if type(optimizer) is not SGD or any(group["momentum"] for group in groups):
@@ -67,7 +83,9 @@ class Scaffold(Algorithm):
 
     @override
     def procedure(self, state: ServerState, plan: Plan) -> LocalProcedure | None:
-        return None if self.controls == "zero" else ControlledTraining(list(state["control"]))
+        if self.controls == "zero":
+            return None
+        return ControlledTraining(list(state["control"]), by_gradient=self.option == "I")
 
     @override
     @torch.no_grad()
@@ -87,23 +105,31 @@ class ControlledTraining(LocalProcedure):
 
     Args:
         control: The server's control variate, like the parameters.
+        by_gradient: Whether the worker's becomes the gradient at the start (option I).
     """
 
     control: list[Tensor]
+    by_gradient: bool
 
     sends: ClassVar[bool] = True
+
+    @property
+    @override
+    def revisits(self) -> bool:
+        return self.by_gradient
 
     @override
     def run(self, local: LocalTraining) -> None:
         own = local.kept("control") or [torch.zeros_like(c) for c in self.control]
         start = local.copy_parameters()
+        gradient = mean_gradient(local) if self.by_gradient else None
 
         def correct(positions: Sequence[int], gradients: Sequence[Tensor]) -> None:
             for position, gradient in zip(positions, gradients, strict=True):
                 gradient.add_(self.control[position] - own[position])
 
         local.train(correct)
-        new = self._updated(own, start, local)
+        new = self._updated(own, start, local) if gradient is None else gradient
         local.keep("control", new)
         local.sent["control"] = [after - before for after, before in zip(new, own, strict=True)]
 

@@ -50,7 +50,7 @@ from fedlightning.strategy.records import VisitRecord
 from fedlightning.strategy.snapshot import ModuleSnapshot
 from fedlightning.strategy.together import DoneTogether, JointVisit, Together
 from fedlightning.strategy.tolerance import Tolerance
-from fedlightning.strategy.visits import VisitBook
+from fedlightning.strategy.visits import VisitBook, with_traffic_of
 from fedlightning.workers import VirtualWorker, Worker, in_round
 from fedlightning.workers.random import derive_seed
 
@@ -418,14 +418,17 @@ class LocalRound(Round):
 
     @override
     def run(self, plan: Plan) -> RoundResult:
-        question = self._terms.algorithm.survey(self._state, plan)
-        if question is not None and not self._federation.alone:
-            survey = Survey(self._terms, self._optimization, question)
-            asked = survey.run(plan)
-            if not survey.answers:
-                return asked
-            self._state = {**self._state, **survey.answers}
-        return self._carry_out(self._terms.algorithm.procedure(self._state, plan), plan)
+        algorithm = self._terms.algorithm
+        question = algorithm.survey(self._state, plan)
+        if question is None or self._federation.alone:
+            return self._carry_out(algorithm.procedure(self._state, plan), plan)
+        survey = Survey(self._terms, self._optimization, question)
+        asked = survey.run(plan)
+        if not survey.answers:
+            return asked
+        self._state = {**self._state, **survey.answers}
+        result = self._carry_out(algorithm.procedure(self._state, plan), plan)
+        return replace(result, visits=with_traffic_of(result.visits, asked.visits))
 
     def _carry_out(self, procedure: LocalProcedure | None, plan: Plan) -> RoundResult:
         if self._terms.bad_workers is not None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import lightning.pytorch as pl
 
@@ -38,6 +39,24 @@ class Traffic:
 
     def __sub__(self, other: Traffic) -> Traffic:
         return Traffic(self.up - other.up, self.down - other.down)
+
+
+def with_traffic_of(visits: Sequence[VisitRecord], others: Sequence[VisitRecord]) -> tuple[VisitRecord, ...]:
+    """Return the records of a round's visits, with the bytes of other visits to the same workers.
+
+    Args:
+        visits: The records.
+        others: Records of what the round has asked of its workers beside.
+    """
+    beside = {record.worker: record for record in others}
+    return tuple(
+        record
+        if (other := beside.get(record.worker)) is None
+        else replace(
+            record, bytes_up=record.bytes_up + other.bytes_up, bytes_down=record.bytes_down + other.bytes_down
+        )
+        for record in visits
+    )
 
 
 class VisitBook:

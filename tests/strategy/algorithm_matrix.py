@@ -170,6 +170,7 @@ def server(optimizer: Callable[..., torch.optim.Optimizer], **settings: Any) -> 
 ROWS: Mapping[str, Row] = {
     "`FedProx`": row_of(FedProx(mu=0.5), FedProx(mu=0), "`mu=0`"),
     "`Scaffold`": row_of(Scaffold(), Scaffold(controls="zero"), '`controls="zero"`'),
+    '`Scaffold(option="I")`': row_of(Scaffold("I"), Scaffold("I", "zero"), '`controls="zero"`'),
     "`FedDyn`": row_of(FedDyn(alpha=0.5), FedDyn(alpha=0), "`alpha=0`"),
     "`FedNova`": row_of(FedNova(), FedNova(), "equal steps"),
     "`Moon`": row_of(Moon("body"), Moon("body", mu=0), "`mu=0`"),

@@ -60,6 +60,7 @@ WITH_PARTS: list[Algorithm] = [
     *WHOLE_MODELS,
     FedPer(personal=["net.4"]),
     FedBN(),
+    Scaffold(option="I"),
     Mime(FixedAdam()),
     MimeLite(),
     Moon("net"),
@@ -99,6 +100,14 @@ def test_control_variates_by_hand() -> None:
     assert_at(first, [0.875, 0.75])
     assert_control(run, [-1.75, -1.5])
     assert_at(fit_quadratic(rounds=2, algorithm=Scaffold())[0], [1.17578125, 1.1015625])
+
+
+def test_control_variates_by_gradients_by_hand() -> None:
+    """Controls become (-4, 0) and (0, -4); targets of the second round move to (2, 2) and (1, 1)."""
+    first, run = fit_quadratic(rounds=1, algorithm=Scaffold(option="I"))
+    assert_at(first, [0.875, 0.75])
+    assert_control(run, [-2.0, -2.0])
+    assert_at(fit_quadratic(rounds=2, algorithm=Scaffold(option="I"))[0], [1.16796875, 1.1171875])
 
 
 def test_control_variates_of_a_part_of_the_workers_count_for_their_share() -> None:

@@ -123,6 +123,8 @@ class FederatedStrategy(EvaluatingStrategy):
             that works, ``"auto"`` where a short trial finds it faster as well, a whole number for that many
             at a time. Results differ by rounding; what cannot be done together is done one by one, and a
             line says why.
+        compile: Whether local steps of virtual workers are compiled by ``torch.compile``, once per shape of
+            batches; the seconds that takes pay in long runs.
         seed: Seed of partition, cohorts, shuffling and local randomness; ``None`` for the seed that
             ``seed_everything`` or ``torch.manual_seed`` set.
         accelerator: Set by the Trainer.
@@ -167,6 +169,7 @@ class FederatedStrategy(EvaluatingStrategy):
         aggregator: Worker | None = None,
         tolerance: Tolerance | None = None,
         vectorize: Wish = False,
+        compile: bool = False,
         seed: int | None = None,
         accelerator: Accelerator | None = None,
         checkpoint_io: CheckpointIO | None = None,
@@ -194,6 +197,7 @@ class FederatedStrategy(EvaluatingStrategy):
             aggregator=aggregator,
             tolerance=tolerance if tolerance is not None else Tolerance(),
             vectorize=vectorize,
+            compile=compile,
             seed=seed,
         )
         self.replay: Replay | None = None

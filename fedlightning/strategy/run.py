@@ -81,7 +81,7 @@ class Run:
         self.server = ServerUpdate(settings.server_optimizer, settings.server_scheduler)
         self.server_state: ServerState = {}
         self.first_buffers: Sequence[Tensor] = ()
-        self.together = Together(settings.vectorize) if settings.vectorize is not False else None
+        self.together = Together.of(settings.vectorize, compiles=settings.compile)
         self._settings = settings
         self._trainer = trainer
         self._replay = replay

@@ -54,6 +54,7 @@ class FederationSettings:
     aggregator: Worker | None
     tolerance: Tolerance
     vectorize: Wish
+    compile: bool
     seed: int | None
 
     def __post_init__(self) -> None:
@@ -105,6 +106,8 @@ class FederationSettings:
             )
         self._check_server_optimizer()
         _check_wish(self.vectorize)
+        if not isinstance(self.compile, bool):
+            raise TypeError(f"compile must be True or False, got {self.compile!r}.")
         self._check_server_scheduler()
         if self.update == "averaged" and self.optimizer_state == "travel" and not self.steps_at_controller:
             raise ValueError(

@@ -58,17 +58,31 @@ class Together:
 
     Args:
         wish: What the user wants.
+        compiles: Whether steps are compiled.
 
     Attributes:
         findings: What a trial has found out about the module; ``None`` before the first round.
     """
 
-    def __init__(self, wish: Wish) -> None:
+    def __init__(self, wish: Wish, *, compiles: bool = False) -> None:
         self.findings: Findings | None = None
         self._wish = wish
+        self._compiles = compiles
         self._training: VectorisedTraining | None = None
         self._key: Any = None
         self._told: set[str] = set()
+
+    @classmethod
+    def of(cls, wish: Wish, *, compiles: bool) -> Together | None:
+        """Return what carries visits out as the user wants, or ``None`` for the ordinary way.
+
+        Args:
+            wish: Whether steps are taken for several workers at once.
+            compiles: Whether they are compiled; those of one worker at a time are, too.
+        """
+        if wish is False:
+            return cls(1, compiles=True) if compiles else None
+        return cls(wish, compiles=compiles)
 
     def carry_out(
         self, module: pl.LightningModule, optimizers: Sequence[Optimizer], visits: Sequence[JointVisit]
@@ -96,6 +110,8 @@ class Together:
             return
         try:
             for chunk in training.train(errands):
+                if training.why_not_compiled:
+                    self._say(f"FederatedStrategy does not compile local steps: {training.why_not_compiled}.")
                 yield DoneTogether(chunk, [parts[number] for number in chunk.numbers])
         except Exception as error:  # noqa: BLE001  # the visits that are left are done one by one, and tell
             self.findings = Findings(in_few_words(error))
@@ -107,9 +123,15 @@ class Together:
         Args:
             reason: In a few words.
         """
-        if reason not in self._told:
-            self._told.add(reason)
-            rank_zero_info(f"FederatedStrategy trains one worker after the other: {reason}.")
+        # True is 1, too.
+        alone = type(self._wish) is int and self._wish == 1
+        what = "does not compile local steps" if alone else "trains one worker after the other"
+        self._say(f"FederatedStrategy {what}: {reason}.")
+
+    def _say(self, text: str) -> None:
+        if text not in self._told:
+            self._told.add(text)
+            rank_zero_info(text)
 
     def _why_not(self, visits: Sequence[JointVisit]) -> str:
         reasons = (why_not_joint(one.member.worker) for one in visits)
@@ -134,7 +156,12 @@ class Together:
             return None
         if self._training is None:
             self._training = VectorisedTraining(
-                module, optimizers[0], chunk=found.chunk, numbered=found.numbered, draws=found.draws
+                module,
+                optimizers[0],
+                chunk=found.chunk,
+                numbered=found.numbered,
+                draws=found.draws,
+                compiled=self._compiles,
             )
         return self._training
 

@@ -17,6 +17,7 @@ from fedlightning import FederatedStrategy, Tolerance
 from fedlightning.algorithms import FedAvg, FedProx, Median
 from fedlightning.algorithms.postprocessing import TopK
 from fedlightning.data import Dirichlet, FederatedDataLoader, FederatedDataset
+from fedlightning.local.vectorised import compiled
 from fedlightning.workers import AllowAll, KeepData, Rules, VirtualWorker
 from tests.strategy.toys import Classifier, Memo, assert_same_module, fit, loader, samples
 
@@ -211,6 +212,32 @@ def test_what_cannot_be_done_together_is_done_one_by_one_and_told_once(
         assert_same_fit(fits)
     else:
         assert_same_module(fits[0][0], fits[1][0])
+
+
+@pytest.mark.parametrize("vectorize", [False, 2])
+def test_a_fit_with_compiled_steps_comes_to_the_same(vectorize: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    graphs: list[Any] = []
+
+    def backend(graph: Any, inputs: list[Tensor]) -> Any:
+        graphs.append(graph)
+        return graph
+
+    def make() -> Plain:
+        module = Plain()
+        module.net[3] = nn.Identity()
+        return module
+
+    torch._dynamo.reset()
+    monkeypatch.setattr(compiled, "BACKEND", backend)
+    fits = []
+    for compile in (True, False):
+        memo = Memo()
+        strategy = FederatedStrategy(5, seed=0, vectorize=vectorize if compile else False, compile=compile)
+        module, _ = fit(strategy, module=make, train=loader(40), logger=memo, max_epochs=5)
+        fits.append((module, strategy, memo))
+    assert_same_fit(fits)
+    # Two numbers of batches, which the module logs; chunks of two and, of five workers, of one.
+    assert len(graphs) == (4 if vectorize else 2)
 
 
 @pytest.mark.parametrize("wrong", ["yes", 0, -1, None, 1.5])

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any
+from typing import Any, TypeAlias
 
 import lightning.pytorch as pl
 import torch
@@ -25,17 +25,41 @@ class _Entry:
     weight: int
 
 
+LogCall: TypeAlias = tuple[tuple[Any, ...], dict[str, Any]]
+"""The arguments of a call of ``self.log``, but for the value."""
+
+
 class ChunkLogs(LogRecorder):
     """Stand in for ``LightningModule.log`` during the visits of a chunk.
 
     Args:
         module: The module whose ``self.log`` calls are recorded.
+
+    Attributes:
+        calls: Those of the last step.
     """
 
     def __init__(self, module: pl.LightningModule) -> None:
         super().__init__(module)
+        self.calls: list[LogCall] = []
         self._pending: list[tuple[str, Any, int]] = []
         self._entries: dict[str, list[_Entry]] = {}
+
+    @override
+    def start_step(self, batch: Any) -> None:
+        super().start_step(batch)
+        self.calls = []
+
+    @override
+    def log(self, name: str, value: Any, *args: Any, **settings: Any) -> None:
+        """Record a value; as in `LogRecorder`."""
+        self.calls.append(((name, *args), settings))
+        super().log(name, value, *args, **settings)
+
+    def log_again(self, calls: Sequence[LogCall], values: Sequence[Tensor]) -> None:
+        """Log as an earlier step did, with the values of a compiled one, each of shape ``(workers,)``."""
+        for ((name, *args), settings), value in zip(calls, values, strict=True):
+            self.log(name, value, *args, **settings)
 
     def take(self) -> list[Tensor]:
         """Return what the step at hand has logged, one tensor per call, shape ``()``; called under vmap."""

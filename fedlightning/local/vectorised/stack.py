@@ -42,6 +42,12 @@ class Places:
         self._buffer_slots = _slots_of(module, "_buffers", list(module.buffers()))
 
     @property
+    def trained_names(self) -> list[str]:
+        """Names of the trained parameters for ``functional_call``, in a module whose child is this one."""
+        names = {id(parameter): name for name, parameter in self.module.named_parameters(prefix="module")}
+        return [names[id(self.parameters[position])] for position in self.trained]
+
+    @property
     def start(self) -> list[Tensor]:
         """The trained parameters as they are now."""
         return [self.parameters[position].detach() for position in self.trained]

@@ -18,15 +18,16 @@ from torch.optim import Optimizer
 from fedlightning.local.lean import count_as_step
 from fedlightning.local.lightning_calls import replaced_log
 from fedlightning.local.logs import LoggedValue
-from fedlightning.local.vectorised.batches import batches_of
+from fedlightning.local.vectorised.batches import StackedBatch, batches_of
 from fedlightning.local.vectorised.chunks import Errand, chunks_of
+from fedlightning.local.vectorised.compiled import CompiledSteps, why_not_compilable
 from fedlightning.local.vectorised.logs import ChunkLogs
 from fedlightning.local.vectorised.optimizers import StackedOptimizer
 from fedlightning.local.vectorised.randomness import WorkerStreams
-from fedlightning.local.vectorised.refusal import NotBatchable
+from fedlightning.local.vectorised.refusal import NotBatchable, in_few_words
 from fedlightning.local.vectorised.stack import Places, Stack
-from fedlightning.local.vectorised.step import BatchedStep
-from fedlightning.local.visit import VisitReport
+from fedlightning.local.vectorised.step import BatchedStep, Gradients
+from fedlightning.local.visit import Visit, VisitReport
 
 
 @dataclass(frozen=True)
@@ -69,9 +70,11 @@ class VectorisedTraining:
         chunk: How many workers take their steps together at most.
         numbered: Whether ``training_step`` looks at the number of a batch.
         draws: Whether it draws random numbers.
+        compiled: Whether steps are compiled, where that works.
 
     Attributes:
         draws_made: How often it has drawn some, if it may.
+        why_not_compiled: Why steps are not compiled; empty if they are, or nobody has asked for it.
     """
 
     def __init__(
@@ -82,6 +85,7 @@ class VectorisedTraining:
         chunk: int,
         numbered: bool,
         draws: bool,
+        compiled: bool = False,
     ) -> None:
         self._module = module
         self._optimizer = optimizer
@@ -91,6 +95,9 @@ class VectorisedTraining:
         self._places = Places(module, optimizer)
         self._stack = Stack(self._places, chunk)
         self.draws_made = 0
+        self.why_not_compiled = why_not_compilable(module, draws=draws) if compiled else ""
+        self._asks_for_graphs = compiled and not self.why_not_compiled
+        self._compiled: CompiledSteps | None = None
 
     def train(self, errands: Sequence[Errand]) -> Iterator[TrainedChunk]:
         """Carry out visits, all from the module as it is now, and yield what has become of them.
@@ -143,11 +150,33 @@ class VectorisedTraining:
                 parameters = [stack[rows] for stack in self._stack.parameters]
                 buffers = [stack[rows] for stack in self._stack.buffers]
                 draws = None if streams is None else streams.of(rows)
-                gradients = step.gradients(batch, parameters, buffers, draws)
+                gradients = self._by_graph(batch, parameters, logs, visits[0])
+                if gradients is None:
+                    gradients = step.gradients(batch, parameters, buffers, draws)
+                    if self._compiled is not None:
+                        self._compiled.learn(batch, gradients, logs.calls)
                 optimizer.step(rows, parameters, gradients.whole, gradients.products)
                 self.draws_made += 0 if draws is None else draws.count
                 outcome.note(number, rows, gradients.losses, logs.samples - samples)
         return outcome
+
+    def _by_graph(
+        self, batch: StackedBatch, parameters: Sequence[Tensor], logs: ChunkLogs, visit: Visit
+    ) -> Gradients | None:
+        """Take a step by a compiled graph; return ``None`` where there is none."""
+        if not self._asks_for_graphs:
+            return None
+        if self._compiled is None:
+            passes = visit.passes_batch_idx
+            self._compiled = CompiledSteps(self._module, self._places, passes_batch_idx=passes)
+        if not self._compiled.is_ready(batch):
+            return None
+        try:
+            return self._compiled.gradients(batch, parameters, logs)
+        except Exception as error:  # noqa: BLE001  # whatever it is: the same step uncompiled will tell
+            self.why_not_compiled = in_few_words(error)
+            self._asks_for_graphs, self._compiled = False, None
+            return None
 
     def _finite(self, errands: Sequence[Errand]) -> list[bool]:
         """Tell of each worker whether it has ended with finite parameters, where that is required."""

@@ -137,11 +137,16 @@ class Cohort:
             self.module.load_state_dict(start)
         return outcomes
 
-    def at_once(self, visits: Sequence[Visit], chunk: int = 100, **settings: Any) -> list[Outcome]:
+    def at_once(
+        self,
+        visits: Sequence[Visit],
+        chunk: int = 100,
+        training: VectorisedTraining | None = None,
+        **settings: Any,
+    ) -> list[Outcome]:
         """Carry the visits out by the vectorised path."""
-        training = VectorisedTraining(
-            self.module, self.optimizer, chunk=chunk, **{"numbered": True, "draws": False, **settings}
-        )
+        settings = {"numbered": True, "draws": False, **settings}
+        training = training or VectorisedTraining(self.module, self.optimizer, chunk=chunk, **settings)
         every = zip(self.data, self.memories[1], visits, strict=False)
         outcomes: dict[int, Outcome] = {}
         for done in training.train([Errand(*parts) for parts in every]):

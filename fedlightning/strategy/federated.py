@@ -592,7 +592,7 @@ class FederatedStrategy(EvaluatingStrategy):
         self, checkpoint: dict[str, Any], filepath: _PATH, storage_options: Any | None = None
     ) -> None:
         """Save the federation along with what Lightning saves, unless that is the weights alone."""
-        if self._trainer.validating:  # a checkpoint of a validation's end comes before our own hook
+        if self._run is not None and self._trainer.validating:  # a validation's end is saved before our hook
             self._enter_evaluation()
         if self._run is not None and self._run.has_begun and lightning_calls.resumable(checkpoint):
             checkpoint["federation"] = self._run.state_dict()

@@ -345,3 +345,10 @@ def test_loaders_that_are_loaded_outside_of_a_fit_stay_as_they_are() -> None:
     run.strategy.connect(module)
     run.state.stage = L.pytorch.trainer.states.RunningStage.TRAINING
     assert run.strategy.process_dataloader(train) is train
+
+
+def test_weights_are_saved_without_a_trainer_that_fits(tmp_path: Path) -> None:
+    run = trainer(alone())
+    run.strategy.connect(Classifier())
+    run.save_checkpoint(tmp_path / "weights.ckpt")
+    assert "federation" not in torch.load(tmp_path / "weights.ckpt", weights_only=True)

@@ -48,6 +48,7 @@ class ParameterMean:
         self._weight = _RunningWeight()
         self._mean: list[Tensor] = []
         self._dtypes: list[torch.dtype] = []
+        self._accumulated: list[torch.dtype] = []
         # What has no running mean, by position; looked for when a second update comes.
         self._others: list[int] | None = None
         self._running: list[int] = []
@@ -66,6 +67,7 @@ class ParameterMean:
         if not self._mean:
             self._dtypes = [tensor.dtype for tensor in tensors]
             self._mean = [tensor.detach().to(_accumulator(tensor.dtype), copy=True) for tensor in tensors]
+            self._accumulated = [mean.dtype for mean in self._mean]
             return
         if len(tensors) != len(self._mean):
             raise ValueError(
@@ -75,6 +77,10 @@ class ParameterMean:
             self._others = _without_running_mean(self._mean)
             self._running = sorted(set(range(len(tensors))) - set(self._others))
             self._means_of_others.add([self._mean[position] for position in self._others], before)
+        elif not self._others and [tensor.dtype for tensor in tensors] == self._accumulated:
+            # The ordinary case, worth being quick: it is taken once per visit.
+            torch._foreach_lerp_(self._mean, list(tensors), share)
+            return
         if self._others:
             self._means_of_others.add([tensors[position] for position in self._others], weight)
         if self._running:
@@ -121,6 +127,8 @@ class BufferMean:
             weight: As for the worker's parameters; positive.
         """
         share = self._weight.share_of(weight)
+        if not buffers and not self._first:
+            return
         if self._weight.total == weight:
             self._first = [buffer.detach().clone() for buffer in buffers]
             self._mean = [_centred(buffer, first) for buffer, first in zip(buffers, self._first, strict=True)]

@@ -129,8 +129,11 @@ class UpdateMean:
         self._buffers.add(update.buffers, weight)
         for name, tensors in update.extras.items():
             self._extras[name].add(tensors, weight)
-        before = self._present or [False] * len(update.present)
-        self._present = [there or here for there, here in zip(before, update.present, strict=True)]
+        if not self._present:
+            self._present = list(update.present)
+        elif self._present != update.present:
+            pairs = zip(self._present, update.present, strict=True)
+            self._present = [there or here for there, here in pairs]
         self.count += 1
 
     def result(self) -> Update | None:

@@ -340,9 +340,11 @@ class FederatedStrategy(EvaluatingStrategy):
         if self._run is None or not lightning_calls.awaits_train_loader(self._trainer):
             self._warn_of_central_evaluation(dataloader)
             return super().process_dataloader(dataloader)
-        lightning_calls.look_after_processes(self._trainer, dataloader)
+        lightning_calls.advise_on_processes(self._trainer, dataloader)
         self._described = {}
         loader = self._run.place(dataloader)
+        if self.federation.alone:  # several workers read their shards with random numbers of their own
+            lightning_calls.seed_processes(self._trainer, dataloader)
         if self.settings.plain and not self._run.plain:  # what would do no harm there must be refused here
             refuse_unsupported(
                 self._trainer, self._trainer.lightning_module, replace(self.settings, workers=None)

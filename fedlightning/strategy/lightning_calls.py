@@ -132,9 +132,13 @@ def batch_number(trainer: pl.Trainer) -> int:
     return trainer.fit_loop.epoch_loop.batch_idx
 
 
-def look_after_processes(trainer: pl.Trainer, loader: object) -> None:
-    """Do what Lightning does about the processes of a train loader: advise on their number, seed them."""
+def advise_on_processes(trainer: pl.Trainer, loader: object) -> None:
+    """Say what Lightning says about the number of a train loader's processes."""
     _worker_check(trainer=trainer, dataloader=loader, name="train_dataloader")
+
+
+def seed_processes(trainer: pl.Trainer, loader: object) -> None:
+    """Have the processes of a train loader seeded, as ``seed_everything(workers=True)`` asks."""
     _auto_add_worker_init_fn(loader, trainer.global_rank)
 
 

@@ -41,6 +41,14 @@ def processes(host: HostProcess) -> Iterator[Callable[..., list[Worker]]]:
         worker.close()
 
 
+def test_processes_of_loaders_may_have_been_seeded(
+    processes: Callable[..., list[Worker]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What Lightning has loaders call for that is code of its own, which no worker needs."""
+    monkeypatch.setenv("PL_SEED_WORKERS", "1")
+    fit(processes())
+
+
 def fit(
     workers: list[Worker], make_module: Callable[[], L.LightningModule] = Travelling, **settings: Any
 ) -> Any:

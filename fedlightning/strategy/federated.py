@@ -50,8 +50,10 @@ from fedlightning.strategy.evaluation_hooks import EvaluatingStrategy
 from fedlightning.strategy.events import Audience
 from fedlightning.strategy.federation import Federation
 from fedlightning.strategy.global_module import GlobalModule
+from fedlightning.strategy.gradient_round import GradientRound
 from fedlightning.strategy.history import History
 from fedlightning.strategy.interrupts import Interrupts
+from fedlightning.strategy.local_round import LocalRound
 from fedlightning.strategy.lone import plans_in
 from fedlightning.strategy.notebook import strategy_as_html
 from fedlightning.strategy.optimization import Optimization
@@ -62,7 +64,8 @@ from fedlightning.strategy.records import RoundRecord, WorkerSummary
 from fedlightning.strategy.refusals import refuse_for_algorithm, refuse_unsupported
 from fedlightning.strategy.replaying import Replay, VisitReplayed, keep_for_replay
 from fedlightning.strategy.reporting import describe, evaluate_at, log_round, record_of
-from fedlightning.strategy.rounds import GradientRound, LocalRound, Round, RoundResult, RoundTerms
+from fedlightning.strategy.round_result import RoundResult
+from fedlightning.strategy.rounds import Round, RoundTerms
 from fedlightning.strategy.run import Run
 from fedlightning.strategy.settings import FederationSettings, Update
 from fedlightning.strategy.tolerance import Tolerance

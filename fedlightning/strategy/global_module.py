@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from fedlightning.algorithms import ServerUpdate
-from fedlightning.strategy.rounds import RoundResult
+from fedlightning.strategy.round_result import RoundResult
 
 
 class GlobalModule:

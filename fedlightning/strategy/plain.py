@@ -33,7 +33,7 @@ from fedlightning.strategy.optimization import Optimization
 from fedlightning.strategy.records import RoundRecord
 from fedlightning.strategy.replaying import VisitReplayed, keep_for_replay
 from fedlightning.strategy.reporting import record_of
-from fedlightning.strategy.rounds import RoundResult
+from fedlightning.strategy.round_result import RoundResult
 from fedlightning.strategy.run import Run
 from fedlightning.strategy.snapshot import ModuleSnapshot
 from fedlightning.strategy.visits import VisitBook

@@ -16,7 +16,7 @@ from fedlightning.local.logs import LoggedValue
 from fedlightning.local.metrics import merge_states, metric_at, put_states, take_states
 from fedlightning.strategy.federation import Member
 from fedlightning.strategy.records import RoundRecord, VisitRecord, WorkerSummary
-from fedlightning.strategy.rounds import RoundResult
+from fedlightning.strategy.round_result import RoundResult
 from fedlightning.strategy.visits import Traffic
 from fedlightning.workers import RefusedByPolicy, Worker
 

@@ -1,0 +1,219 @@
+"""A round of local training, from which parameters come back; and one that only asks workers something."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
+from typing import TypeGuard
+
+import torch
+from torch import Tensor
+from typing_extensions import override
+
+from fedlightning.algorithms import (
+    Assignment,
+    Collected,
+    Extras,
+    Plan,
+    ServerState,
+    Update,
+)
+from fedlightning.algorithms.attacks import attacked
+from fedlightning.algorithms.postprocessing import ProcessedTraining
+from fedlightning.local.procedure import LocalProcedure
+from fedlightning.local.training import train_locally
+from fedlightning.local.visit import Visit, VisitReport
+from fedlightning.strategy.aggregation import Aggregation, afterwards
+from fedlightning.strategy.errors import RoundFailed
+from fedlightning.strategy.events import Audience
+from fedlightning.strategy.federation import Member
+from fedlightning.strategy.optimization import Optimization
+from fedlightning.strategy.round_result import RoundResult
+from fedlightning.strategy.rounds import Progress, Round, RoundTerms
+from fedlightning.strategy.together import DoneTogether, JointVisit, Together
+from fedlightning.strategy.visits import with_traffic_of
+from fedlightning.workers import VirtualWorker, Worker, in_round
+
+
+class LocalRound(Round):
+    """Every worker trains for some steps with the user's optimizers; the resulting parameters are averaged.
+
+    Args:
+        terms: What with.
+        optimization: The module's optimizers, which go along to the workers.
+        together: Carries out visits together; ``None`` to make one after the other.
+    """
+
+    update = "parameters"
+
+    def __init__(
+        self, terms: RoundTerms, optimization: Optimization, together: Together | None = None
+    ) -> None:
+        super().__init__(terms)
+        self._optimization = optimization
+        self._together = together
+        self._procedure: LocalProcedure | None = None
+        self._bad: frozenset[str] = frozenset()
+        self._state = terms.server_state
+
+    @override
+    def run(self, plan: Plan) -> RoundResult:
+        algorithm = self._terms.algorithm
+        question = algorithm.survey(self._state, plan)
+        if question is None or self._federation.alone:
+            return self._carry_out(algorithm.procedure(self._state, plan), plan)
+        survey = Survey(self._terms, self._optimization, question)
+        asked = survey.run(plan)
+        if not survey.answers:
+            return asked
+        self._state = {**self._state, **survey.answers}
+        result = self._carry_out(algorithm.procedure(self._state, plan), plan)
+        return replace(result, visits=with_traffic_of(result.visits, asked.visits))
+
+    def _carry_out(self, procedure: LocalProcedure | None, plan: Plan) -> RoundResult:
+        if self._terms.bad_workers is not None:
+            self._bad = self._terms.bad_workers.among(self._federation.samples, plan.seed)
+        self._procedure = procedure
+        with self._optimization.one_round():
+            return super().run(plan)
+
+    @override
+    def _work(self, member: Member, visit: Visit, aggregation: Aggregation) -> VisitReport:
+        worker = member.worker
+        if self._terms.algorithm.buffers == "reset":
+            self._reset_buffers()
+        procedure = self._procedure_of(worker.id)
+        sends = procedure is not None and procedure.sends
+        if self._terms.aggregator is None and not sends and _lends(worker):
+            lent = (self._module, self._optimization.optimizers)
+            with self._optimization.one_visit(visit.steps):
+                self._terms.clock.turn_to("work")
+                lent_report: VisitReport = worker.lend(
+                    train_locally, lent, member.stream, member.memory, visit, procedure
+                )
+            return lent_report
+        # What is sent has the settings of the round; what a visit elsewhere leaves is back when it ends.
+        with self._optimization.one_visit(visit.steps):
+            module = worker.send(self._module)
+            optimizers = [worker.send(optimizer) for optimizer in self._optimization.optimizers]
+            visit = replace(visit, schedulers=self._optimization.schedulers_for(worker))
+            with (
+                aggregation.fetched(worker, module, self.update, member.memory if sends else None),
+                afterwards(partial(aggregation.release, worker), optimizers),
+            ):
+                self._terms.clock.turn_to("work")
+                report: VisitReport = worker.run(
+                    train_locally, module, optimizers, member.stream, member.memory, visit, procedure
+                )
+                self._terms.clock.turn_to("send")
+            self._optimization.take_schedulers(report.schedulers)
+        return report
+
+    def _procedure_of(self, worker: str) -> LocalProcedure | None:
+        """Return what a worker does: the algorithm's part, what a bad worker makes of it, what is sent."""
+        procedure, bad_workers, chain = self._procedure, self._terms.bad_workers, self._terms.postprocess
+        if bad_workers is not None:
+            procedure = attacked(bad_workers.attack, procedure, bad=worker in self._bad)
+        return procedure if chain is None else ProcessedTraining(chain, procedure)
+
+    @torch.no_grad()
+    def _reset_buffers(self) -> None:
+        for buffer, first in zip(self._module.buffers(), self._terms.first_buffers, strict=True):
+            buffer.copy_(first)
+
+    @override
+    def _not_done_together(self, progress: Progress) -> Sequence[Assignment]:
+        plan, together = progress.plan, self._together
+        alone = len({assignment.worker for assignment in plan.assignments}) < max(2, len(plan.assignments))
+        if together is None or alone:
+            return plan.assignments
+        if reason := self._why_one_by_one():
+            together.refuse(reason)
+            return plan.assignments
+        visits = [
+            JointVisit(self._federation.members[assignment.worker], self._visit_of(assignment, plan))
+            for assignment in plan.assignments
+        ]
+        left = dict(enumerate(plan.assignments))
+        clock = self._terms.clock
+        clock.turn_to("work")
+        with in_round(plan.round):
+            for done in together.carry_out(self._module, self._optimization.optimizers, visits):
+                clock.turn_to("log")
+                self._take_in(done, [left.pop(number) for number in done.chunk.numbers], progress)
+                clock.turn_to("work")
+        return list(left.values())
+
+    def _why_one_by_one(self) -> str:
+        """Say what works with one visit at a time; nothing if nothing does."""
+        terms = self._terms
+        for name in ("aggregator", "postprocess", "bad_workers"):
+            if getattr(terms, name) is not None:
+                return f"{name} works with one visit at a time"
+        if self._procedure is not None or terms.algorithm.buffers != "average":
+            return f"{terms.algorithm!r} works with one visit at a time"
+        return ""
+
+    def _take_in(self, done: DoneTogether, assignments: Sequence[Assignment], progress: Progress) -> None:
+        """Let the updates of a chunk of visits into the aggregate, and record the visits."""
+        weights: dict[int, float] = {}
+        for row, assignment in enumerate(assignments):
+            member = self._federation.members[assignment.worker]
+            progress.visits.begin(member, assignment)
+            report = done.parts[row].finish(done.chunk.reports[row])
+            try:
+                self._check(report, assignment.worker, progress.plan.round)
+            except RoundFailed as failure:
+                self._skip(failure, progress)
+                continue
+            weights[row] = self._weight_of(assignment, member)
+            progress.end(member, report, weights[row])
+        self._terms.clock.turn_to("aggregate")
+        progress.aggregation.add_chunk(done.chunk, weights)
+
+    @override
+    def _finished(self, mean: Update | None, cohort: int) -> tuple[Sequence[Tensor | None], ServerState]:
+        if mean is None:
+            return self._starting_point(), self._terms.server_state
+        collected = Collected(
+            start=self._starting_point(),
+            mean=mean.tensors,
+            extras=mean.extras,
+            trained=self._trained,
+            cohort=cohort,
+            workers=len(self._federation.samples),
+        )
+        return self._terms.algorithm.finish(self._state, collected)
+
+
+class Survey(LocalRound):
+    """Ask a round's cohort something before it trains; nobody listens, and nothing is taken over.
+
+    Args:
+        terms: What with.
+        optimization: The module's optimizers.
+        question: What workers are to do; they leave the module as it is.
+
+    Attributes:
+        answers: The mean of what they have sent, by name; empty where nobody has.
+    """
+
+    def __init__(self, terms: RoundTerms, optimization: Optimization, question: LocalProcedure) -> None:
+        super().__init__(replace(terms, audience=Audience()), optimization)
+        self._question = question
+        self.answers: Extras = {}
+
+    @override
+    def run(self, plan: Plan) -> RoundResult:
+        return self._carry_out(self._question, plan)
+
+    @override
+    def _finished(self, mean: Update | None, cohort: int) -> tuple[Sequence[Tensor | None], ServerState]:
+        self.answers = {} if mean is None else mean.extras
+        return self._starting_point(), self._terms.server_state
+
+
+def _lends(worker: Worker) -> TypeGuard[VirtualWorker]:
+    """Tell whether a module need not be sent to a worker and fetched, because nobody would notice."""
+    return isinstance(worker, VirtualWorker) and worker.lends

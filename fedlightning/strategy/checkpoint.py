@@ -108,9 +108,12 @@ def check_identity(saved: Mapping[str, Any], expected: Mapping[str, Any]) -> Non
         NotFederatable: They differ; names what.
     """
     for name, value in expected.items():
-        if saved.get(name, value) != value:
+        before = saved.get(name, value)
+        if name == "algorithm":  # it may have settings that earlier versions did not know
+            before = {**value, **before}
+        if before != value:
             raise NotFederatable(
-                f"the checkpoint is of another federation: its {name} is {saved[name]!r}, and this fit "
+                f"the checkpoint is of another federation: its {name} is {before!r}, and this fit "
                 f"has {value!r}. Use the same workers, data, partition and settings to go on, or "
                 "load the weights alone."
             )

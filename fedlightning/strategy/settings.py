@@ -150,7 +150,7 @@ class FederationSettings:
             self.workers == 1
             and self.steps_at_controller
             and (self.partition is None or isinstance(self.partition, IID))
-            and all(value in (None, FedAvg(), Tolerance()) for value in others)
+            and all(value in (None, False, FedAvg(), Tolerance()) for value in others)
         )
 
     @property

@@ -352,3 +352,9 @@ def test_weights_are_saved_without_a_trainer_that_fits(tmp_path: Path) -> None:
     run.strategy.connect(Classifier())
     run.save_checkpoint(tmp_path / "weights.ckpt")
     assert "federation" not in torch.load(tmp_path / "weights.ckpt", weights_only=True)
+
+
+@both_updates
+def test_what_is_left_at_its_default_does_not_stand_in_the_way(update: Any) -> None:
+    assert alone(update).settings.plain
+    assert not alone(update, compile=True).settings.plain

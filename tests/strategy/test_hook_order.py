@@ -11,6 +11,7 @@ import pytest
 from lightning.pytorch.core.hooks import CheckpointHooks, DataHooks, ModelHooks
 
 from fedlightning.strategy import FederatedStrategy
+from fedlightning.workers import VirtualWorker
 from tests.strategy.toys import Classifier, loader, trainer
 
 
@@ -92,8 +93,16 @@ def test_an_ordinary_fit_calls_what_is_looked_for() -> None:
 
 @pytest.mark.parametrize("transfers_in", ["module", "data"])
 @pytest.mark.parametrize("update", ["averaged", "sequential"])
-def test_with_gradients_all_but_what_a_worker_does_is_as_ever(update: Any, transfers_in: str) -> None:
+def test_the_hooks_of_one_virtual_worker_with_one_step_are_as_ever(update: Any, transfers_in: str) -> None:
     trace = trace_of(FederatedStrategy(1, update=update, local_steps=1), transfers_in=transfers_in)
+    assert trace == ordinary(transfers_in)
+
+
+@pytest.mark.parametrize("transfers_in", ["module", "data"])
+@pytest.mark.parametrize("update", ["averaged", "sequential"])
+def test_with_gradients_all_but_what_a_worker_does_is_as_ever(update: Any, transfers_in: str) -> None:
+    bob = VirtualWorker(id="bob")  # one that the user brings, so that its batches stay with it
+    trace = trace_of(FederatedStrategy([bob], update=update, local_steps=1), transfers_in=transfers_in)
     at_worker = [TRANSFER, {"backward"}]
     assert without(trace, *at_worker) == without(ordinary(transfers_in), *at_worker)
     # There, a batch is transferred, trained on, and gradients are computed at once.

@@ -95,7 +95,7 @@ def test_an_ordinary_fit_calls_what_is_looked_for() -> None:
 @pytest.mark.parametrize("update", ["averaged", "sequential"])
 def test_the_hooks_of_one_virtual_worker_with_one_step_are_as_ever(update: Any, transfers_in: str) -> None:
     trace = trace_of(FederatedStrategy(1, update=update, local_steps=1), transfers_in=transfers_in)
-    assert trace == ordinary(transfers_in)
+    assert trace == list(ordinary(transfers_in))
 
 
 @pytest.mark.parametrize("transfers_in", ["module", "data"])

@@ -44,7 +44,7 @@ def test_what_was_kept_waits_for_the_first_visit() -> None:
         return Federation(roster, seed=0, optimizer_state="keep")
 
     first = federation()
-    kept: dict[str, Any] = {"optimizers": [{0: {"step": 3}}], "precision": {}}
+    kept: dict[str, Any] = {"optimizers": [{0: {"step": 3}}], "precision": {}, "own": {}}
     memory = first.members["worker-2"].memory
     first.load_state_dict({"worker-2": {"memory": kept, "stream": {}}}, streams=False)
     second = federation()

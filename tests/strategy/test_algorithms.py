@@ -327,10 +327,18 @@ def resume(strategy: FederatedStrategy, path: Path) -> tuple[L.LightningModule, 
     return module, run
 
 
+@pytest.fixture(scope="module")
+def host() -> Iterator[HostProcess]:
+    with HostProcess(threads=1) as process:
+        yield process
+
+
 @pytest.fixture
-def processes() -> Iterator[list[Worker]]:
-    with HostProcess(threads=1) as host:
-        yield [ProcessWorker(n, process=host, modules=["tests.strategy.remote_toys"]) for n in ("a", "b")]
+def processes(host: HostProcess) -> Iterator[list[Worker]]:
+    made = [ProcessWorker(n, process=host, modules=["tests.strategy.remote_toys"]) for n in ("a", "b")]
+    yield list(made)
+    for worker in made:
+        worker.close()
 
 
 @pytest.mark.xdist_group("strategy processes")

@@ -44,12 +44,13 @@ def run_backward(
         None if chosen is None else tuple(refer(leaf, location) for leaf in chosen),
         current_round(),
     )
-    change = location.known_gradients.begin_change()
-    answer = location.submit(message)
+    known = location.known_gradients
+    with known.changing() as change:
+        answer = location.submit(message)
     if location.pipelining:
-        location.known_gradients.expect(change, answer)
+        known.expect(change, answer)
     else:
-        location.known_gradients.learn(change, answer.wait().object_ids)
+        known.learn(change, answer)
 
 
 def _check_remote(value: Any, place: str) -> None:

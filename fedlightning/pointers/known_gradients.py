@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Set
+from collections.abc import Iterator, Set
+from contextlib import contextmanager
+from dataclasses import dataclass
 from threading import Lock
 from typing import TYPE_CHECKING
 
@@ -10,21 +12,36 @@ if TYPE_CHECKING:
     from fedlightning.pointers.location import Answer
 
 
+@dataclass(frozen=True)
+class Change:
+    """What is to be known of a backward to judge what it tells.
+
+    Attributes:
+        number: Of the changes that began, which one.
+        alone: No other was on its way to the worker when it began.
+    """
+
+    number: int
+    alone: bool
+
+
 class KnownGradients:
     """Remember what the last backward told, as long as nothing has happened since that it could not tell of.
 
-    Several threads may use one worker. A reply that another change has overtaken is not believed; then the
-    worker is asked for each gradient until a backward is undisturbed.
+    Several threads may use one worker. Of two backwards that were on their way at once, nobody here knows
+    which came first; and a reply that another change has overtaken is old. None is believed; then the worker
+    is asked for each gradient until a backward is undisturbed.
 
     """
 
-    __slots__ = ("_changes", "_expected", "_lock", "_present")
+    __slots__ = ("_changes", "_expected", "_lock", "_on_their_way", "_present")
 
     def __init__(self) -> None:
         self._present: set[int] | None = set()
         self._changes = 0
+        self._on_their_way = 0
         self._lock = Lock()
-        self._expected: tuple[int, Answer] | None = None
+        self._expected: tuple[Change, Answer] | None = None
 
     @property
     def present(self) -> Set[int] | None:
@@ -32,34 +49,60 @@ class KnownGradients:
 
         As long as it is the same object, those that have a gradient have the same one.
         """
-        if self._expected is not None:
-            change, answer = self._expected
-            object_ids = answer.wait().object_ids
-            self._expected = None
-            self.learn(change, object_ids)
+        expected = self._expected
+        if expected is not None:
+            try:
+                self.learn(*expected)
+            finally:
+                with self._lock:
+                    # Another backward may have begun meanwhile, whose answer is the one to wait for.
+                    if self._expected is expected:
+                        self._expected = None
         return self._present
 
-    def begin_change(self) -> int:
-        """Note that a backward begins, and return what `learn` needs to know when it has ended."""
-        with self._lock:
-            self._changes += 1
-            return self._changes
+    @contextmanager
+    def changing(self) -> Iterator[Change]:
+        """Give what `learn` needs to know of a backward, which is brought to the worker inside.
 
-    def learn(self, change: int, object_ids: frozenset[int]) -> None:
-        """Take over what a backward told.
-
-        Args:
-            change: What `begin_change` returned.
-            object_ids: The tensors that had a gradient when it ended.
+        If that fails, which gradients it had computed by then is not known.
         """
         with self._lock:
-            self._present = set(object_ids) if change == self._changes else None
+            self._changes += 1
+            change = Change(self._changes, alone=self._on_their_way == 0)
+            self._on_their_way += 1
+        try:
+            yield change
+        except BaseException:
+            self.forget()
+            raise
+        finally:
+            with self._lock:
+                self._on_their_way -= 1
 
-    def expect(self, change: int, answer: Answer) -> None:
+    def learn(self, change: Change, answer: Answer) -> None:
+        """Wait for what a backward tells, and take it over.
+
+        Args:
+            change: What `changing` gave.
+            answer: A stand-in for the `GradientPresence`.
+
+        Raises:
+            WorkerError: The backward failed; which gradients it had computed by then is not known.
+        """
+        try:
+            object_ids = answer.wait().object_ids
+        except BaseException:
+            self.forget()
+            raise
+        with self._lock:
+            believed = change.alone and change.number == self._changes
+            self._present = set(object_ids) if believed else None
+
+    def expect(self, change: Change, answer: Answer) -> None:
         """Note that the answer of a backward will tell, when it has come.
 
         Args:
-            change: What `begin_change` returned.
+            change: What `changing` gave.
             answer: A stand-in for the `GradientPresence`.
         """
         self._expected = (change, answer)

@@ -30,18 +30,19 @@ def move_object(handle: Handle, destination: Location) -> TensorDescription | Ob
     """
     source, result_id = handle.location, new_id()
     message = Move(handle.use().object_id, destination.id, destination.generation, result_id, current_round())
+    known = source.known_gradients.present
+    has_gradient = None if known is None else message.object_id in known
     description: TensorDescription | ObjectDescription = source.submit(message).wait()
-    _move_gradient(source, message.object_id, destination, result_id)
+    _note_gradient(destination, result_id, has_gradient)
     handle.retire(f"was moved to {destination.id!r}")
     return description
 
 
-def _move_gradient(source: Location, old_id: int, destination: Location, new_id: int) -> None:
-    known = source.known_gradients.present
-    if known is None:
+def _note_gradient(destination: Location, object_id: int, has_gradient: bool | None) -> None:
+    if has_gradient is None:
         destination.known_gradients.forget()
-    elif old_id in known:
-        destination.known_gradients.note(new_id, has_gradient=True)
+    elif has_gradient:
+        destination.known_gradients.note(object_id, has_gradient=True)
 
 
 def send_pointer(pointer: PointerTensor, holder: Location) -> PointerTensor:

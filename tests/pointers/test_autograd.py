@@ -6,7 +6,6 @@ import pytest
 import torch
 
 from fedlightning.pointers import MixedLocationsError
-from fedlightning.pointers.known_gradients import KnownGradients
 from fedlightning.pointers.messages import Backward, Execute, Message
 from fedlightning.workers import Reply, VirtualWorker, program
 
@@ -97,20 +96,6 @@ def test_a_view_made_invalid_does_not_disturb_the_backward_of_others(bob: Virtua
     y.sum().backward()
     assert torch.equal(y.grad.get(), torch.ones(2))
     del parts
-
-
-def test_a_reply_that_was_overtaken_is_not_believed() -> None:
-    known = KnownGradients()
-    slow = known.begin_change()
-    quick = known.begin_change()
-    known.learn(quick, frozenset({1, 2}))
-    known.learn(slow, frozenset({1}))
-    assert known.present is None
-    known.note(3, has_gradient=True)
-    assert known.present is None
-    known.learn(known.begin_change(), frozenset({1, 2, 3}))
-    known.note(2, has_gradient=False)
-    assert known.present == {1, 3}
 
 
 @program(returns="metadata")

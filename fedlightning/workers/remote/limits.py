@@ -12,6 +12,9 @@ from pathlib import Path
 
 from fedlightning.workers.remote.codecs.records import record
 
+# What it takes to tell the controller that there was no memory; msgpack's buffer alone takes one MiB.
+_RESERVE = 2**24
+
 
 @record
 @dataclass(frozen=True)
@@ -62,7 +65,20 @@ class Limits:
     def limit_memory(self) -> None:
         """Keep this process, from now on, from allocating more than it may."""
         if self.memory_bytes is not None:
-            most = _allocated_bytes() + self.memory_bytes
+            most = _allocated_bytes() + self.memory_bytes + _RESERVE
+            resource.setrlimit(resource.RLIMIT_DATA, (most, most))
+
+    @contextmanager
+    def keeping_a_reserve(self) -> Iterator[None]:
+        """Leave a reserve of the memory alone in the block, for what must be said after it."""
+        if self.memory_bytes is None:
+            yield
+            return
+        _, most = resource.getrlimit(resource.RLIMIT_DATA)
+        resource.setrlimit(resource.RLIMIT_DATA, (most - _RESERVE, most))
+        try:
+            yield
+        finally:
             resource.setrlimit(resource.RLIMIT_DATA, (most, most))
 
     @contextmanager

@@ -58,10 +58,11 @@ class Session:
     def _response(self) -> list[Any]:
         pipeline = 0
         try:
-            request = self._take_in(self.channel.receive())
-            pipeline = request.pipeline
-            with self._limits.on_the_clock(program=type(request.message) is Run):
-                return self._answer(request)
+            with self._limits.keeping_a_reserve():
+                request = self._take_in(self.channel.receive())
+                pipeline = request.pipeline
+                with self._limits.on_the_clock(program=type(request.message) is Run):
+                    return self._answer(request)
         except BrokenChannelError:
             raise
         except WorkerError as error:

@@ -12,7 +12,7 @@ export UV_FIND_LINKS ?= $(PIP_FIND_LINKS)
 export OMP_NUM_THREADS ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lint types pytest bench-pointers bench-simulation bench-scale bench-trainer lightning-suite opinfo hostile docs clean
+.PHONY: help run test lint types pytest bench-pointers bench-simulation bench-scale bench-trainer lightning-suite opinfo hostile properties docs clean
 
 help:  ## Show these targets.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -53,6 +53,9 @@ opinfo: $(STAMP)  ## Survey every operator of torch's database on pointers, with
 
 hostile: $(STAMP)  ## Try every operation with hostile arguments behind a fence around memory (Linux, C compiler; an hour).
 	$(BIN)/python -W ignore -m tests.workers.hostile $(OPERATION)
+
+properties: $(STAMP)  ## Look for counter-examples to the properties that the tests state, new ones each time (minutes).
+	$(BIN)/python -m pytest -n 2 -m hypothesis --hypothesis-profile=exploring tests
 
 docs: $(STAMP)  ## Build the documentation into site/; any warning is an error.
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet

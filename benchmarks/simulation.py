@@ -23,6 +23,7 @@ from benchmarks.workloads import (
     OPTIMIZERS,
     WORKLOADS,
     MakeOptimizer,
+    Metered,
     Module,
     Orders,
     Workload,
@@ -45,13 +46,26 @@ def main() -> None:
     for name in arguments.workloads:
         work = WORKLOADS[name].shortened(QUICK_ROUNDS) if arguments.quick else WORKLOADS[name]
         print(
-            render(measured(work, arguments.optimizers, repetitions, vectorize=arguments.vectorize)),
+            render(
+                measured(
+                    work,
+                    arguments.optimizers,
+                    repetitions,
+                    vectorize=arguments.vectorize,
+                    metered=arguments.metered,
+                )
+            ),
             flush=True,
         )
 
 
 def measured(
-    work: Workload, optimizers: list[str], repetitions: int, *, vectorize: bool = False
+    work: Workload,
+    optimizers: list[str],
+    repetitions: int,
+    *,
+    vectorize: bool = False,
+    metered: bool = False,
 ) -> Iterator[Row]:
     """Measure one workload.
 
@@ -60,6 +74,7 @@ def measured(
         optimizers: Names out of `OPTIMIZERS`.
         repetitions: How often all ways are measured, in turn.
         vectorize: Whether the workers' steps are also taken together, where a trial finds that faster.
+        metered: Whether a torchmetric counts in each training step, of both.
 
     Yields:
         For each optimizer what ours takes, as a multiple of the loop by hand, and by how much they differ.
@@ -69,24 +84,34 @@ def measured(
     wishes: list[Wish] = [False, "auto"] if vectorize else [False]
     for name in optimizers:
         # The first turn warms up.
-        turns = [_one_turn(work, OPTIMIZERS[name], dataset, orders, wishes) for _ in range(repetitions + 1)]
+        turns = [
+            _one_turn(work, OPTIMIZERS[name], dataset, orders, wishes, metered=metered)
+            for _ in range(repetitions + 1)
+        ]
         for number, wish in enumerate(wishes):
-            way = f"{work.name}, {name}" + (" together" if wish else "")
+            way = f"{work.name}, {name}" + (" together" if wish else "") + (" metered" if metered else "")
+            target = None if metered else _target(work, name, wish)
             ratios = [turn[number][0] for turn in turns[1:]]
-            yield Row(f"{way}: beside the loop by hand", Spread.of(ratios), "x", _target(work, name, wish))
+            yield Row(f"{way}: beside the loop by hand", Spread.of(ratios), "x", target)
             yield Row(f"{way}: final losses differ by", exactly(turns[0][number][1]), "", AGREEMENT)
 
 
 def _one_turn(
-    work: Workload, make: MakeOptimizer, dataset: TensorDataset, orders: Orders, wishes: list[Wish]
+    work: Workload,
+    make: MakeOptimizer,
+    dataset: TensorDataset,
+    orders: Orders,
+    wishes: list[Wish],
+    *,
+    metered: bool,
 ) -> list[tuple[float, float]]:
     """Return, for each wish, how much longer ours takes than the loop by hand, and how the losses differ."""
     net = work.net()
-    by_hand_took = _seconds(partial(by_hand, work, net, make, dataset, orders))
+    by_hand_took = _seconds(partial(by_hand, work, net, make, dataset, orders, metered=metered))
     expected = final_loss(net, dataset)
     turn = []
     for wish in wishes:
-        module = Module(work.net(), make)
+        module = (Metered if metered else Module)(work.net(), make)
         took = _seconds(partial(by_strategy, work, module, dataset, wish))
         turn.append((took / by_hand_took, abs(expected - final_loss(module.net, dataset))))
     return turn
@@ -111,6 +136,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--optimizers", nargs="+", default=["sgd"], choices=OPTIMIZERS)
     parser.add_argument("--repetitions", type=int, default=5, help="pairs of measurements")
     parser.add_argument("--vectorize", action="store_true", help="also let workers take steps together")
+    parser.add_argument("--metered", action="store_true", help="a torchmetric counts in each training step")
     parser.add_argument("--quick", action="store_true", help="two rounds, once: does it run?")
     return parser.parse_args()
 

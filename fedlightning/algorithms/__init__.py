@@ -17,6 +17,7 @@ from fedlightning.algorithms.ifca import IFCA
 from fedlightning.algorithms.majority import MajorityVote
 from fedlightning.algorithms.mime import Mime, MimeLite
 from fedlightning.algorithms.moon import Moon
+from fedlightning.algorithms.participation import Participation, Stragglers, WorkerDropout
 from fedlightning.algorithms.perfedavg import PerFedAvg
 from fedlightning.algorithms.plan import Assignment, Plan
 from fedlightning.algorithms.robust import (
@@ -96,6 +97,7 @@ __all__ = [
     "NormBounded",
     "OnlineWorkers",
     "ParameterMean",
+    "Participation",
     "PerFedAvg",
     "Plan",
     "PoissonSampling",
@@ -111,6 +113,7 @@ __all__ = [
     "ServerSchedulerFactory",
     "ServerState",
     "ServerUpdate",
+    "Stragglers",
     "TaggedWorkers",
     "TrimmedMean",
     "UniformSampling",
@@ -119,6 +122,7 @@ __all__ = [
     "UpdateMean",
     "WeightedSampling",
     "Weighting",
+    "WorkerDropout",
     "Yogi",
     "uniform_cohort",
 ]

@@ -5,6 +5,7 @@ How a plan is drawn up lives in ``schedule``; how it is carried out, in the stra
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 
@@ -36,6 +37,7 @@ class Plan:
         assignments: The cohort's work, in the order in which updates are combined.
         seed: Seed of the whole run, from which every random stream of the round is derived.
         loader: Number of the train loader that it was drawn for, where there are several.
+        absent: Why somebody who was drawn sends no update, by name, as far as that is known beforehand.
 
     Example:
         >>> Plan(3, (Assignment("bob", first_step=30, steps=10),), seed=0)
@@ -43,18 +45,35 @@ class Plan:
     """
 
     # Not a dataclass: Lightning's precision plugins take every dataclass apart that a loader yields.
-    __slots__ = ("assignments", "loader", "round", "seed")
+    __slots__ = ("absent", "assignments", "loader", "round", "seed")
 
-    def __init__(self, round: int, assignments: tuple[Assignment, ...], seed: int, loader: int = 0) -> None:
+    def __init__(
+        self,
+        round: int,
+        assignments: tuple[Assignment, ...],
+        seed: int,
+        loader: int = 0,
+        absent: Mapping[str, str] | None = None,
+    ) -> None:
         self.round = round
         self.assignments = assignments
         self.seed = seed
         self.loader = loader
+        self.absent = dict(absent or {})
 
     @property
     def workers(self) -> tuple[str, ...]:
         """Names of the cohort, in the order of the assignments."""
         return tuple(assignment.worker for assignment in self.assignments)
+
+    def but(self, assignments: tuple[Assignment, ...], absent: Mapping[str, str]) -> Plan:
+        """Return the same round with other work.
+
+        Args:
+            assignments: The work.
+            absent: Who sends no update, and why.
+        """
+        return Plan(self.round, assignments, self.seed, self.loader, absent)
 
     def __repr__(self) -> str:
         return f"Plan(round={self.round}, workers={list(self.workers)})"

@@ -8,13 +8,14 @@ are drawn lives in ``sampling``.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from math import ceil
 
 from typing_extensions import override
 
+from fedlightning.algorithms.participation.base import Participation, outcome_of
 from fedlightning.algorithms.plan import Assignment, Plan
 from fedlightning.algorithms.sampling import Cohort, Draw, Losses, Pool, Sampling, UniformSampling
 from fedlightning.algorithms.sampling.base import NoLosses, check_names
@@ -44,6 +45,14 @@ class LocalWork:
         """Return how many visits it takes to see a shard of ``batches`` batches once."""
         return 1 if self.steps is None else -(-batches // self.steps)
 
+    def piece(self, batches: int) -> int:
+        """Return the least piece of it that a worker gets done: a step, or an epoch where there are several.
+
+        Args:
+            batches: Batches of the worker's shard.
+        """
+        return 1 if self.steps is not None or self.epochs == 1 else batches
+
 
 class Schedule(ABC):
     """Draw up the plan of each round.
@@ -57,6 +66,7 @@ class Schedule(ABC):
         rounds_per_epoch: Rounds in one Lightning epoch; ``None`` for as many as see the data once, on average
             where cohorts are drawn.
         seed: Seed of the run.
+        participation: What keeps a cohort from doing all of its work, in averaged rounds.
     """
 
     def __init__(
@@ -69,6 +79,7 @@ class Schedule(ABC):
         seed: int,
         sampling: Sampling | None = None,
         pool: Pool | None = None,
+        participation: Sequence[Participation] = (),
     ) -> None:
         self.batches = dict(batches)
         self.work = work
@@ -76,6 +87,7 @@ class Schedule(ABC):
         self.seed = seed
         self.sampling = sampling or UniformSampling()
         self.pool = pool or Pool(sorted(self.batches), samples={})
+        self.participation = tuple(participation)
         self.rounds_per_epoch = rounds_per_epoch or self._rounds_to_see_the_data()
 
     @abstractmethod
@@ -162,7 +174,11 @@ class AveragedSchedule(Schedule):
             )
             for worker, weight in sorted(zip(cohort.workers, weights, strict=True), key=lambda pair: pair[0])
         )
-        return Plan(round, assignments, self.seed)
+        return self._outcome(Plan(round, assignments, self.seed))
+
+    def _outcome(self, plan: Plan) -> Plan:
+        pieces = {name: self.work.piece(self.batches[name]) for name in plan.workers}
+        return outcome_of(self.participation, plan, pieces)
 
 
 class SequentialSchedule(Schedule):

@@ -91,6 +91,7 @@ def identity_of(settings: FederationSettings, federation: Federation) -> dict[st
         "local_steps": work.steps,
         "local_epochs": work.epochs if work.steps is None else None,
         "cohort_size": min(settings.cohort_size or workers, workers),
+        "participation": [part.identity for part in settings.participation or ()],
         "sampling": (settings.sampling or UniformSampling()).identity,
         # A lone worker's loader is as free as that of an ordinary fit, and may not have a length.
         "batches per local epoch": None if federation.alone else sum(federation.batches.values()),

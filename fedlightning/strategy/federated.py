@@ -30,6 +30,7 @@ from fedlightning.algorithms import (
     AggregationRule,
     Algorithm,
     FedAvg,
+    Participation,
     Plan,
     Sampling,
     ServerOptimizerFactory,
@@ -111,6 +112,8 @@ class FederatedStrategy(EvaluatingStrategy):
             ``functools.partial(torch.optim.lr_scheduler.LinearLR, total_iters=20)``; ``None`` for a constant.
         sampling: How a cohort is drawn, such as ``fedlightning.algorithms.WeightedSampling()`` or
             ``PowerOfChoice(candidates=20)``; ``None`` for uniformly.
+        participation: What keeps a cohort from doing all of its work, in a simulation:
+            ``Stragglers(share=0.9)``, ``WorkerDropout(rate=0.1)``, or several one after the other.
         postprocess: What is done to an update before it leaves a worker, and undone where updates are
             combined: postprocessors such as ``[TopK(fraction=0.01), Quantize(bits=8)]`` of
             ``fedlightning.algorithms.postprocessing``, or a `Postprocessing` of them with error feedback.
@@ -166,6 +169,7 @@ class FederatedStrategy(EvaluatingStrategy):
         server_optimizer: ServerOptimizerFactory | None = None,
         server_scheduler: ServerSchedulerFactory | None = None,
         sampling: Sampling | None = None,
+        participation: Participation | Sequence[Participation] | None = None,
         postprocess: Postprocessing | Sequence[Postprocessor] | None = None,
         bad_workers: BadWorkers | None = None,
         aggregation: AggregationRule | None = None,
@@ -194,6 +198,7 @@ class FederatedStrategy(EvaluatingStrategy):
             server_optimizer=server_optimizer,
             server_scheduler=server_scheduler,
             sampling=sampling,
+            participation=_listed(participation),
             postprocess=_chain_of(postprocess),
             bad_workers=bad_workers,
             aggregation=aggregation,
@@ -666,6 +671,13 @@ def _chain_of(postprocess: Postprocessing | Sequence[Postprocessor] | None) -> P
     """Return what was given as a chain; one without steps is none at all."""
     chain = Postprocessing(postprocess) if isinstance(postprocess, Sequence) else postprocess
     return chain if not isinstance(chain, Postprocessing) or chain.steps else None
+
+
+def _listed(participation: Participation | Sequence[Participation] | None) -> Sequence[Participation] | None:
+    """Return what was given as a tuple; nothing, or an empty list, as none."""
+    if participation is None or isinstance(participation, Sequence):
+        return tuple(participation or ()) or None
+    return (participation,)
 
 
 class _TakenOver(int):

@@ -42,7 +42,7 @@ class Replay:
                 f"worker={self.worker!r} takes no part in round {plan.round} of this checkpoint: its "
                 f"cohort is {', '.join(plan.workers)}. Name one of these."
             )
-        return Plan(plan.round, chosen, plan.seed)
+        return plan.but(chosen, {})
 
 
 def save_for_replay(trainer: pl.Trainer, failure: RoundFailed | RoundInterrupted) -> Path | None:

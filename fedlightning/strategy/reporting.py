@@ -82,7 +82,7 @@ def record_of(plan: Plan, result: RoundResult, chosen_by: Traffic) -> RoundRecor
         bytes_up=chosen_by.up + sum(visit.bytes_up for visit in result.visits),
         bytes_down=chosen_by.down + sum(visit.bytes_down for visit in result.visits),
         spread=spread_of([metrics_or_loss(visit) for visit in result.visits]),
-        skipped=dict(result.skipped),
+        skipped={**plan.absent, **result.skipped},
     )
 
 

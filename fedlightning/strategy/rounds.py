@@ -177,9 +177,9 @@ class Round(ABC):
         if self._rule is not None:
             least = max(least, self._rule.least_workers)
         if not plan.assignments and self._tolerance.min_cohort <= 1:
-            return  # nobody was drawn, and nobody failed
+            return  # nobody was drawn or got through, and nobody failed
         if sent < least:
-            raise CohortTooSmall(plan.round, sent, least, skipped)
+            raise CohortTooSmall(plan.round, sent, least, {**plan.absent, **skipped})
 
     def _starting_point(self) -> Sequence[Tensor]:
         """Return what an update would be that changes nothing."""

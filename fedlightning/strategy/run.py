@@ -253,6 +253,8 @@ class Run:
                 f"sampling={sampling!r}, but there is only one worker to draw. Use more workers, or leave "
                 "sampling out."
             )
+        for part in self._settings.participation or ():
+            part.check(pool)
         if self._settings.aggregation is not None:
             eligible = len(sampling.eligible(pool))
             self._settings.aggregation.check_cohort(min(cohort_size or eligible, eligible))
@@ -265,6 +267,7 @@ class Run:
             seed=self.seed,
             sampling=sampling,
             pool=pool,
+            participation=self._settings.participation or (),
         )
 
     # Which round comes next.
@@ -299,7 +302,7 @@ class Run:
             assert self._plans is not None
             # Its cohort and batches are those of the first epoch, its number and random numbers its own.
             of_epoch = self._schedule.plan(self._plans.rounds_done, self._state.steps_done, losses)
-            plan = Plan(plan.round, of_epoch.assignments, plan.seed)
+            plan = plan.but(of_epoch.assignments, of_epoch.absent)
         self.traffic = losses.traffic
         return self._take(plan)
 

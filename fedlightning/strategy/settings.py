@@ -15,6 +15,7 @@ from fedlightning.algorithms import (
     Algorithm,
     FedAvg,
     LocalWork,
+    Participation,
     Pool,
     Sampling,
     ServerOptimizerFactory,
@@ -48,6 +49,7 @@ class FederationSettings:
     server_optimizer: ServerOptimizerFactory | None
     server_scheduler: ServerSchedulerFactory | None
     sampling: Sampling | None
+    participation: Sequence[Participation] | None
     postprocess: Postprocessing | None
     bad_workers: BadWorkers | None
     aggregation: AggregationRule | None
@@ -84,6 +86,7 @@ class FederationSettings:
                 f"{self.algorithm!r}."
             )
         self._check_sampling()
+        self._check_participation()
         if self.postprocess is not None and not isinstance(self.postprocess, Postprocessing):
             raise TypeError(
                 "postprocess must be a list of postprocessors such as "
@@ -194,6 +197,22 @@ class FederationSettings:
             names = sorted(worker.id for worker in self.workers)
             # What lies at them is looked at when a fit begins.
             self.sampling.check(Pool(names, samples={}, tagged=lambda tags: names), self.cohort_size)
+
+    def _check_participation(self) -> None:
+        for part in self.participation or ():
+            if not isinstance(part, Participation):
+                raise TypeError(
+                    "participation must be such as fedlightning.algorithms.Stragglers(share=0.5), or a list "
+                    f"of such, got {part!r}."
+                )
+            if self.update == "sequential":
+                raise ValueError(
+                    f"participation={part!r} is about rounds of a cohort, and update='sequential' visits one "
+                    "worker after the other. Use update='averaged', or leave participation out."
+                )
+            if isinstance(self.workers, Sequence):
+                names = sorted(worker.id for worker in self.workers)
+                part.check(Pool(names, samples={}))
 
     def _check_aggregation(self) -> None:
         if self.aggregation is None:

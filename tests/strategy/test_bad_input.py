@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, IterableDataset, WeightedRandomSampler
 
 from fedlightning import Tolerance
-from fedlightning.algorithms import Median
+from fedlightning.algorithms import Median, Stragglers, WorkerDropout
 from fedlightning.data import Dirichlet, Explicit, FederatedDataLoader, FederatedDataset, Natural
 from fedlightning.strategy import FederatedStrategy, NotFederatable
 from fedlightning.workers import VirtualWorker
@@ -93,6 +93,17 @@ BAD_SETTINGS: list[tuple[dict[str, Any], type[Exception], Says]] = [
         {"update": "sequential", "aggregation": Median()},
         ValueError,
         ("aggregation is given", "nothing to combine", "Use update='averaged'"),
+    ),
+    ({"participation": 0.9}, TypeError, ("participation must be", "Stragglers(share=0.5)", "got 0.9")),
+    (
+        {"update": "sequential", "participation": Stragglers(0.5)},
+        ValueError,
+        ("participation=Stragglers(", "update='sequential'", "Use update='averaged'"),
+    ),
+    (
+        {"workers": [VirtualWorker(id=name) for name in "ab"], "participation": WorkerDropout({"c": 0.1})},
+        ValueError,
+        ("participation names ['c']", "no such workers", "'a', 'b'"),
     ),
     (
         {"tolerance": Tolerance(min_cohort=3), "cohort_size": 2},
@@ -322,6 +333,11 @@ OTHER_FEDERATIONS: dict[str, tuple[dict[str, Any], dict[str, Any], Says]] = {
         ("what comes back is 'gradients'", "'parameters'"),
     ),
     "aggregation": ({}, {"aggregation": Median()}, ("aggregation is None", "Median()")),
+    "participation": (
+        {},
+        {"participation": Stragglers(0.5)},
+        ("participation is []", "Stragglers(share=0.5"),
+    ),
     "server optimizer": (
         {"server_optimizer": partial(torch.optim.Adam, lr=0.01)},
         {"server_optimizer": partial(torch.optim.SGD, lr=1.0)},

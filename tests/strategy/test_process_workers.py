@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch.utils.data import DataLoader, TensorDataset
 
-from fedlightning.algorithms import PowerOfChoice
+from fedlightning.algorithms import PowerOfChoice, Stragglers, WorkerDropout
 from fedlightning.data import FederatedDataLoader, FederatedDataset
 from fedlightning.strategy import FederatedStrategy
 from fedlightning.workers import HostProcess, KeepData, ProcessWorker, UnsendableError, VirtualWorker, Worker
@@ -84,6 +84,7 @@ CASES: list[dict[str, Any]] = [
     },
     {"update": "averaged", "local_steps": 3, "trainer": {"precision": "bf16-mixed"}},
     {"local_epochs": 1, "cohort_size": 2, "sampling": PowerOfChoice(3, batches=2)},
+    {"local_epochs": 2, "participation": [Stragglers(0.5), WorkerDropout(rate=0.3)]},
 ]
 
 

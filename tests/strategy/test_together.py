@@ -14,7 +14,7 @@ from torch.optim import SGD, Adam
 from typing_extensions import override
 
 from fedlightning import FederatedStrategy, Tolerance
-from fedlightning.algorithms import FedAvg, FedProx, Median
+from fedlightning.algorithms import FedAvg, FedProx, Median, Stragglers
 from fedlightning.algorithms.postprocessing import TopK
 from fedlightning.data import Dirichlet, FederatedDataLoader, FederatedDataset
 from fedlightning.local.vectorised import compiled
@@ -93,6 +93,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "uneven shards": {"partition": Dirichlet(0.5, seed=1), "workers": 4},
     "server": {"server_optimizer": partial(SGD, lr=0.5)},
     "median": {"aggregation": Median()},
+    "stragglers": {"local_epochs": 3, "participation": Stragglers(0.6)},
 }
 
 

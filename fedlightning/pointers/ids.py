@@ -29,4 +29,5 @@ def new_id() -> int:
     except IndexError:
         # One system call per block: a call for each identifier would cost more than a small tensor operation.
         _pool.extend(_LOWEST + n % _SPAN for n in struct.unpack(f"{_BLOCK}Q", os.urandom(8 * _BLOCK)))
-        return _pool.pop()
+        # From the beginning: other threads may have taken all of it by now.
+        return new_id()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from threading import Lock
 from typing import Any, cast
 
 import torch
@@ -26,6 +27,7 @@ from fedlightning.pointers.swap import exchange
 _REFUSED = refused_functions()
 _BY_MESSAGE = {func: name for func, name in NAMES.items() if func not in attributes.HANDLERS}
 _NOWHERE = torch.device("meta")
+_settling = Lock()
 
 
 class PointerTensor(torch.Tensor):
@@ -84,22 +86,28 @@ class PointerTensor(torch.Tensor):
             answer: The new description, when it has come.
         """
         # Without a description, `__getattr__` is asked for it; a later answer makes an earlier one needless.
-        known = self.__dict__.pop("_description", None) or self._promised[0]
+        known = self.__dict__.get("_description") or self._promised[0]
         self._promised = (known, answer)
+        self.__dict__.pop("_description", None)
         return self
 
     def __getattr__(self, name: str) -> Any:
-        if name != "_description" or "_promised" not in self.__dict__:
-            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
-        return self.settle()
+        # Another thread may just have settled it.
+        if name == "_description" and not self.__dict__.keys().isdisjoint(("_promised", "_description")):
+            return self.settle()
+        raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
 
     def settle(self) -> TensorDescription:
         """Wait for the description that was promised, and take it over."""
-        known, answer = self._promised
-        description = answer.wait()
-        del self._promised
-        self._description = known
-        return self.refresh(description)._description
+        while (promised := self.__dict__.get("_promised")) is not None:
+            known, answer = promised
+            description = answer.wait()
+            with _settling:
+                # Unless another thread, which has waited for it as well, was quicker.
+                if self.__dict__.get("_promised") is promised:
+                    self._take_over(known, description)
+                    del self._promised
+        return self._description
 
     @classmethod
     def _wrapper(cls, description: TensorDescription) -> Self:
@@ -128,11 +136,13 @@ class PointerTensor(torch.Tensor):
         Args:
             description: The worker's new description of the same tensor.
         """
-        old = self._description
+        self._take_over(self._description, description)
+        return self
+
+    def _take_over(self, old: TensorDescription, description: TensorDescription) -> None:
         if description[1:7] != old[1:7]:
             exchange(self, self._wrapper(description))
         self._description = description
-        return self
 
     @classmethod
     @override

@@ -99,7 +99,8 @@ class ApprovalQueue:
     @property
     def waiting(self) -> tuple[Egress, ...]:
         """What waits for an answer, oldest first, with its value."""
-        return tuple(self._waiting.values())
+        with self._lock:
+            return tuple(self._waiting.values())
 
     def approve(self, egress: Egress) -> None:
         """Let one of the requests pass, once.

@@ -128,7 +128,8 @@ class Ledger:
     @property
     def entries(self) -> dict[Entry, tuple[int, int]]:
         """All entries, each with how often it occurred and its bytes altogether."""
-        return {Entry(*key): (times, nbytes) for key, (times, nbytes) in self._tallies.items()}
+        # A copy, made in one step: other threads may enter something meanwhile.
+        return {Entry(*key): (times, nbytes) for key, (times, nbytes) in self._tallies.copy().items()}
 
     @property
     def sent_bytes(self) -> int:

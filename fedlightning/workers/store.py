@@ -56,6 +56,8 @@ class ObjectStore:
 
     def __init__(self, holder: tuple[str, int]) -> None:
         self._holder = holder
+        # A finalizer may take an object out at any moment, in any thread. Who goes through them takes a copy,
+        # made by `copy()`, which is one step: `list(objects.items())` makes room for finalizers.
         # Cards are kept apart: most objects are intermediate results and have none.
         self.objects: dict[int, Any] = {}
         self.cards: dict[int, Card] = {}
@@ -77,7 +79,7 @@ class ObjectStore:
 
     def unregistered(self) -> list[int]:
         """Return the identifiers of all objects but those that data owners have placed here."""
-        return [object_id for object_id in self.objects if object_id not in self.registered]
+        return [object_id for object_id in list(self.objects) if object_id not in self.registered]
 
     def name(self, object_id: int, tags: tuple[str, ...] | None, description: str | None) -> Card:
         """Say what an object is called.
@@ -168,11 +170,11 @@ class ObjectStore:
 
     def with_gradient(self) -> frozenset[int]:
         """Return the identifiers of the tensors that have a gradient."""
-        return frozenset(key for key, value in list(self.objects.items()) if _has_gradient(value))
+        return frozenset(key for key, value in self.objects.copy().items() if _has_gradient(value))
 
     def search(self, tags: tuple[str, ...]) -> list[int]:
         """Return the identifiers of the objects that carry all of the tags."""
-        return [object_id for object_id, card in list(self.cards.items()) if set(tags) <= set(card.tags)]
+        return [object_id for object_id, card in self.cards.copy().items() if set(tags) <= set(card.tags)]
 
     def describe(self, object_id: int) -> TensorDescription | ObjectDescription:
         """Tell what a pointer may know of an object."""

@@ -106,6 +106,8 @@ class VirtualWorker(Worker):
             answer = self._host.run_on_loan(program_name(program), lent, sent, current_round())
         except WorkerError as error:
             raise error.with_traceback(None)  # noqa: B904 - as in `submit`: its own frames must not be seen
+        finally:
+            self.known_gradients.forget()
         return copied(answer) if isinstance(answer, Tensor) else answer
 
     def _deliver(self, message: Message) -> Any:

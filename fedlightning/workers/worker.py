@@ -6,10 +6,11 @@ How a message travels, and what is done with it, is for the implementations.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections import Counter, deque
+from collections import defaultdict, deque
 from collections.abc import Callable, Iterable
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass
+from itertools import count
 from typing import Any
 from weakref import WeakValueDictionary
 
@@ -33,7 +34,7 @@ from fedlightning.workers.policy import Policy
 from fedlightning.workers.programs import program_name
 from fedlightning.workers.reply import Reply
 
-_started: Counter[str] = Counter()
+_started: defaultdict[str, count[int]] = defaultdict(count)
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +61,6 @@ class Worker(ABC):
     Attributes:
         generation: How many workers of this name there were before.
         known_workers: The living workers that this one was told of, by name.
-        pipelining: Whether a block of `pipeline` is under way.
 
     Raises:
         ValueError: The name is empty.
@@ -83,15 +83,18 @@ class Worker(ABC):
         if not id or not isinstance(id, str):
             raise ValueError(f"id={id!r} is no name for a worker: give a non-empty string, such as id='bob'")
         self.id = id
-        self.generation = _started[id]
-        _started[id] += 1
+        self.generation = next(_started[id])
         self.capabilities = capabilities
         self.policy = policy
         self.known_gradients = KnownGradients()
         self.known_workers: WeakValueDictionary[str, Worker] = WeakValueDictionary()
-        self.pipelining = False
         self._released: deque[int] = deque()
         note_place(self)
+
+    @property
+    def pipelining(self) -> bool:
+        """Whether the calling thread is in a block of `pipeline`."""
+        return False
 
     def pipeline(self) -> AbstractContextManager[None]:
         """Send what is done in a ``with`` block without waiting for answers, where that saves time.
@@ -258,9 +261,11 @@ class Worker(ABC):
 
     def take_released(self) -> tuple[int, ...]:
         """Return the objects that no pointer needs, for an implementation to tell the worker of, once."""
-        gone = []
-        while self._released:
-            gone.append(self._released.popleft())
+        gone: list[int] = []
+        # Asked forgiveness, not permission: another thread may be about to take the last one.
+        with suppress(IndexError):
+            while True:
+                gone.append(self._released.popleft())
         return tuple(gone)
 
     def clear_objects(self) -> Self:

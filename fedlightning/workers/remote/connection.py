@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -34,10 +34,12 @@ class Pipeline:
 
     Attributes:
         failure: What went wrong first.
+        thread: The thread whose requests belong to it.
     """
 
     number: int
     failure: Exception | None = None
+    thread: int = field(default_factory=threading.get_ident)
 
 
 class Pending(Reply):
@@ -48,44 +50,51 @@ class Pending(Reply):
         pipeline: The block that the request belongs to.
 
     Attributes:
+        outcome: The answer that has come, decoded or not; None before.
         keeps: What must not be gone when the answer is read.
-        when_done: Called when the request has been done, but not if it has failed.
     """
 
-    __slots__ = ("_connection", "_outcome", "_pipeline", "keeps", "when_done")
+    __slots__ = ("_connection", "_pipeline", "_when_done", "keeps", "outcome")
 
     def __init__(self, connection: Connection, pipeline: Pipeline | None = None) -> None:
         self._connection = connection
-        self._outcome: Answered | Failed | Incoming | None = None
         self._pipeline = pipeline
+        self._when_done: Callable[[], object] | None = None
+        self.outcome: Answered | Failed | Incoming | None = None
         self.keeps: Any = None
-        self.when_done: Callable[[], object] | None = None
 
-    def settle(self, outcome: Answered | Failed | Incoming) -> None:
-        """Take the answer that has come, decoded or not; answers come in the order of the requests."""
-        self._outcome = outcome
-        if not isinstance(outcome, Failed):
-            if self.when_done is not None:
-                self.when_done()
+    def take_note(self) -> None:
+        """Do what is to be done when the answer has come; again has no effect."""
+        if not isinstance(self.outcome, Failed):
+            if self._when_done is not None:
+                self._when_done()
         elif self._pipeline is not None and self._pipeline.failure is None:
-            self._pipeline.failure = outcome.error
+            self._pipeline.failure = self.outcome.error
+
+    def once_done(self, call: Callable[[], object]) -> None:
+        """Have something called when the request has been done, but not if it has failed.
+
+        Args:
+            call: Calling it again has no effect.
+        """
+        with self._connection.lock:
+            self._when_done = call
+            # Another thread, which waits for its own, may have received this answer already.
+            if self.done:
+                self.take_note()
 
     @override
     def wait(self) -> Any:
-        if self._outcome is None:
-            self._connection.receive_until(self)
-        if isinstance(self._outcome, Incoming):
-            self._outcome = self._connection.decode(self._outcome)
-        assert self._outcome is not None
-        if isinstance(self._outcome, Failed):
+        outcome = self._connection.outcome_of(self)
+        if isinstance(outcome, Failed):
             # Of what was not done any more, the reason is what went wrong first.
-            raise (self._pipeline and self._pipeline.failure) or self._outcome.error
-        return self._outcome.value
+            raise (self._pipeline and self._pipeline.failure) or outcome.error
+        return outcome.value
 
     @property
     def done(self) -> bool:
         """Whether the answer is here."""
-        return self._outcome is not None
+        return self.outcome is not None
 
     @property
     def in_pipeline(self) -> bool:
@@ -96,13 +105,17 @@ class Pending(Reply):
 class Connection:
     """Send requests and match the answers to them.
 
-    Threads may share it: each request goes out whole, and whoever waits reads the answers of all.
+    Threads may share it: each request goes out whole, and whoever waits reads the answers of all. An
+    interrupt may come at any moment: answers are told apart by their order alone, and none may be lost by it.
 
     Args:
         channel: The channel.
         surroundings: What this side knows and allows.
         worker: Name of the worker at the other end, for errors.
         explain: Says why the other side is gone, given what was noticed.
+
+    Attributes:
+        lock: Held by whoever sends or receives.
     """
 
     def __init__(
@@ -116,7 +129,7 @@ class Connection:
         self._surroundings = surroundings
         self._worker = worker
         self._explain = explain
-        self._lock = threading.RLock()
+        self.lock = threading.RLock()
         self._pending: deque[Pending] = deque()
         self._unsent: list[Any] = []
         self._loss = ""
@@ -136,7 +149,7 @@ class Connection:
         """
         pending = Pending(self, pipeline)
         # Not at a worker, whatever mode the calling code is in: these are our own tensors.
-        with self._lock, torch._C.DisableTorchFunction():
+        with self.lock, torch._C.DisableTorchFunction():
             if not self._loss:
                 parts = encode(value, self._surroundings, self._channel.limit)
                 self._unsent += parts
@@ -144,7 +157,8 @@ class Connection:
                 if pipeline is None or len(self._unsent) >= _SENT_AT_ONCE or len(parts) > 1:
                     self._flush()
             if self._loss:
-                pending.settle(self._failure())
+                pending.outcome = self._failure()
+                pending.take_note()
             else:
                 self._pending.append(pending)
             while len(self._pending) > _MOST_UNDER_WAY:
@@ -168,47 +182,58 @@ class Connection:
 
     def receive_all(self) -> None:
         """Receive the answers to all requests that were sent."""
-        with self._lock, torch._C.DisableTorchFunction():
+        with self.lock, torch._C.DisableTorchFunction():
             while self._pending:
                 self._receive()
 
-    def decode(self, incoming: Incoming) -> Answered | Failed:
-        """Read an answer that has come."""
-        with self._lock, torch._C.DisableTorchFunction():
-            try:
-                outcome: Answered | Failed = incoming.decode(self._surroundings)
-            except MalformedMessageError as error:
-                return Failed(error)
-            return outcome
-
-    def receive_until(self, pending: Pending) -> None:
-        """Receive answers until a request has its own."""
-        with self._lock, torch._C.DisableTorchFunction():
-            while not pending.done:
+    def outcome_of(self, pending: Pending) -> Answered | Failed:
+        """Receive answers until a request has its own, and read it."""
+        with self.lock, torch._C.DisableTorchFunction():
+            while pending.outcome is None:
                 self._receive()
+            if isinstance(pending.outcome, Incoming):
+                pending.outcome = self._decode(pending.outcome)
+            return pending.outcome
 
     def _receive(self) -> None:
+        """Receive an answer, if there is none before which an interrupt has kept from being taken note of."""
         if self._unsent:
             self._flush()
-        try:
-            incoming = self._channel.receive()
-        except BrokenChannelError as error:
-            self._lose(error)
-        except MalformedMessageError as error:
-            self._settle_next(Failed(error))
-        else:
-            needless = self._pending and self._pending[0].in_pipeline and incoming.tag != Failed.__name__
-            self._settle_next(incoming if needless else self.decode(incoming))
+        first = self._pending[0] if self._pending else Pending(self)
+        if not first.done:
+            try:
+                # In one step: between the two, an answer could be lost, and the next be taken for it.
+                first.outcome = self._channel.receive()
+            except BrokenChannelError as error:
+                self._lose(error)
+            except MalformedMessageError as error:
+                first.outcome = Failed(error)
+        self._take_note()
 
-    def _settle_next(self, outcome: Answered | Failed | Incoming) -> None:
-        if self._pending:
-            self._pending.popleft().settle(outcome)
+    def _take_note(self) -> None:
+        while self._pending and self._pending[0].done:
+            first = self._pending[0]
+            incoming = first.outcome
+            if isinstance(incoming, Incoming) and (not first.in_pipeline or incoming.tag == Failed.__name__):
+                first.outcome = self._decode(incoming)
+            first.take_note()
+            # Last: what an interrupt keeps from being done is done before the next answer is received.
+            self._pending.popleft()
+
+    def _decode(self, incoming: Incoming) -> Answered | Failed:
+        try:
+            outcome: Answered | Failed = incoming.decode(self._surroundings)
+        except MalformedMessageError as error:
+            return Failed(error)
+        return outcome
 
     def _lose(self, error: BrokenChannelError) -> None:
         self._loss = self._loss or self._explain(error)
         self._unsent = []
-        while self._pending:
-            self._pending.popleft().settle(self._failure())
+        for pending in self._pending:
+            if not pending.done:
+                pending.outcome = self._failure()
+        self._take_note()
 
     def _failure(self) -> Failed:
         # An error of its own for each: raising one adds to its traceback.

@@ -43,7 +43,7 @@ class Lent:
         elif isinstance(message, (Get, Move)):
             # Until it is here. If it may not leave, it stays there, and so here.
             reply.keeps = self._by_object.get(message.object_id)
-            reply.when_done = partial(self._by_object.pop, message.object_id, None)
+            reply.once_done(partial(self._by_object.pop, message.object_id, None))
         elif isinstance(message, Delete):
             self.forget(message.object_ids)
 
@@ -54,7 +54,8 @@ class Lent:
 
     def place_of(self, parameter: Tensor) -> tuple[int, int] | None:
         """Return where a parameter is: (identifier of its module there, its position); None if nowhere."""
-        for object_id, (first, *_) in self._by_object.items():
+        # A copy, made in one step: other threads may send and let go meanwhile.
+        for object_id, (first, *_) in self._by_object.copy().items():
             for position, own in enumerate(parameters_of(first) if isinstance(first, nn.Module) else ()):
                 if own is parameter:
                     return object_id, position

@@ -16,8 +16,8 @@ import weakref
 from collections import deque
 from collections.abc import Sequence
 from itertools import count
-from typing import Any
-from weakref import WeakSet
+from typing import Any, TypeAlias
+from weakref import WeakValueDictionary
 
 import torch
 
@@ -38,6 +38,9 @@ _PATIENCE_SECONDS = 5.0
 # step. By itself it settles on these very figures once it has freed 32 MiB in one piece.
 _KEEP_FREED_MEMORY = {"MALLOC_MMAP_THRESHOLD_": str(32 * 2**20), "MALLOC_TRIM_THRESHOLD_": str(64 * 2**20)}
 _numbers = count()
+
+Channels: TypeAlias = "WeakValueDictionary[int, Channel]"
+"""The connections to a process, by their descriptors."""
 
 
 class HostProcess:
@@ -85,7 +88,8 @@ class HostProcess:
         self._process = _launch(theirs)
         control = Channel(ours, max_message_bytes)
         # Weak: with the last reference to a worker its connection ends, and with that its objects go.
-        self._channels = WeakSet([control])
+        self._channels: Channels = WeakValueDictionary({control.connection.fileno(): control})
+        self._telling = threading.Lock()
         self._starter = os.getpid()
         self._end = weakref.finalize(self, _end, self._process, self._channels, self._starter)
         threading.Thread(target=_watch, args=(self._process, self._channels), daemon=True).start()
@@ -127,16 +131,21 @@ class HostProcess:
                 OpenWorker(worker, generation, PolicySettings(policy), tuple(modules)), theirs.fileno()
             )
         channel = Channel(ours, self.limit)
-        self._channels.add(channel)
+        self._channels[ours.fileno()] = channel
+        if not self.alive:
+            # The watch may have looked through them before this one was there.
+            channel.shut_down()
         return Connection(channel, surroundings, worker, self.explain)
 
     def _tell(self, request: StartUp | OpenWorker, *descriptors: int) -> None:
-        self._opening.append(self._control.request(request))
-        try:
-            socket.send_fds(self._control_channel.connection, [b"+"], list(descriptors))
-        except OSError:
-            # It ended already, which waiting for its answer will tell.
-            return
+        # One after the other, in whatever threads: each request is followed by its descriptors.
+        with self._telling:
+            self._opening.append(self._control.request(request))
+            try:
+                socket.send_fds(self._control_channel.connection, [b"+"], list(descriptors))
+            except OSError:
+                # It ended already, which waiting for its answer will tell.
+                return
 
     def wait_until_ready(self) -> None:
         """Wait until the process serves.
@@ -145,8 +154,13 @@ class HostProcess:
             WorkerLost: It ended before.
             RemoteError: It could not do as it was told, such as import a module.
         """
-        while self._opening:
-            self._opening.popleft().wait()
+        while True:
+            try:
+                opened = self._opening.popleft()
+            except IndexError:
+                # Asked for it and not for the length: another thread may have taken the last one meanwhile.
+                return
+            opened.wait()
             if self.start_up_seconds is None:
                 self.start_up_seconds = time.perf_counter() - self._began
 
@@ -216,19 +230,25 @@ def _launch(connection: socket.socket) -> subprocess.Popen[bytes]:
         )
 
 
-def _watch(process: subprocess.Popen[bytes], channels: WeakSet[Channel]) -> None:
+def _watch(process: subprocess.Popen[bytes], channels: Channels) -> None:
     """Wait for the process's end, and make it known to whoever waits for an answer."""
     process.wait()
-    for channel in list(channels):
-        channel.shut_down()
+    _shut_down(channels)
 
 
-def _end(process: subprocess.Popen[bytes], channels: WeakSet[Channel], starter: int) -> None:
+def _shut_down(channels: Channels) -> None:
+    # By a list that is made in one step: other threads may open workers, or drop them, meanwhile.
+    for reference in channels.valuerefs():
+        channel = reference()
+        if channel is not None:
+            channel.shut_down()
+
+
+def _end(process: subprocess.Popen[bytes], channels: Channels, starter: int) -> None:
     """End the process; its own watch ends it when standard input is closed, whatever it is at."""
     if os.getpid() != starter:
         return
-    for channel in list(channels):
-        channel.shut_down()
+    _shut_down(channels)
     if process.stdin is not None:
         process.stdin.close()
     try:

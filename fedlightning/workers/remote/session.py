@@ -71,7 +71,9 @@ class Session:
             failure = RemoteError(self._host.worker_id, "reading a message", error)
         except (Exception, SystemExit) as error:  # noqa: BLE001  # whatever it is, the controller waits for it
             failure = RemoteError(self._host.worker_id, "a request", _ordinary(error))
-        self._broken_pipeline = pipeline
+        if pipeline:
+            # A failed request of another thread's, which is in none, does not mend it.
+            self._broken_pipeline = pipeline
         return self._encode(Failed(failure))
 
     def _take_in(self, incoming: Incoming) -> Request:

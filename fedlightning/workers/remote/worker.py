@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from itertools import count
+from threading import get_ident
 
 from typing_extensions import override
 
@@ -86,8 +87,8 @@ class ProcessWorker(Worker):
         self.process = process or HostProcess(programs, threads=threads, limits=limits)
         self._connection = self.process.open(id, self.generation, self.policy, modules, surroundings)
         self._ready = False
-        self._pipeline: Pipeline | None = None
-        self._pipelines = count(1)
+        self._block: Pipeline | None = None
+        self._blocks = count(1)
 
     @override
     def submit(self, message: Message) -> Reply:
@@ -103,17 +104,30 @@ class ProcessWorker(Worker):
     @override
     @contextmanager
     def pipeline(self) -> Iterator[None]:
-        if self._pipeline is not None:
-            raise RuntimeError(f"worker {self.id!r} is in a pipeline already: blocks cannot be nested")
-        current = self._pipeline = Pipeline(next(self._pipelines))
-        self.pipelining = True
+        if self._block is not None:
+            raise RuntimeError(
+                f"worker {self.id!r} is in a pipeline already: blocks cannot be nested, nor be open in two "
+                f"threads at once"
+            )
+        block = self._block = Pipeline(next(self._blocks))
         try:
             yield
             self._connection.receive_all()
         finally:
-            self._pipeline, self.pipelining = None, False
-        if current.failure is not None:
-            raise current.failure
+            self._block = None
+        if block.failure is not None:
+            raise block.failure
+
+    @property
+    @override
+    def pipelining(self) -> bool:
+        return self._pipeline is not None
+
+    @property
+    def _pipeline(self) -> Pipeline | None:
+        """The block that the calling thread is in: others wait for their answers."""
+        block = self._block
+        return block if block is not None and block.thread == get_ident() else None
 
     def _request(self, message: Message | CountObjects | ShowLedger) -> Pending:
         """Send a request, and with it what no pointer needs: that costs no message of its own."""

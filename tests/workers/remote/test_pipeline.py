@@ -5,6 +5,10 @@ from __future__ import annotations
 import gc
 import os
 import signal
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from threading import Barrier, Thread
+from typing import Any
 
 import pytest
 import torch
@@ -132,6 +136,71 @@ def test_a_worker_that_dies_in_a_pipeline_is_lost_at_its_end() -> None:
 
         with pytest.raises(WorkerLost, match="signal 9"):
             work()
+
+
+def in_another_thread(work: Callable[[], None]) -> None:
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit(work).result()
+
+
+def test_other_threads_wait_for_their_own_answers(bob: ProcessWorker) -> None:
+    x, results = bob.send(torch.ones(2)), []
+
+    def fail() -> None:
+        with pytest.raises(RemoteError, match="view"):
+            x.view(7)
+        results.append(x + 1)
+
+    with bob.pipeline():
+        y = x * 3
+        in_another_thread(fail)
+        assert "_promised" in y.__dict__
+        assert "_promised" not in results[0].__dict__
+    assert torch.equal((results[0] + y).get(), torch.full((2,), 5.0))
+
+
+def test_a_failure_in_another_thread_does_not_mend_a_broken_pipeline(bob: ProcessWorker) -> None:
+    x = bob.send(torch.ones(2))
+
+    def fail() -> None:
+        with pytest.raises(RemoteError, match="reshape"):
+            x.reshape(7)
+
+    def work() -> None:
+        with bob.pipeline():
+            x.view(7)
+            in_another_thread(fail)
+            x.add_(1)
+
+    with pytest.raises(RemoteError, match="view"):
+        work()
+    assert torch.equal(x.get(), torch.ones(2))
+
+
+def test_two_threads_may_ask_one_promised_tensor_for_its_shape(bob: ProcessWorker) -> None:
+    shapes: list[Any] = []
+
+    class Together:
+        """The answer, which both have received before either goes on."""
+
+        def __init__(self, answer: Any) -> None:
+            self._answer, self._barrier = answer, Barrier(2, timeout=60)
+
+        def wait(self) -> Any:
+            description = self._answer.wait()
+            self._barrier.wait()
+            return description
+
+    with bob.pipeline():
+        y = bob.send(torch.ones(3, 2)) + 1
+        known, answer = y._promised
+        y._promised = (known, Together(answer))
+        threads = [Thread(target=lambda: shapes.append(y.shape)) for _ in range(2)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    assert shapes == [(3, 2), (3, 2)]
 
 
 def test_pipelines_are_not_nested(bob: ProcessWorker) -> None:

@@ -50,6 +50,7 @@ from fedlightning.algorithms.sampling import (
 from fedlightning.algorithms.scaffold import Scaffold
 from fedlightning.algorithms.schedule import AveragedSchedule, LocalWork, Schedule, SequentialSchedule
 from fedlightning.algorithms.server import ServerOptimizerFactory, ServerSchedulerFactory, ServerUpdate
+from fedlightning.algorithms.trust import FLTrust
 from fedlightning.algorithms.update import Extras, Update, UpdateKind, UpdateMean
 from fedlightning.algorithms.yogi import Yogi
 
@@ -70,6 +71,7 @@ __all__ = [
     "Ditto",
     "Draw",
     "Extras",
+    "FLTrust",
     "FedAvg",
     "FedBABU",
     "FedBN",

@@ -40,6 +40,7 @@ class RuleCombiner:
     Args:
         rule: The rule.
         start: What all workers started from: parameters, or zeros for gradients.
+        root: What the server has trained on data of its own, for a rule that needs it; not kept.
 
     Example:
         >>> combiner = RuleCombiner(Median(), start=[torch.zeros(1)])
@@ -49,8 +50,10 @@ class RuleCombiner:
         [tensor([2.])]
     """
 
-    def __init__(self, rule: AggregationRule, start: Sequence[Tensor]) -> None:
+    def __init__(self, rule: AggregationRule, start: Sequence[Tensor], root: Update | None = None) -> None:
         self._rule = rule
+        self._root = None if root is None else _flat(root.tensors)
+        self._root_extras = {} if root is None else {name: _flat(t) for name, t in root.extras.items()}
         self._start = _flat(start)
         self._like = start
         self._rows: list[Tensor] = []
@@ -79,16 +82,21 @@ class RuleCombiner:
         if not self._rows:
             return None
         self._rule.check_cohort(len(self._rows))
-        tensors = self._combined(self._rows, self._start, self._like)
+        tensors = self._combined(self._rows, self._start, self._like, self._root)
         buffers = [_median(list(column)) for column in zip(*self._buffers, strict=True)]
         extras = {}
         for name, sent in self._extras.items():
             rows = [_flat(tensors) for tensors in sent]
-            extras[name] = self._combined(rows, torch.zeros_like(rows[0]), sent[0])
+            root = self._root_extras.get(name)
+            extras[name] = self._combined(rows, torch.zeros_like(rows[0]), sent[0], root)
         return Update(tensors, list(self._present), buffers, extras)
 
-    def _combined(self, rows: list[Tensor], start: Tensor, like: Sequence[Tensor]) -> list[Tensor]:
+    def _combined(
+        self, rows: list[Tensor], start: Tensor, like: Sequence[Tensor], root: Tensor | None
+    ) -> list[Tensor]:
         weights = torch.tensor(self._weights, dtype=torch.float64, device=start.device)
+        if root is not None:
+            rows, weights = [root, *rows], torch.cat([weights.new_zeros(1), weights])
         combined = self._rule.combine(torch.stack(rows), weights, start)
         parts = torch.split(combined, [tensor.numel() for tensor in like])
         return [part.view(tensor.shape).to(tensor.dtype) for part, tensor in zip(parts, like, strict=True)]

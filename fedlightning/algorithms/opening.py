@@ -10,7 +10,7 @@ from fedlightning.algorithms.attacks import Collusion, CollusionCombiner
 from fedlightning.algorithms.combining import Combiner, RuleCombiner
 from fedlightning.algorithms.postprocessing import DecodingCombiner, Postprocessing
 from fedlightning.algorithms.robust import AggregationRule
-from fedlightning.algorithms.update import UpdateMean
+from fedlightning.algorithms.update import Update, UpdateMean
 
 
 def open_combiner(
@@ -19,6 +19,7 @@ def open_combiner(
     chain: Postprocessing | None = None,
     trained: Sequence[int] = (),
     collusion: Collusion | None = None,
+    root: Update | None = None,
 ) -> Combiner:
     """Return what collects the updates of a round.
 
@@ -28,8 +29,9 @@ def open_combiner(
         chain: How updates are processed before they leave; ``None`` for not at all.
         trained: Positions of the trained parameters, where a chain needs them.
         collusion: What bad workers agree to send; ``None`` where there are none.
+        root: What the server has trained on data of its own, for a rule that needs it.
     """
-    combiner: Combiner = UpdateMean() if rule is None else RuleCombiner(rule, start)
+    combiner: Combiner = UpdateMean() if rule is None else RuleCombiner(rule, start, root)
     if collusion is not None:
         combiner = CollusionCombiner(combiner, collusion, start)
     return combiner if chain is None else DecodingCombiner(combiner, chain, start, trained)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -24,6 +25,9 @@ class AggregationRule(ABC):
         >>> Largest().combine(torch.tensor([[1.0], [3.0]]), torch.ones(2), torch.zeros(1))
         tensor([3.])
     """
+
+    needs_root: ClassVar[bool] = False
+    """Whether the first row is the server's own, trained on root data, which is no worker's."""
 
     @abstractmethod
     def combine(self, updates: Tensor, weights: Tensor, start: Tensor) -> Tensor:

@@ -53,9 +53,10 @@ def open_mean(
     chain: Postprocessing | None,
     trained: Sequence[int],
     collusion: Collusion | None = None,
+    root: Update | None = None,
 ) -> Combiner:
     """Start to collect a round's updates, at the worker that is trusted; see `open_combiner`."""
-    return open_combiner(rule, start, chain, trained, collusion)
+    return open_combiner(rule, start, chain, trained, collusion, root)
 
 
 @program(returns="module")

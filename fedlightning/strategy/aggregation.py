@@ -106,6 +106,7 @@ class AtController(Aggregation):
         chain: How updates are processed before they leave; they then come without the module.
         trained: Positions of the trained parameters.
         collusion: What bad workers agree to send, in a simulation that has some.
+        root: What was trained on the server's own data, for a rule that needs it.
     """
 
     def __init__(
@@ -115,8 +116,9 @@ class AtController(Aggregation):
         chain: Postprocessing | None = None,
         trained: Sequence[int] = (),
         collusion: Collusion | None = None,
+        root: Update | None = None,
     ) -> None:
-        self._combiner = open_combiner(rule, start, chain, trained, collusion)
+        self._combiner = open_combiner(rule, start, chain, trained, collusion, root)
         self._processed = chain is not None
         self._takes_means = rule is None and chain is None and collusion is None
         self._extras: Extras | None = None
@@ -167,6 +169,7 @@ class AtTrustedWorker(Aggregation):
         chain: How updates are processed before they leave.
         trained: Positions of the trained parameters.
         collusion: What bad workers agree to send, in a simulation that has some.
+        root: What was trained on the server's own data, for a rule that needs it.
     """
 
     def __init__(
@@ -177,10 +180,11 @@ class AtTrustedWorker(Aggregation):
         chain: Postprocessing | None = None,
         trained: Sequence[int] = (),
         collusion: Collusion | None = None,
+        root: Update | None = None,
     ) -> None:
         self._aggregator = aggregator
         self._processed = chain is not None
-        self._mean = aggregator.start(open_mean, rule, list(start), chain, list(trained), collusion)
+        self._mean = aggregator.start(open_mean, rule, list(start), chain, list(trained), collusion, root)
         self._update: Any = None
 
     @override

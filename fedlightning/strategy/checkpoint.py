@@ -9,6 +9,7 @@ import torch
 
 from fedlightning._version import __version__
 from fedlightning.algorithms import Plan, UniformSampling
+from fedlightning.data.map_style import check_map_style
 from fedlightning.strategy.errors import NotFederatable
 from fedlightning.strategy.federation import Federation
 from fedlightning.strategy.records import VisitRecord
@@ -76,6 +77,7 @@ def identity_of(settings: FederationSettings, federation: Federation) -> dict[st
     work, workers = settings.work, len(federation.samples)
     # Data that owners have placed at workers themselves is known by its sizes alone.
     partition = {} if federation.fingerprint is None else {"partition": federation.fingerprint}
+    root = settings.root_data
     return {
         "update": settings.update,
         "algorithm": settings.algorithm.identity,
@@ -83,6 +85,7 @@ def identity_of(settings: FederationSettings, federation: Federation) -> dict[st
         "postprocess": None if settings.postprocess is None else repr(settings.postprocess),
         "bad workers": None if settings.bad_workers is None else repr(settings.bad_workers),
         "aggregation": None if settings.aggregation is None else repr(settings.aggregation),
+        "samples of root data": root if root is None or isinstance(root, int) else check_map_style(root),
         "optimizer_state": settings.local_optimizer_state,
         "samples": dict(federation.samples),
         # In the first checkpoints that of the list of workers, which now decides nothing.

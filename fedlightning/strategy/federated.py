@@ -24,6 +24,7 @@ from lightning.pytorch.utilities import rank_zero_warn
 from lightning.pytorch.utilities.types import STEP_OUTPUT
 from torch import Tensor
 from torch.optim import Optimizer
+from torch.utils.data import Dataset
 from typing_extensions import override
 
 from fedlightning.algorithms import (
@@ -121,6 +122,9 @@ class FederatedStrategy(EvaluatingStrategy):
             ``BadWorkers(SignFlip(), share=0.2)`` of ``fedlightning.algorithms.attacks``.
         aggregation: A rule that withstands bad workers, such as ``fedlightning.algorithms.Median()`` or
             ``Krum(bad=2)``, in place of the weighted mean.
+        root_data: A small clean data set of the server's own, for a rule that trusts by it (``FLTrust()``),
+            to be read as the train loader reads; or a number of samples to draw from the training data,
+            which workers keep, too.
         aggregator: A worker that is trusted to average: updates go to it from worker to worker, and only
             their mean comes here. ``None`` to average at the controller.
         tolerance: What happens when a worker fails, is lost, or sends numbers that are not finite; by default
@@ -173,6 +177,7 @@ class FederatedStrategy(EvaluatingStrategy):
         postprocess: Postprocessing | Sequence[Postprocessor] | None = None,
         bad_workers: BadWorkers | None = None,
         aggregation: AggregationRule | None = None,
+        root_data: Dataset[Any] | int | None = None,
         aggregator: Worker | None = None,
         tolerance: Tolerance | None = None,
         vectorize: Wish = False,
@@ -202,6 +207,7 @@ class FederatedStrategy(EvaluatingStrategy):
             postprocess=_chain_of(postprocess),
             bad_workers=bad_workers,
             aggregation=aggregation,
+            root_data=root_data,
             aggregator=aggregator,
             tolerance=tolerance if tolerance is not None else Tolerance(),
             vectorize=vectorize,
@@ -486,6 +492,7 @@ class FederatedStrategy(EvaluatingStrategy):
             clock=self._clock,
             tolerance=self.settings.tolerance,
             aggregation=self.settings.aggregation,
+            root=self._this_run.root,
             postprocess=self.settings.postprocess,
             bad_workers=self.settings.bad_workers,
             aggregator=self.settings.aggregator,

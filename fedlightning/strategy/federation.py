@@ -90,12 +90,19 @@ class Federation:
         seed: Seed of the run.
         optimizer_state: What becomes of local optimizer states between visits.
         goes_round: Whether a worker that is alone starts anew where its data ends within an epoch.
+        alone: Whether the Trainer's loop is about its one worker; ``None`` for where there is only one.
     """
 
     def __init__(
-        self, roster: Roster, *, seed: int, optimizer_state: OptimizerState, goes_round: bool = False
+        self,
+        roster: Roster,
+        *,
+        seed: int,
+        optimizer_state: OptimizerState,
+        goes_round: bool = False,
+        alone: bool | None = None,
     ) -> None:
-        self.alone = len(roster.samples) == 1
+        self.alone = len(roster.samples) == 1 if alone is None else alone
         if not self.alone:
             _refuse_idle(roster.batches)
         self.samples: Mapping[str, int] = roster.samples

@@ -18,7 +18,7 @@ from fedlightning.local.visit import Visit, VisitReport
 from fedlightning.strategy.aggregation import Aggregation
 from fedlightning.strategy.federation import Member
 from fedlightning.strategy.round_result import RoundResult
-from fedlightning.strategy.rounds import Round
+from fedlightning.strategy.rounds import Round, RoundTerms
 from fedlightning.strategy.snapshot import ModuleSnapshot
 
 
@@ -40,6 +40,10 @@ class GradientRound(Round):
         finally:
             for parameter, gradient in accumulated:
                 parameter.grad = gradient
+
+    @override
+    def _like(self, terms: RoundTerms) -> GradientRound:
+        return GradientRound(terms)
 
     @override
     def _work(self, member: Member, visit: Visit, aggregation: Aggregation) -> VisitReport:

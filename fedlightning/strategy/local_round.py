@@ -79,6 +79,17 @@ class LocalRound(Round):
             return super().run(plan)
 
     @override
+    def _like(self, terms: RoundTerms) -> LocalRound:
+        other = LocalRound(terms, self._optimization.leaving_no_settings())
+        other._procedure = self._procedure
+        return other
+
+    @override
+    def update_of(self, plan: Plan) -> Update | None:
+        with self._optimization.one_round():
+            return super().update_of(plan)
+
+    @override
     def _work(self, member: Member, visit: Visit, aggregation: Aggregation) -> VisitReport:
         worker = member.worker
         if self._terms.algorithm.buffers == "reset":

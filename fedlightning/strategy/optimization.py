@@ -44,6 +44,10 @@ class Optimization:
         self._end: list[Any] = []
         self._longest = 0
 
+    def leaving_no_settings(self) -> Optimization:
+        """Return the same for work whose settings are not to hold after it."""
+        return Optimization(self.optimizers, self._schedulers, keeps_settings=False)
+
     @contextmanager
     def one_round(self) -> Iterator[None]:
         """Note the settings of the round, and leave those that hold after it."""

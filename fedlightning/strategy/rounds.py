@@ -9,7 +9,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from operator import itemgetter
 from typing import ClassVar
 
@@ -39,6 +39,7 @@ from fedlightning.strategy.events import Audience
 from fedlightning.strategy.federation import Federation, Member
 from fedlightning.strategy.phases import PhaseClock
 from fedlightning.strategy.records import VisitRecord
+from fedlightning.strategy.root import Root
 from fedlightning.strategy.round_result import RoundResult
 from fedlightning.strategy.snapshot import ModuleSnapshot
 from fedlightning.strategy.tolerance import Tolerance
@@ -59,6 +60,7 @@ class RoundTerms:
         audience: Who is told of each visit.
         tolerance: Which failures the round survives.
         aggregation: How updates are combined; ``None`` for their weighted mean.
+        root: The server's own data, for a rule that needs it.
         aggregator: A worker that is trusted to combine the updates; ``None`` for the controller.
         postprocess: What is done to updates before they leave; ``None`` for nothing.
         bad_workers: Who does something else, in a simulation of attacks.
@@ -76,6 +78,7 @@ class RoundTerms:
     audience: Audience
     tolerance: Tolerance
     aggregation: AggregationRule | None
+    root: Root | None
     aggregator: Worker | None
     postprocess: Postprocessing | None
     bad_workers: BadWorkers | None
@@ -153,16 +156,34 @@ class Round(ABC):
         """Keep aside what a visit changes."""
         return ModuleSnapshot(self._module)
 
-    def _begin_aggregation(self) -> Aggregation:
+    @abstractmethod
+    def _like(self, terms: RoundTerms) -> Round:
+        """Return a round in which others do the same work."""
+
+    def update_of(self, plan: Plan) -> Update | None:
+        """Carry out ``plan``, and return what its visits amount to; the module is as before."""
+        return self._combined(plan)[1]
+
+    def _update_at_root(self, plan: Plan) -> Update | None:
+        """Do what the workers of the round are to do with the server's own data, if there is any."""
+        terms, root = self._terms, self._terms.root
+        if root is None:
+            return None
+        plainly = replace(terms, aggregation=None, aggregator=None, postprocess=None, bad_workers=None)
+        unheard = replace(plainly, audience=Audience(), tolerance=Tolerance(), checks_cohort=False)
+        return self._like(replace(unheard, federation=root.federation, root=None)).update_of(root.plan(plan))
+
+    def _begin_aggregation(self, plan: Plan) -> Aggregation:
         chain = self._terms.postprocess if self.update == "parameters" else None
         attack = self._terms.bad_workers.attack if self._terms.bad_workers is not None else None
         collusion = attack if isinstance(attack, Collusion) else None
         # All but the plain mean see how far each worker has gone.
         needed = any(part is not None for part in (self._rule, chain, collusion))
         start = self._starting_point() if needed else ()
+        how = (self._rule, start, chain, self._trained, collusion, self._update_at_root(plan))
         if self._terms.aggregator is None:
-            return AtController(self._rule, start, chain, self._trained, collusion)
-        return AtTrustedWorker(self._terms.aggregator, self._rule, start, chain, self._trained, collusion)
+            return AtController(*how)
+        return AtTrustedWorker(self._terms.aggregator, *how)
 
     @property
     def _trained(self) -> list[int]:
@@ -202,18 +223,38 @@ class Round(ABC):
             return self._visits(plan)
 
     def _visits(self, plan: Plan) -> RoundResult:
-        several, clock = len(plan.assignments) > 1, self._terms.clock
+        several = len(plan.assignments) > 1
+        progress, mean = self._combined(plan)
+        reports = progress.reports
+        average, server_state = self._finished(mean, len(reports))
+        self._terms.clock.turn_to("log")
+        return RoundResult(
+            average=average,
+            buffers=[*self._module.buffers()] if mean is None else mean.buffers,
+            server_state=server_state,
+            loss=_mean_loss(reports),
+            logs=combine_logs(report.logs for report, _ in reports),
+            metrics=tuple(report.metrics for report, _ in reports) if several else (),
+            visits=tuple(progress.records),
+            skipped=progress.skipped,
+            samples=sum(report.samples for report, _ in reports),
+            wastes_gradients=any(report.wastes_gradients for report, _ in reports),
+        )
+
+    def _combined(self, plan: Plan) -> tuple[Progress, Update | None]:
+        """Carry out the visits, and combine their updates."""
+        clock = self._terms.clock
         clock.turn_to("send")
         start = self._snapshot()
         metrics = take_states(self._module)
-        aggregation = self._begin_aggregation()
-        progress = Progress(plan, aggregation, VisitBook(self._module, self._terms.audience, plan))
 
         def undo() -> None:
             start.restore()
             put_states(self._module, metrics)
 
         try:
+            aggregation = self._begin_aggregation(plan)
+            progress = Progress(plan, aggregation, VisitBook(self._module, self._terms.audience, plan))
             for assignment in self._not_done_together(progress):
                 try:
                     clock.turn_to("send")
@@ -230,29 +271,14 @@ class Round(ABC):
                 start.restore()
                 clock.turn_to("log")
                 progress.end(member, report, weight)
-            reports, skipped = progress.reports, progress.skipped
-            self._require_enough(plan, len(reports), skipped)
+            self._require_enough(plan, len(progress.reports), progress.skipped)
         except BaseException:
             undo()
             raise
         clock.turn_to("aggregate")
-        if several:
+        if len(plan.assignments) > 1:
             put_states(self._module, metrics)
-        mean = aggregation.result()
-        average, server_state = self._finished(mean, len(reports))
-        clock.turn_to("log")
-        return RoundResult(
-            average=average,
-            buffers=[*self._module.buffers()] if mean is None else mean.buffers,
-            server_state=server_state,
-            loss=_mean_loss(reports),
-            logs=combine_logs(report.logs for report, _ in reports),
-            metrics=tuple(report.metrics for report, _ in reports) if several else (),
-            visits=tuple(progress.records),
-            skipped=skipped,
-            samples=sum(report.samples for report, _ in reports),
-            wastes_gradients=any(report.wastes_gradients for report, _ in reports),
-        )
+        return progress, aggregation.result()
 
     def _weight_of(self, assignment: Assignment, member: Member) -> float:
         weight = assignment.weight

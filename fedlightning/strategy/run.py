@@ -34,6 +34,7 @@ from fedlightning.strategy.plain_loader import PlainTraining
 from fedlightning.strategy.plan_loader import CompanionLoader, PlanLoader
 from fedlightning.strategy.records import RoundRecord, VisitRecord
 from fedlightning.strategy.replaying import Replay
+from fedlightning.strategy.root import Root
 from fedlightning.strategy.roster import (
     Roster,
     roster_of_federated_loader,
@@ -62,6 +63,7 @@ class Run:
         server: What the server does with a cohort's average.
         server_state: What the server keeps for the algorithm.
         first_buffers: The module's buffers at the start of the fit.
+        root: The server's own data, where a rule compares updates with what is trained on it.
         together: Carries out visits together; ``None`` where each is made by itself.
 
     Raises:
@@ -81,6 +83,7 @@ class Run:
         self.server = ServerUpdate(settings.server_optimizer, settings.server_scheduler)
         self.server_state: ServerState = {}
         self.first_buffers: Sequence[Tensor] = ()
+        self.root: Root | None = None
         self.together = Together.of(settings.vectorize, compiles=settings.compile)
         self._settings = settings
         self._trainer = trainer
@@ -95,7 +98,7 @@ class Run:
 
     def __getstate__(self) -> dict[str, Any]:
         # What lies at the workers stays there: the copy or pickle of a Trainer has its history alone.
-        placed = ("_federation", "_schedule", "_plans", "_lone")
+        placed = ("root", "_federation", "_schedule", "_plans", "_lone")
         return {**self.__dict__, **dict.fromkeys(placed), "_loaders": []}
 
     def _begin(self, seed: int | None, resume: Mapping[str, Any] | None) -> None:
@@ -198,6 +201,7 @@ class Run:
         federation = self._federation = self._federate()
         if kept is not None:
             federation.load_state_dict(kept, streams=False)
+        self._place_root()
         self._schedule = self._draw_up_schedule(federation)
         self._lone = None
         if federation.alone:
@@ -213,6 +217,12 @@ class Run:
             )
             return self._lone.stand_in_for(self._loaders[0])
         return PlanLoader(self._loaders[0], self._rounds, self._next_plan, self._begin_epoch)
+
+    def _place_root(self) -> None:
+        kept = None if self.root is None else self.root.federation.state_dict(round=self.round)
+        self.root = Root.of(self._settings, self._loaders, self.seed)
+        if self.root is not None and kept is not None:
+            self.root.federation.load_state_dict(kept, streams=False)
 
     @property
     def _resumes_within_epoch(self) -> bool:
@@ -283,6 +293,8 @@ class Run:
             self._plans.rounds_done = resume["rounds_of_epoch"]
             within_epoch = resume["rounds_of_epoch"] > 0
             self._federation.load_state_dict(resume["workers"], streams=within_epoch)
+            if self.root is not None:
+                self.root.federation.load_state_dict(resume["root"], streams=False)
             if within_epoch and isinstance(self._lone, PlainTraining):
                 for saved in resume["workers"].values():
                     self._lone.load_state_dict(saved["stream"])
@@ -424,6 +436,7 @@ class Run:
             "server_state": {name: list(tensors) for name, tensors in self.server_state.items()},
             "first_buffers": list(self.first_buffers),
             "workers": self._worker_states(self._federation),
+            "root": {} if self.root is None else self.root.federation.state_dict(round=self.round),
             "global_streams": capture_global_streams(),
             "history": self.history.state_dict(),
         }
@@ -446,6 +459,8 @@ class Run:
         if self._plans is not None and self._federation is not None:
             self._plans.rounds_done = 0
             self._federation.forget()
+            if self.root is not None:
+                self.root.federation.forget()
 
     def close(self) -> None:
         """Let go of what is open at the workers."""

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 from torch.optim.lr_scheduler import ReduceLROnPlateau
+from torch.utils.data import Dataset
 from typing_extensions import override
 
 from fedlightning.algorithms import (
@@ -24,6 +25,7 @@ from fedlightning.algorithms import (
 from fedlightning.algorithms.attacks import BadWorkers
 from fedlightning.algorithms.postprocessing import Postprocessing
 from fedlightning.data import IID, Partitioner
+from fedlightning.data.map_style import check_map_style
 from fedlightning.local.memory import OptimizerState
 from fedlightning.local.vectorised.trial import Wish
 from fedlightning.strategy.tolerance import Tolerance
@@ -53,6 +55,7 @@ class FederationSettings:
     postprocess: Postprocessing | None
     bad_workers: BadWorkers | None
     aggregation: AggregationRule | None
+    root_data: Dataset[Any] | int | None
     aggregator: Worker | None
     tolerance: Tolerance
     vectorize: Wish
@@ -99,6 +102,7 @@ class FederationSettings:
                 f"BadWorkers(SignFlip(), share=0.2), got {self.bad_workers!r}."
             )
         self._check_aggregation()
+        self._check_root_data()
         self._check_aggregator()
         if not isinstance(self.tolerance, Tolerance):
             raise TypeError(f"tolerance must be a fedlightning.Tolerance, got {self.tolerance!r}.")
@@ -230,6 +234,26 @@ class FederationSettings:
         count = len(self.workers) if isinstance(self.workers, Sequence) else self.workers
         if (cohort := self.cohort_size or count) is not None:
             self.aggregation.check_cohort(cohort)
+
+    def _check_root_data(self) -> None:
+        needed = self.aggregation is not None and self.aggregation.needs_root
+        if self.root_data is None:
+            if needed:
+                raise ValueError(
+                    f"aggregation={self.aggregation!r} compares updates with what the server trains on clean "
+                    "data of its own, and there is none. Give root_data: a data set, or a number such as 100 "
+                    "to draw from the training data."
+                )
+            return
+        if isinstance(self.root_data, int):
+            _check_count("root_data", self.root_data)
+        else:
+            check_map_style(self.root_data)
+        if not needed:
+            raise ValueError(
+                f"root_data is given, but aggregation={self.aggregation!r} has no use for it. Use "
+                "aggregation=FLTrust(), or leave root_data out."
+            )
 
     def _check_aggregator(self) -> None:
         if self.aggregator is None:

@@ -14,9 +14,8 @@ import lightning.pytorch as pl
 from lightning.pytorch.utilities import rank_zero_info
 from torch.optim import Optimizer
 
-from fedlightning.local.streams import KeyedStream
 from fedlightning.local.training import train_locally
-from fedlightning.local.vectorised.chunks import Errand
+from fedlightning.local.vectorised.chunks import Errand, Errands, SeparateErrands
 from fedlightning.local.vectorised.fitness import why_not_batchable
 from fedlightning.local.vectorised.refusal import in_few_words
 from fedlightning.local.vectorised.training import TrainedChunk, VectorisedTraining
@@ -104,7 +103,7 @@ class Together:
         given = (visits[0].visit, None)
         joint = JointProgram(train_locally, [Baggage.of(value) for value in (module, *optimizers)], given)
         parts = [_part_of(joint, one) for one in visits]
-        errands = [_errand(part, one.visit) for part, one in zip(parts, visits, strict=True)]
+        errands = SeparateErrands([_errand(part, one.visit) for part, one in zip(parts, visits, strict=True)])
         training = self._prepared(module, optimizers, errands)
         if training is None:
             return
@@ -138,13 +137,10 @@ class Together:
         return next((reason for reason in reasons if reason), "")
 
     def _prepared(
-        self, module: pl.LightningModule, optimizers: Sequence[Optimizer], errands: Sequence[Errand]
+        self, module: pl.LightningModule, optimizers: Sequence[Optimizer], errands: Errands
     ) -> VectorisedTraining | None:
         """Return what trains the module, or ``None`` after having said why nothing does."""
-        if not all(type(errand.stream) is KeyedStream for errand in errands):
-            self.refuse("a stream of batches of another kind")
-            return None
-        reason = why_not_batchable(module, optimizers, errands[0].visit)
+        reason = errands.why_not or why_not_batchable(module, optimizers, errands.visit)
         key = [id(optimizers[0])] if optimizers else []
         key += [hash((id(parameter), parameter.requires_grad)) for parameter in module.parameters()]
         if not reason and (self.findings is None or key != self._key):

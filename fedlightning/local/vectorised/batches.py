@@ -7,6 +7,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from lightning.fabric.utilities import move_data_to_device
 from torch import Tensor
@@ -15,7 +17,6 @@ from typing_extensions import override
 
 from fedlightning.local.streams import KeyedStream
 from fedlightning.local.vectorised.refusal import NotBatchable
-from fedlightning.local.visit import Visit
 
 
 @dataclass(frozen=True)
@@ -39,23 +40,13 @@ class ChunkBatches(ABC):
     """The batches of a chunk of visits, in the order of their steps; those who step longer come first.
 
     Args:
-        streams: The workers' streams.
-        visits: What is asked of each.
-        numbered: Whether the module reads the number of a batch.
+        numbers: The batches' numbers within their local epochs, shape ``(visits, steps)``; ``None`` where
+            nobody asks for them.
         device: Where the batches are to lie.
     """
 
-    def __init__(
-        self,
-        streams: Sequence[KeyedStream],
-        visits: Sequence[Visit],
-        *,
-        numbered: bool,
-        device: torch.device,
-    ) -> None:
-        self._streams = streams
-        self._visits = visits
-        self._numbered = numbered
+    def __init__(self, numbers: npt.NDArray[np.int64] | None, device: torch.device) -> None:
+        self._numbers = numbers
         self._device = device
 
     @abstractmethod
@@ -68,69 +59,70 @@ class ChunkBatches(ABC):
         """
 
     def _number(self, worker: int, step: int) -> int:
-        if not self._numbered:
-            return 0
-        return (self._visits[worker].first_step + step) % self._streams[worker].shard.num_batches
+        return 0 if self._numbers is None else int(self._numbers[worker, step])
 
 
 class GatheredBatches(ChunkBatches):
-    """Batches of rows of the same tensors in memory: one gather for all workers."""
+    """Batches of rows of the same tensors in memory: one gather for all workers.
+
+    Args:
+        tensors: The tensors.
+        rows: Which of their rows each visit reads, one after the other, shape ``(visits, samples)``, int64;
+            what stands behind those of a shorter visit does not matter.
+        sizes: Samples of each batch, shape ``(visits, steps)``.
+        numbers: As for `ChunkBatches`.
+        device: As for `ChunkBatches`.
+    """
 
     def __init__(
         self,
-        streams: Sequence[KeyedStream],
-        visits: Sequence[Visit],
-        *,
-        numbered: bool,
+        tensors: Sequence[Tensor],
+        rows: Tensor,
+        sizes: npt.NDArray[np.int64],
+        numbers: npt.NDArray[np.int64] | None,
         device: torch.device,
     ) -> None:
-        super().__init__(streams, visits, numbered=numbered, device=device)
-        self._tensors = streams[0].memory or ()
-        self._sizes = [
-            stream.batch_sizes(visit.first_step, visit.steps)
-            for stream, visit in zip(streams, visits, strict=True)
-        ]
-        rows = [
-            stream.rows(visit.first_step, visit.steps) for stream, visit in zip(streams, visits, strict=True)
-        ]
-        self._rows = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True)
-        self._offsets = [0] * len(streams)
-        _, self._structure = tree_flatten([0] * len(self._tensors))
+        super().__init__(numbers, device)
+        self._tensors = tensors
+        self._rows = rows
+        offsets = sizes.cumsum(1) - sizes
+        kinds = [sizes, offsets] if numbers is None else [sizes, offsets, numbers]
+        self._kinds = np.stack(kinds)
+        _, self._structure = tree_flatten([0] * len(tensors))
 
     @override
     def of_step(self, step: int, active: int) -> Iterator[StackedBatch]:
-        place = [
-            (self._sizes[worker][step], self._offsets[worker], self._number(worker, step))
-            for worker in range(active)
-        ]
-        for rows in _runs(place):
-            size, offset, number = place[rows.start]
-            taken = self._rows[rows, offset : offset + size].reshape(-1)
-            count = rows.stop - rows.start
+        kinds = self._kinds[:, :active, step]
+        edges = np.flatnonzero((kinds[:, 1:] != kinds[:, :-1]).any(0)) + 1
+        for start, stop in zip([0, *edges.tolist()], [*edges.tolist(), active], strict=True):
+            size, offset = kinds[:2, start].tolist()
+            taken = self._rows[start:stop, offset : offset + size].reshape(-1)
             tensors = [
-                tensor.index_select(0, taken.to(tensor.device)).view(count, size, *tensor.shape[1:])
+                tensor.index_select(0, taken.to(tensor.device)).view(stop - start, size, *tensor.shape[1:])
                 for tensor in self._tensors
             ]
-            yield StackedBatch(rows, _moved(tensors, self._device), self._structure, number)
-        for worker in range(active):
-            self._offsets[worker] += self._sizes[worker][step]
+            yield StackedBatch(
+                slice(start, stop), _moved(tensors, self._device), self._structure, self._number(start, step)
+            )
 
 
 class ReadBatches(ChunkBatches):
-    """Batches of any kind, read one by one and stacked."""
+    """Batches of any kind, read one by one and stacked.
+
+    Args:
+        opened: The batches of each visit.
+        numbers: As for `ChunkBatches`.
+        device: As for `ChunkBatches`.
+    """
 
     def __init__(
         self,
-        streams: Sequence[KeyedStream],
-        visits: Sequence[Visit],
-        *,
-        numbered: bool,
+        opened: Sequence[Iterator[tuple[int, Any]]],
+        numbers: npt.NDArray[np.int64] | None,
         device: torch.device,
     ) -> None:
-        super().__init__(streams, visits, numbered=numbered, device=device)
-        self._open = [
-            stream.take(visit.first_step, visit.steps) for stream, visit in zip(streams, visits, strict=True)
-        ]
+        super().__init__(numbers, device)
+        self._open = opened
 
     @override
     def of_step(self, step: int, active: int) -> Iterator[StackedBatch]:
@@ -144,14 +136,6 @@ class ReadBatches(ChunkBatches):
             columns = zip(*(leaves for leaves, _ in read[rows]), strict=True)
             tensors = [torch.stack(column) for column in columns]
             yield StackedBatch(rows, _moved(tensors, self._device), structure, number)
-
-
-def batches_of(
-    streams: Sequence[KeyedStream], visits: Sequence[Visit], *, numbered: bool, device: torch.device
-) -> ChunkBatches:
-    """Choose how the batches of a chunk are read; see `ChunkBatches` for the arguments."""
-    kind = GatheredBatches if in_same_memory(streams) else ReadBatches
-    return kind(streams, visits, numbered=numbered, device=device)
 
 
 def in_same_memory(streams: Sequence[KeyedStream]) -> bool:

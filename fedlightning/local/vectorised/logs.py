@@ -12,8 +12,9 @@ import torch
 from torch import Tensor
 from typing_extensions import override
 
-from fedlightning.local.logs import LoggedValue, LogRecorder
+from fedlightning.local.logs import LogRecorder
 from fedlightning.local.vectorised.refusal import NotBatchable
+from fedlightning.local.vectorised.reports import LogColumn
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,36 +81,28 @@ class ChunkLogs(LogRecorder):
             self._entries.setdefault(name, []).append(entry)
         self._pending.clear()
 
-    def by_worker(self, workers: int) -> list[tuple[LoggedValue, ...]]:
-        """Return what each worker has logged, combined over its steps.
-
-        Args:
-            workers: How many there are in the chunk.
-        """
-        logged: list[list[LoggedValue]] = [[] for _ in range(workers)]
-        for name, entries in self._entries.items():
-            for rows, shared in _shared(entries):
-                for worker, value in zip(
-                    range(rows.start, rows.stop), self._combined(name, rows, shared), strict=True
-                ):
-                    logged[worker].append(value)
-        return [tuple(values) for values in logged]
+    def columns(self) -> list[LogColumn]:
+        """Return what the workers have logged, combined over their steps."""
+        return [
+            self._combined(name, rows, shared)
+            for name, entries in self._entries.items()
+            for rows, shared in _shared(entries)
+        ]
 
     @override
     def _note(self, log: Any, name: str, value: Any, weight: int) -> None:
         self._pending.append((name, value, weight))
 
-    def _combined(self, name: str, rows: slice, entries: Sequence[_Entry]) -> Iterator[LoggedValue]:
+    def _combined(self, name: str, rows: slice, entries: Sequence[_Entry]) -> LogColumn:
         log = self._logs[name]
         weights = [entry.weight for entry in entries]
         parts = [
             entry.values[rows.start - entry.rows.start : rows.stop - entry.rows.start] for entry in entries
         ]
-        values = _reduced(torch.stack(parts), weights, log.series.reduction)
+        values = reduced(torch.stack(parts), weights, log.series.reduction)
         half = log.dtype in (torch.float16, torch.bfloat16) and len(entries) > 1
-        total = sum(weights)
-        for value in values.to(torch.float32 if half else log.dtype).unbind():
-            yield LoggedValue(name, value, None, total, log.series.reduction, log.settings)
+        values = values.to(torch.float32 if half else log.dtype)
+        return LogColumn(name, rows, values, sum(weights), log.series.reduction, log.settings)
 
 
 def _shared(entries: Sequence[_Entry]) -> Iterator[tuple[slice, list[_Entry]]]:
@@ -121,8 +114,17 @@ def _shared(entries: Sequence[_Entry]) -> Iterator[tuple[slice, list[_Entry]]]:
             yield slice(start, stop), own
 
 
-def _reduced(values: Tensor, weights: Sequence[int], reduction: str) -> Tensor:
-    """Combine values, shape ``(calls, workers)``, as `series.Series` combines those of one worker."""
+def reduced(values: Tensor, weights: Sequence[int], reduction: str) -> Tensor:
+    """Combine values as `series.Series` combines those of one worker.
+
+    Args:
+        values: Shape ``(calls, workers)``, float64.
+        weights: Of each call.
+        reduction: As of `LoggedValue`.
+
+    Returns:
+        Shape ``(workers,)``.
+    """
     match reduction:
         case "sum":
             return values.sum(0)

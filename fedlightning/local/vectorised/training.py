@@ -6,28 +6,28 @@ import random
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import groupby
 from typing import Any
 
 import lightning.pytorch as pl
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
 from fedlightning.local.lean import count_as_step
 from fedlightning.local.lightning_calls import replaced_log
-from fedlightning.local.logs import LoggedValue
-from fedlightning.local.vectorised.batches import StackedBatch, batches_of
-from fedlightning.local.vectorised.chunks import Errand, chunks_of
+from fedlightning.local.vectorised.batches import StackedBatch
+from fedlightning.local.vectorised.chunks import Errands, Numbers
 from fedlightning.local.vectorised.compiled import CompiledSteps, why_not_compilable
 from fedlightning.local.vectorised.logs import ChunkLogs
 from fedlightning.local.vectorised.optimizers import StackedOptimizer
 from fedlightning.local.vectorised.randomness import WorkerStreams
 from fedlightning.local.vectorised.refusal import NotBatchable, in_few_words
+from fedlightning.local.vectorised.reports import ChunkReports, Outcome
 from fedlightning.local.vectorised.stack import Places, Stack
 from fedlightning.local.vectorised.step import BatchedStep, Gradients
-from fedlightning.local.visit import Visit, VisitReport
+from fedlightning.local.visit import Visit
 
 
 @dataclass(frozen=True)
@@ -36,12 +36,12 @@ class TrainedChunk:
 
     Args:
         numbers: Positions of the visits among those that were given.
-        reports: Of each, as of a visit that was carried out alone.
+        reports: Theirs.
         stack: Where their modules' tensors are, in rows of the same order.
     """
 
-    numbers: Sequence[int]
-    reports: Sequence[VisitReport]
+    numbers: Numbers
+    reports: ChunkReports
     stack: Stack
 
     def parameters_of(self, row: int) -> list[Tensor]:
@@ -99,7 +99,7 @@ class VectorisedTraining:
         self._asks_for_graphs = compiled and not self.why_not_compiled
         self._compiled: CompiledSteps | None = None
 
-    def train(self, errands: Sequence[Errand]) -> Iterator[TrainedChunk]:
+    def train(self, errands: Errands) -> Iterator[TrainedChunk]:
         """Carry out visits, all from the module as it is now, and yield what has become of them.
 
         Args:
@@ -112,45 +112,36 @@ class VectorisedTraining:
             NotBatchable: A step cannot be taken for several workers at once. What was yielded before counts.
         """
         start, buffers = [tensor.clone() for tensor in self._places.start], self._places.buffers
-        for numbers in chunks_of(errands, self._chunk):
+        for numbers in errands.chunks(self._chunk):
             self._stack.begin(len(numbers), start, buffers)
-            reports = self._reports([errands[number] for number in numbers])
+            reports = self._reports(errands.some(numbers))
             count_as_step(self._optimizer)
             yield TrainedChunk(numbers, reports, self._stack)
 
-    def _reports(self, errands: Sequence[Errand]) -> list[VisitReport]:
+    def _reports(self, errands: Errands) -> ChunkReports:
         """Carry out the visits of one chunk, whose workers lie in the stack."""
         optimizer = StackedOptimizer(self._optimizer, len(errands), self._places.groups)
-        optimizer.load([errand.memory.take_up(errand.visit.round) for errand in errands])
+        optimizer.load(errands.states())
         with _recorded(self._module) as logs, _no_other_randomness():
             outcome = self._take_steps(errands, optimizer, logs)
-        reports = outcome.reports(logs.by_worker(len(errands)), self._finite(errands))
-        for row, (errand, report) in enumerate(zip(errands, reports, strict=True)):
-            if not report.failed:
-                kept = optimizer.state_of(row) if errand.memory.policy == "keep" else {}
-                errand.memory.put_down(kept, errand.visit.round)
+        reports = outcome.reports(logs.columns(), self._finite(errands))
+        errands.put_down(np.flatnonzero(reports.finite).tolist(), optimizer.state_of)
         return reports
 
-    def _take_steps(
-        self, errands: Sequence[Errand], optimizer: StackedOptimizer, logs: ChunkLogs
-    ) -> _Outcome:
-        device, outcome = self._module.device, _Outcome(errands)
-        visits = [errand.visit for errand in errands]
-        batches = batches_of(
-            [errand.stream for errand in errands], visits, numbered=self._numbered, device=device
-        )
-        streams = WorkerStreams([visit.seed or 0 for visit in visits], device) if self._draws else None
-        step = BatchedStep(self._module, self._places, logs, passes_batch_idx=visits[0].passes_batch_idx)
-        active = len(visits)
-        for number in range(visits[0].steps):
-            while visits[active - 1].steps <= number:
-                active -= 1
+    def _take_steps(self, errands: Errands, optimizer: StackedOptimizer, logs: ChunkLogs) -> Outcome:
+        device, visit, outcome = self._module.device, errands.visit, Outcome(errands.steps)
+        batches = errands.batches(numbered=self._numbered, device=device)
+        streams = WorkerStreams(errands.seeds(), device) if self._draws else None
+        step = BatchedStep(self._module, self._places, logs, passes_batch_idx=visit.passes_batch_idx)
+        longest = int(errands.steps[0])
+        for number in range(longest):
+            active = int((errands.steps > number).sum())
             for batch in batches.of_step(number, active):
                 rows, samples = batch.rows, logs.samples
                 parameters = [stack[rows] for stack in self._stack.parameters]
                 buffers = [stack[rows] for stack in self._stack.buffers]
                 draws = None if streams is None else streams.of(rows)
-                gradients = self._by_graph(batch, parameters, logs, visits[0])
+                gradients = self._by_graph(batch, parameters, logs, visit)
                 if gradients is None:
                     gradients = step.gradients(batch, parameters, buffers, draws)
                     if self._compiled is not None:
@@ -178,68 +169,19 @@ class VectorisedTraining:
             self._asks_for_graphs, self._compiled = False, None
             return None
 
-    def _finite(self, errands: Sequence[Errand]) -> list[bool]:
+    def _finite(self, errands: Errands) -> npt.NDArray[np.bool_]:
         """Tell of each worker whether it has ended with finite parameters, where that is required."""
         count = len(errands)
-        if not errands[0].visit.requires_finite:
-            return [True] * count
+        if not errands.visit.requires_finite:
+            return np.ones(count, dtype=np.bool_)
         frozen = [parameter for parameter in self._places.parameters if not parameter.requires_grad]
         norms = [torch.linalg.vector_norm(tensor.detach()).float().expand(count) for tensor in frozen]
         norms += [
             torch.linalg.vector_norm(stack[:count].flatten(1), dim=1).float()
             for stack in self._stack.parameters
         ]
-        return [bool(finite) for finite in torch.stack(norms).isfinite().all(0)]
-
-
-class _Outcome:
-    """What the steps of a chunk come to, worker by worker.
-
-    Args:
-        errands: The visits; longer ones first.
-    """
-
-    def __init__(self, errands: Sequence[Errand]) -> None:
-        self._steps = [errand.visit.steps for errand in errands]
-        self._losses: Tensor | None = None
-        self._samples = [0] * len(errands)
-
-    def note(self, step: int, rows: slice, losses: Tensor, samples: int) -> None:
-        """Keep what some of the workers report of a step.
-
-        Args:
-            step: Counted from 0 at the start of the visits.
-            rows: Which workers.
-            losses: Theirs, shape ``(workers,)``.
-            samples: How many samples each has trained on.
-        """
-        if self._losses is None:
-            self._losses = losses.new_empty(self._steps[0], len(self._steps))
-        self._losses[step, rows] = losses
-        for row in range(rows.start, rows.stop):
-            self._samples[row] += samples
-
-    def reports(self, logs: Sequence[tuple[LoggedValue, ...]], finite: Sequence[bool]) -> list[VisitReport]:
-        """Return what each worker reports.
-
-        Args:
-            logs: What each has logged.
-            finite: Whether it may be told, or has failed by not being finite.
-        """
-        assert self._losses is not None
-        means = [
-            mean
-            for steps, alike in groupby(range(len(self._steps)), key=self._steps.__getitem__)
-            for mean in self._losses[:steps, list(alike)].mean(0).unbind()
-        ]
-        return [
-            VisitReport(steps, loss, logged, (), samples=samples)
-            if fine
-            else VisitReport(steps, None, (), (), failed=True)
-            for steps, loss, logged, samples, fine in zip(
-                self._steps, means, logs, self._samples, finite, strict=True
-            )
-        ]
+        finite: npt.NDArray[np.bool_] = torch.stack(norms).isfinite().all(0).cpu().numpy()
+        return finite
 
 
 @contextmanager

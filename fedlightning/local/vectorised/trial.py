@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence, Sized
 from contextlib import contextmanager
 from copy import copy, deepcopy
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from time import process_time
 from typing import Any, Literal
 
@@ -20,9 +20,8 @@ import torch
 from torch import Tensor
 from torch.optim import SGD, Optimizer
 
-from fedlightning.local.memory import WorkerMemory
 from fedlightning.local.training import train_locally
-from fedlightning.local.vectorised.chunks import Errand
+from fedlightning.local.vectorised.chunks import Errand, Errands
 from fedlightning.local.vectorised.fitness import reads_batch_idx, why_not_batchable
 from fedlightning.local.vectorised.functorch_calls import is_shown_by_vmap
 from fedlightning.local.vectorised.refusal import NotBatchable, in_few_words
@@ -68,7 +67,7 @@ class Findings:
 
 
 def examine(
-    module: pl.LightningModule, optimizers: Sequence[Optimizer], errands: Sequence[Errand], wish: Wish
+    module: pl.LightningModule, optimizers: Sequence[Optimizer], errands: Errands, wish: Wish
 ) -> Findings:
     """Find out whether, and in what chunks, the steps of several workers are taken as one.
 
@@ -81,13 +80,13 @@ def examine(
     Returns:
         The findings; with a reason where every visit is to be carried out by itself.
     """
-    reason = why_not_batchable(module, optimizers, errands[0].visit) or _why_not_alike(errands)
+    reason = why_not_batchable(module, optimizers, errands.visit) or errands.why_not
     if reason:
         return Findings(reason)
     numbered = reads_batch_idx(module)
     try:
         trial = _Trial(module, optimizers[0], numbered=numbered)
-        if wish == "auto" and trial.seconds_alone(errands[0], 1) > LONG_STEP:
+        if wish == "auto" and trial.seconds_alone(errands.one(0), 1) > LONG_STEP:
             return Findings("its steps take long enough by themselves")
         draws = trial.compare(errands)
         if type(wish) is int:
@@ -108,7 +107,7 @@ class _Trial:
         self._optimizer = _optimizer_of(self._module, module, optimizer)
         self._numbered = numbered
 
-    def compare(self, errands: Sequence[Errand]) -> bool:
+    def compare(self, errands: Errands) -> bool:
         """Take one step of two workers by both paths.
 
         Returns:
@@ -117,11 +116,11 @@ class _Trial:
         Raises:
             NotBatchable: They do not come to the same.
         """
-        pair = [_shortened(errand, 1) for errand in _two_alike(errands)]
+        pair = errands.some(_two_alike(errands)).shortened(1)
         # One step of plain SGD shows the gradients; other optimizers blow up what is next to zero.
         optimizer = SGD([p for p in self._module.parameters() if p.requires_grad], lr=1.0)
         start = [parameter.detach().clone() for parameter in self._module.parameters()]
-        alone = [self._alone(errand, optimizer) for errand in pair]
+        alone = [self._alone(pair.one(number), optimizer) for number in range(2)]
         if alone[0][0].metrics:
             raise NotBatchable("torchmetrics in training_step")
         before = _attributes(self._module)
@@ -138,26 +137,26 @@ class _Trial:
         """Measure the start of a visit, carried out by itself: the second time, when all is warm."""
         seconds = 0.0
         for _ in range(2):
-            own = _shortened(errand, steps)
+            own = errand.shortened(steps)
             with _put_back(self._module):
                 started = process_time()
                 train_locally(self._module, [self._optimizer], own.stream, own.memory, own.visit)
                 seconds = process_time() - started
         return seconds
 
-    def fastest(self, errands: Sequence[Errand], *, draws: bool) -> tuple[int, float]:
+    def fastest(self, errands: Errands, *, draws: bool) -> tuple[int, float]:
         """Measure both paths.
 
         Returns:
             The best size of a chunk, and by how many times it was faster than one visit after the other.
         """
-        alone = self.seconds_alone(errands[0], _TRIED_STEPS)
+        alone = self.seconds_alone(errands.one(0), _TRIED_STEPS)
         best, least = 0, float("inf")
         for chunk in self._candidates(len(errands)):
             training = VectorisedTraining(
                 self._module, self._optimizer, chunk=chunk, numbered=self._numbered, draws=draws
             )
-            some = [_shortened(errand, _TRIED_STEPS) for errand in errands[:chunk]]
+            some = errands.some(range(chunk)).shortened(_TRIED_STEPS)
             seconds = min(_seconds(training, some) for _ in range(2)) / chunk
             if seconds < least:
                 best, least = chunk, seconds
@@ -177,36 +176,21 @@ class _Trial:
             return report, [parameter.detach().clone() for parameter in self._module.parameters()]
 
 
-def _seconds(training: VectorisedTraining, errands: Sequence[Errand]) -> float:
+def _seconds(training: VectorisedTraining, errands: Errands) -> float:
     started = process_time()
     for _ in training.train(errands):
         pass
     return process_time() - started
 
 
-def _why_not_alike(errands: Sequence[Errand]) -> str:
-    if len(errands) < 2:
-        return "one worker in a round"
-    if any(errand.memory.policy == "travel" for errand in errands):
-        return "optimizer_state='travel'"
-    return ""
-
-
-def _two_alike(errands: Sequence[Errand]) -> list[Errand]:
+def _two_alike(errands: Errands) -> list[int]:
     """Choose two visits that begin with batches of the same size, if there are any."""
-    by_size: dict[int, Errand] = {}
-    for errand in errands:
-        size = errand.stream.batch_sizes(errand.visit.first_step, 1)[0]
+    by_size: dict[int, int] = {}
+    for number, size in enumerate(errands.first_sizes().tolist()):
         if size in by_size:
-            return [by_size[size], errand]
-        by_size[size] = errand
+            return [by_size[size], number]
+        by_size[size] = number
     raise NotBatchable("no two workers begin with batches of the same size")
-
-
-def _shortened(errand: Errand, steps: int) -> Errand:
-    """Return the start of a visit, with a memory of its own."""
-    visit = replace(errand.visit, steps=min(steps, errand.visit.steps), requires_finite=False)
-    return replace(errand, visit=visit, memory=WorkerMemory("reset"))
 
 
 def _copied(module: pl.LightningModule) -> pl.LightningModule:

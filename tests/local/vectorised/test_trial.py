@@ -15,7 +15,7 @@ from torch.optim import LBFGS, SGD
 from torchmetrics.classification import MulticlassAccuracy
 
 from fedlightning.local.vectorised import trial
-from fedlightning.local.vectorised.chunks import Errand
+from fedlightning.local.vectorised.chunks import Errand, SeparateErrands
 from fedlightning.local.vectorised.trial import examine
 from tests.local.vectorised.toys import CLASSES, FEATURES, Cohort, Net, streams
 
@@ -120,9 +120,10 @@ REASONS: dict[str, tuple[Any, Any, str]] = {
 }
 
 
-def errands(cohort: Cohort, steps: int = 2) -> list[Errand]:
+def errands(cohort: Cohort, steps: int = 2) -> SeparateErrands:
     visits = cohort.visits(steps=steps)
-    return [Errand(*parts) for parts in zip(cohort.data, cohort.memories[1], visits, strict=True)]
+    every = zip(cohort.data, cohort.memories[1], visits, strict=True)
+    return SeparateErrands([Errand(*parts) for parts in every])
 
 
 @pytest.mark.parametrize("name", REASONS)

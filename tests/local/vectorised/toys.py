@@ -22,7 +22,7 @@ from fedlightning.local.lightning_calls import attach
 from fedlightning.local.memory import OptimizerState, WorkerMemory
 from fedlightning.local.streams import KeyedStream
 from fedlightning.local.training import train_locally
-from fedlightning.local.vectorised.chunks import Errand
+from fedlightning.local.vectorised.chunks import Errand, SeparateErrands
 from fedlightning.local.vectorised.training import VectorisedTraining
 from fedlightning.local.visit import Visit, VisitReport
 
@@ -149,7 +149,7 @@ class Cohort:
         training = training or VectorisedTraining(self.module, self.optimizer, chunk=chunk, **settings)
         every = zip(self.data, self.memories[1], visits, strict=False)
         outcomes: dict[int, Outcome] = {}
-        for done in training.train([Errand(*parts) for parts in every]):
+        for done in training.train(SeparateErrands([Errand(*parts) for parts in every])):
             for row, number in enumerate(done.numbers):
                 outcomes[number] = Outcome(
                     [parameter.clone() for parameter in done.parameters_of(row)],

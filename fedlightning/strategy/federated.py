@@ -8,7 +8,8 @@ the fit as a whole (``run``), how a round is carried out (``rounds``), what it d
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -16,7 +17,6 @@ from typing import Any
 import lightning.pytorch as pl
 import torch
 from lightning.fabric.plugins import CheckpointIO
-from lightning.fabric.utilities.types import _PATH
 from lightning.pytorch.accelerators import Accelerator
 from lightning.pytorch.plugins.precision import Precision
 from lightning.pytorch.trainer.states import TrainerFn
@@ -32,11 +32,9 @@ from fedlightning.algorithms import (
     Algorithm,
     FedAvg,
     Participation,
-    Plan,
     Sampling,
     ServerOptimizerFactory,
     ServerSchedulerFactory,
-    ServerState,
 )
 from fedlightning.algorithms.attacks import BadWorkers
 from fedlightning.algorithms.postprocessing import Postprocessing, Postprocessor
@@ -44,38 +42,34 @@ from fedlightning.data import FederatedDataLoader, Partitioner
 from fedlightning.local.memory import OptimizerState
 from fedlightning.local.vectorised.trial import Wish
 from fedlightning.strategy import lightning_calls
-from fedlightning.strategy.checkpoint import check_format
+from fedlightning.strategy.backward import GradientsTaken, GuardedBackward, PseudoGradientsTaken
+from fedlightning.strategy.checkpoint_hooks import CheckpointingStrategy
 from fedlightning.strategy.class_trees import explain_mixed_class_trees
 from fedlightning.strategy.errors import NotFederatable, RoundFailed, RoundInterrupted
 from fedlightning.strategy.evaluation import Ticket
-from fedlightning.strategy.evaluation_hooks import EvaluatingStrategy
 from fedlightning.strategy.events import Audience
-from fedlightning.strategy.federation import Federation
 from fedlightning.strategy.global_module import GlobalModule
 from fedlightning.strategy.gradient_round import GradientRound
-from fedlightning.strategy.history import History
 from fedlightning.strategy.interrupts import Interrupts
 from fedlightning.strategy.local_round import LocalRound
 from fedlightning.strategy.lone import plans_in
-from fedlightning.strategy.notebook import strategy_as_html
 from fedlightning.strategy.optimization import Optimization
 from fedlightning.strategy.own_steps import OwnSteps
 from fedlightning.strategy.phases import PhaseClock
 from fedlightning.strategy.plain import PlainRounds
-from fedlightning.strategy.records import RoundRecord, WorkerSummary
+from fedlightning.strategy.records import RoundRecord
 from fedlightning.strategy.refusals import refuse_for_algorithm, refuse_unsupported
 from fedlightning.strategy.replaying import Replay, VisitReplayed, keep_for_replay
-from fedlightning.strategy.reporting import describe, evaluate_at, log_round, record_of
+from fedlightning.strategy.reporting import log_round, record_of
 from fedlightning.strategy.round_result import RoundResult
 from fedlightning.strategy.rounds import Round, RoundTerms
 from fedlightning.strategy.run import Run
 from fedlightning.strategy.settings import FederationSettings, Update
 from fedlightning.strategy.tolerance import Tolerance
-from fedlightning.strategy.whole_files import written_whole
 from fedlightning.workers import Worker
 
 
-class FederatedStrategy(EvaluatingStrategy):
+class FederatedStrategy(CheckpointingStrategy):
     """Train where the data is: ``Trainer(strategy=FederatedStrategy(...))``, and nothing else changed.
 
     The module travels to the workers, trains on what lies there and comes back: one worker after the other
@@ -157,6 +151,7 @@ class FederatedStrategy(EvaluatingStrategy):
     """
 
     strategy_name = "federated"
+    _standing_in: Precision | None = None
 
     def __init__(
         self,
@@ -189,8 +184,7 @@ class FederatedStrategy(EvaluatingStrategy):
     ) -> None:
         explain_mixed_class_trees()
         self._chosen_accelerator: Accelerator | None = None
-        super().__init__("cpu", accelerator, checkpoint_io, precision_plugin)
-        self.settings = FederationSettings(
+        settings = FederationSettings(
             workers=workers,
             partition=partition,
             update=update,
@@ -214,90 +208,17 @@ class FederatedStrategy(EvaluatingStrategy):
             compile=compile,
             seed=seed,
         )
+        super().__init__("cpu", accelerator, checkpoint_io, precision_plugin, settings=settings)
         self.replay: Replay | None = None
-        self._run: Run | None = None
         self._plain: PlainRounds | None = None
         self._result: RoundResult | None = None
         self._visiting = False
-        self._fitting = False
         self._told_of_wasted_gradients = False
-        self._resume: Mapping[str, Any] | None = None
         self._accumulate = 1
         self._interrupts = Interrupts()
         self._audience = Audience()
         self._clock = PhaseClock()
-        self._described: dict[str, WorkerSummary] = {}
         self._ended: RoundRecord | None = None
-
-    # What a user reads.
-
-    @property
-    def federation(self) -> Federation:
-        """The workers of the current or last fit.
-
-        Raises:
-            RuntimeError: Nothing has been fitted yet.
-        """
-        federation = None if self._run is None else self._run.federation
-        if federation is None:
-            raise RuntimeError(
-                "there is no federation before trainer.fit has placed the data at the workers."
-            )
-        return federation
-
-    @property
-    def history(self) -> History:
-        """What the rounds of the current or last fit came to; empty before the first."""
-        return History() if self._run is None else self._run.history
-
-    @property
-    def current_plan(self) -> Plan | None:
-        """The plan of the round that runs, or ran last; ``None`` before the first."""
-        return None if self._run is None else self._run.plan
-
-    @property
-    def server_optimizer(self) -> Optimizer | None:
-        """The optimizer that steps the global module; ``None`` without one, or before the first fit."""
-        return None if self._run is None else self._run.server.optimizer
-
-    @property
-    def server_state(self) -> ServerState:
-        """What the server keeps for its algorithm between rounds, such as a control variate."""
-        return {} if self._run is None else self._run.server_state
-
-    def federation_summary(self, *, evaluate: bool = True) -> list[WorkerSummary]:
-        """Say of every worker what it holds, how the global module does there, and what passed its door.
-
-        Args:
-            evaluate: Whether to run ``validation_step`` on each worker's own training data, at the worker.
-
-        Returns:
-            One summary per worker.
-        """
-        assert self.lightning_module is not None
-        summaries = []
-        for name, member in self.federation.members.items():
-            if name not in self._described:
-                self._described[name] = describe(member)
-            metrics = evaluate_at(member, self.lightning_module, self._personalised_at) if evaluate else {}
-            ledger = member.worker.ledger
-            summaries.append(
-                replace(
-                    self._described[name],
-                    metrics=metrics,
-                    sent_bytes=ledger.sent_bytes,
-                    received_bytes=ledger.received_bytes,
-                )
-            )
-        return summaries
-
-    @override
-    def __repr__(self) -> str:
-        return f"{type(self).__name__}({self.settings})"
-
-    def _repr_html_(self) -> str:
-        placed = self._run is not None and self._run.federation is not None
-        return strategy_as_html(repr(self), self.federation.samples if placed else None, self.history)
 
     # Before the first round.
 
@@ -513,25 +434,56 @@ class FederatedStrategy(EvaluatingStrategy):
         )
         return LocalRound(terms, optimization, self._this_run.together)
 
+    @property
     @override
-    def backward(
-        self, closure_loss: Tensor, optimizer: Optimizer | None, *args: Any, **kwargs: Any
-    ) -> Tensor:
-        """Put the round's gradients, or pseudo-gradients, on the global module."""
+    def precision_plugin(self) -> Precision:
+        """The Trainer's precision plugin, or what stands in for it in a backward pass."""
+        return self._standing_in or super().precision_plugin
+
+    @precision_plugin.setter
+    def precision_plugin(self, precision_plugin: Precision | None) -> None:
+        self._precision_plugin = precision_plugin
+
+    @override
+    def pre_backward(self, closure_loss: Tensor) -> None:
+        """See to it that the backward pass puts the round's gradients, or pseudo-gradients, on the module."""
+        super().pre_backward(closure_loss)
+        self._standing_in = self._in_place_of(self.precision_plugin)
+
+    @override
+    def post_backward(self, closure_loss: Tensor) -> None:
+        """Let the precision plugin be itself again."""
+        self._standing_in = None
+        super().post_backward(closure_loss)
         if self._plain is not None:
-            ordinary = partial(super().backward, closure_loss, optimizer, *args, **kwargs)
-            return self._plain.backward(ordinary)
+            self._plain.end_backward()
+
+    def _in_place_of(self, plugin: Precision) -> Precision | None:
+        if self._plain is not None:
+            guard = self._plain.backward_guard()
+            return None if guard is None else GuardedBackward(plugin, partial(self._as_itself, guard))
         if self._visiting or self._result is None:
-            return super().backward(closure_loss, optimizer, *args, **kwargs)
-        assert self.lightning_module is not None
-        if not self._steps_at_controller:
-            # Hooks ran at each local step.
-            self._global.take_pseudo_gradients(self._result)
-            return closure_loss.detach()
-        closure_loss = self.precision_plugin.pre_backward(closure_loss, self.lightning_module)
+            return None
+        if self._steps_at_controller:
+            return GradientsTaken(plugin, self._as_itself, self._take_gradients)
+        return PseudoGradientsTaken(plugin, self._as_itself, self._take_pseudo_gradients)
+
+    @contextmanager
+    def _as_itself(self, around: Callable[[], AbstractContextManager[None]] = nullcontext) -> Iterator[None]:
+        """Show hooks the precision plugin itself; after a failure nothing stands in for it any more."""
+        standing_in, self._standing_in = self._standing_in, None
+        with around():
+            yield
+        self._standing_in = standing_in
+
+    def _take_gradients(self) -> None:
+        assert self._result is not None
         self._global.take_gradients(self._result)
         self._result = None
-        return self.precision_plugin.post_backward(closure_loss, self.lightning_module)
+
+    def _take_pseudo_gradients(self) -> None:
+        assert self._result is not None
+        self._global.take_pseudo_gradients(self._result)
 
     @override
     def optimizer_step(
@@ -584,53 +536,12 @@ class FederatedStrategy(EvaluatingStrategy):
             self._audience.tell("on_round_end", ended)
 
     @override
-    def _personalised_at(self, worker: Worker, module: Any) -> Any:
-        return None if self._run is None else self._run.personalised_at(worker, module)
-
-    @override
     def on_validation_end(self) -> None:
-        """Enter the validation in the history."""
+        """Enter the validation, and what it took, in the history."""
         super().on_validation_end()
-        self._enter_evaluation()
         self._clock.turn_to(None)
         if self._fitting and self.history:
             self.history.add_times(self.history[-1].round, self._clock.take())
-
-    def _enter_evaluation(self) -> None:
-        if self._trainer.state.fn == TrainerFn.FITTING and not self._trainer.sanity_checking:
-            self.history.add_evaluation(
-                self._this_run.round, lightning_calls.evaluated_metrics(self._trainer)
-            )
-
-    # Checkpoints.
-
-    @override
-    def save_checkpoint(
-        self, checkpoint: dict[str, Any], filepath: _PATH, storage_options: Any | None = None
-    ) -> None:
-        """Save the federation along with what Lightning saves, unless that is the weights alone."""
-        if self._run is not None and self._trainer.validating:  # a validation's end is saved before our hook
-            self._enter_evaluation()
-        if self._run is not None and self._run.has_begun and lightning_calls.resumable(checkpoint):
-            checkpoint["federation"] = self._run.state_dict()
-            if self._run.leaves_loaders_out:
-                lightning_calls.leave_loaders_out(checkpoint)
-        with written_whole(filepath, 0 if self._run is None else self._run.round):
-            super().save_checkpoint(checkpoint, filepath, storage_options)
-
-    @override
-    def load_model_state_dict(self, checkpoint: Mapping[str, Any], strict: bool = True) -> None:
-        """Load the module; where a fit goes on, keep the federation's part until the data is placed."""
-        super().load_model_state_dict(checkpoint, strict)
-        if not lightning_calls.is_being_restored(self._trainer, checkpoint):
-            return  # the weights alone
-        if self._trainer.state.fn == TrainerFn.FITTING and "federation" in checkpoint:
-            check_format(checkpoint["federation"])
-            self._resume = checkpoint["federation"]
-        if self._fitting:
-            assert self.lightning_module is not None
-            self._this_run.begin_again(self._resume)
-            self._this_run.prepare_server(self.lightning_module)
 
     @override
     def teardown(self) -> None:
@@ -638,8 +549,7 @@ class FederatedStrategy(EvaluatingStrategy):
         self._interrupts.drop()
         self._result = None
         self._plain = None
-        self._resume = None
-        self._fitting = False
+        self._standing_in = None
         if self._run is not None:
             self._run.close()
         if self.lightning_module is not None:
@@ -649,11 +559,6 @@ class FederatedStrategy(EvaluatingStrategy):
                 self._trainer.accumulate_grad_batches, self._accumulate = self._accumulate, 1
         super().teardown()
 
-    @property
-    def _trainer(self) -> pl.Trainer:
-        assert self.lightning_module is not None
-        return self.lightning_module.trainer
-
     def _seed_without_fit(self) -> int:
         return self.settings.seed if self.settings.seed is not None else torch.initial_seed()
 
@@ -662,11 +567,6 @@ class FederatedStrategy(EvaluatingStrategy):
         """Whether gradients come back; a module that optimizes by hand steps at the workers in any case."""
         assert self.lightning_module is not None
         return self.settings.steps_at_controller and self.lightning_module.automatic_optimization
-
-    @property
-    def _this_run(self) -> Run:
-        assert self._run is not None
-        return self._run
 
     @property
     def _global(self) -> GlobalModule:

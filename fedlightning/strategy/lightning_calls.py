@@ -122,9 +122,12 @@ def tell_batch_size(trainer: pl.Trainer, samples: int) -> None:
         results.batch_size = max(samples, 1)
 
 
-def leave_loaders_out(checkpoint: Mapping[str, Any]) -> None:
-    """Take the states of train loaders out of a checkpoint: an ordinary Trainer has no loader for ours."""
-    checkpoint["loops"]["fit_loop"]["state_dict"].pop("combined_loader", None)
+def without_loaders(checkpoint: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a checkpoint without the states of train loaders: an ordinary Trainer has no loader for ours."""
+    loops = checkpoint["loops"]
+    fit_loop = loops["fit_loop"]
+    kept = {name: state for name, state in fit_loop["state_dict"].items() if name != "combined_loader"}
+    return {**checkpoint, "loops": {**loops, "fit_loop": {**fit_loop, "state_dict": kept}}}
 
 
 def batch_number(trainer: pl.Trainer) -> int:

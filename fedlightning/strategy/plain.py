@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
+from functools import partial
 from typing import Any
 
 import lightning.pytorch as pl
@@ -25,6 +26,7 @@ from fedlightning.local.randomness import capture_global_streams, restore_global
 from fedlightning.local.stepping import loss_of
 from fedlightning.local.visit import VisitReport
 from fedlightning.strategy import lightning_calls
+from fedlightning.strategy.backward import Around
 from fedlightning.strategy.errors import RoundFailed, RoundInterrupted, round_failed
 from fedlightning.strategy.events import Audience
 from fedlightning.strategy.federation import Member
@@ -164,7 +166,7 @@ class PlainRounds:
             return step()
         self._fresh = False
         visit = self._begin()
-        with self._kept_for_replay(), visit.under_way(), overheard_logs(self._module) as logs:
+        with self._in_visit(visit), overheard_logs(self._module) as logs:
             output = step()
         visit.loss, visit.logs = _value_of(output), logs.values
         if self._by_hand or output is None or lightning_calls.skips_backward(self._trainer):
@@ -173,25 +175,20 @@ class PlainRounds:
             self._visit = visit
         return output
 
-    def backward(self, backward: Callable[[], Tensor]) -> Tensor:
-        """Compute a step's gradients, which completes its round where the Trainer steps the optimizer.
-
-        Args:
-            backward: The backward pass of an ordinary fit.
+    def backward_guard(self) -> Around | None:
+        """Return what each part of a step's backward pass runs in; it raises as `training_step` does.
 
         Returns:
-            What it returns.
-
-        Raises:
-            RoundFailed: The user's code raised.
+            ``None`` where no step waits for its gradients: by hand, or once more for the same batch.
         """
+        visit = self._visit
+        return None if visit is None else partial(self._in_visit, visit)
+
+    def end_backward(self) -> None:
+        """Complete the round of a step that has its gradients now, where the Trainer steps the optimizer."""
         visit, self._visit = self._visit, None
-        if visit is None:  # by hand, or once more for the same batch
-            return backward()
-        with self._kept_for_replay(), visit.under_way():
-            loss = backward()
-        self._complete(visit)
-        return loss
+        if visit is not None:
+            self._complete(visit)
 
     def optimizer_step(self, step: Callable[[], Any]) -> Any:
         """Step an optimizer, and tell of the round's end where the Trainer does it.
@@ -231,10 +228,12 @@ class PlainRounds:
             self._audience.tell("on_round_end", ended)
 
     @contextmanager
-    def _kept_for_replay(self) -> Iterator[None]:
+    def _in_visit(self, visit: PlainVisit) -> Iterator[None]:
         try:
-            yield
+            with visit.under_way():
+                yield
         except (RoundFailed, RoundInterrupted) as failure:
+            self._visit = None
             if not self._run.replays:
                 keep_for_replay(self._trainer, failure)
             if isinstance(failure, RoundInterrupted):  # of which Lightning says nothing more

@@ -55,6 +55,7 @@ def main() -> int:
     parser.add_argument(
         "--rerun", choices=("failures", "federated"), help="run only these again, as far as earlier runs tell"
     )
+    parser.add_argument("--processes", type=int, default=2, help="processes to run a slice in")
     arguments = parser.parse_args()
     suite = arguments.checkout.resolve() / "tests" / "tests_pytorch"
     if not suite.is_dir():
@@ -65,19 +66,26 @@ def main() -> int:
     if arguments.rerun:
         chosen = only_with_ours(default, ours) if arguments.rerun == "failures" else federated(results)
         tests = sorted(test for test in chosen if arguments.slice is None or arguments.slice in test)
-        run_again(suite, tests, results / arguments.update, arguments.update)
+        run_again(suite, tests, results / arguments.update, arguments.update, arguments.processes)
     else:
         for tests in slices:
             name = tests.split()[0].replace("/", "-").removesuffix(".py")
             if not (results / "default" / f"{name}.json").exists():
-                run(suite, tests.split(), results / "default", name, None)
-            run(suite, tests.split(), results / arguments.update, name, arguments.update)
+                run(suite, tests.split(), results / "default", name, None, processes=arguments.processes)
+            run(
+                suite,
+                tests.split(),
+                results / arguments.update,
+                name,
+                arguments.update,
+                processes=arguments.processes,
+            )
     default, ours = read(results / "default"), read(results / arguments.update)
     print(report(default, ours, arguments.update))
     return 1 if only_with_ours(default, ours) else 0
 
 
-def run_again(suite: Path, tests: list[str], results: Path, update: str) -> None:
+def run_again(suite: Path, tests: list[str], results: Path, update: str, processes: int) -> None:
     """Run some tests once more, and enter what came out in the results of all runs again so far.
 
     Args:
@@ -85,12 +93,13 @@ def run_again(suite: Path, tests: list[str], results: Path, update: str) -> None
         tests: Ids of tests.
         results: Folder for the outcomes.
         update: Our update.
+        processes: As in `run`.
     """
     results.mkdir(parents=True, exist_ok=True)
     wanted, found, kept = results / "wanted.txt", results / "new.json", results / f"{AGAIN}.json"
     wanted.write_text(json.dumps(tests))
     files = sorted({test.split("::")[0].removeprefix("tests/tests_pytorch/") for test in tests})
-    run(suite, files, results, found.stem, update, "--only", str(wanted))
+    run(suite, files, results, found.stem, update, "--only", str(wanted), processes=processes)
     before = json.loads(kept.read_text()) if kept.exists() else {}
     kept.write_text(json.dumps(before | json.loads(found.read_text()), indent=1))
     found.unlink()

@@ -6,12 +6,10 @@ new algorithm is a row in ``ROWS``.
 
 from __future__ import annotations
 
-import logging
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cache, partial
-from pathlib import Path
 from typing import Any
 
 import lightning as L
@@ -46,10 +44,9 @@ from fedlightning.algorithms import (
 )
 from fedlightning.data import Explicit
 from fedlightning.strategy import FederatedStrategy, NotFederatable
+from tests.strategy.committed_table import CommittedTable, refusal
 from tests.strategy.toys import samples, trainer
 
-PAGE = Path(__file__).parents[2] / "docs" / "algorithms.md"
-START, END = "<!-- matrix -->", "<!-- end of matrix -->"
 EVEN = {name: list(range(first, 24, 4)) for first, name in enumerate("abcd")}
 UNEVEN = {"a": [0, 1, 2, 3], "b": list(range(4, 10)), "c": list(range(10, 20)), "d": [20, 21, 22, 23]}
 SGD = partial(torch.optim.SGD, lr=0.1)
@@ -200,8 +197,7 @@ def outcome(row: Row, name: str) -> str:
     try:
         trained = fitted(row.settings, way, even=False)
     except NotFederatable as error:
-        reason = str(error).removeprefix("FederatedStrategy cannot run this fit:\n- ").split(". ")[0]
-        return f"refused: {reason.rstrip('.')}"
+        return refusal(error)
     if not all(tensor.isfinite().all() for tensor in trained):
         return "not finite"
     if (not row.leaves_global or name == row.unless) and _same(trained, averaged(row, way, even=False)):
@@ -240,26 +236,12 @@ def _same(first: list[Tensor], second: list[Tensor]) -> bool:
     return all(map(torch.equal, first, second))
 
 
-def row(name: str) -> str:
-    """Return one line of the table."""
-    cells = [outcome(ROWS[name], way) for way in WAYS]
-    return f"| {name} | {ROWS[name].label} | " + " | ".join(cells) + " |"
+def row(name: str) -> list[str]:
+    """Return the cells of one line of the table."""
+    return [name, ROWS[name].label, *(outcome(ROWS[name], way) for way in WAYS)]
 
 
-def table() -> str:
-    """Return the whole table."""
-    heads = ["", "FedAvg's bits at", *WAYS]
-    lines = ["| " + " | ".join(heads) + " |", "|---" * len(heads) + "|"]
-    return "\n".join([*lines, *map(row, ROWS)])
-
-
-def committed() -> str:
-    """Return the table that is on the page."""
-    return PAGE.read_text().split(START)[1].split(END)[0].strip()
-
+TABLE = CommittedTable("algorithms.md", ["", "FedAvg's bits at", *WAYS], row)
 
 if __name__ == "__main__":
-    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
-    written = table()
-    before, after = PAGE.read_text().split(START)[0], PAGE.read_text().split(END)[1]
-    PAGE.write_text(f"{before}{START}\n{written}\n{END}{after}")
+    TABLE.write(ROWS)

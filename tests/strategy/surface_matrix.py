@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import logging
 import tempfile
 import warnings
 from collections.abc import Callable, Mapping
@@ -45,6 +44,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from fedlightning.strategy import FederatedStrategy, NotFederatable
+from tests.strategy.committed_table import CommittedTable, refusal
 from tests.strategy.surface_toys import (
     AsDict,
     Backbone,
@@ -70,8 +70,6 @@ from tests.strategy.surface_toys import (
 from tests.strategy.test_optimization import Manual, OneCycle, Plateau
 from tests.strategy.toys import Classifier, loader, samples, trainer
 
-PAGE = Path(__file__).parents[2] / "docs" / "lightning.md"
-START, END = "<!-- matrix -->", "<!-- end of matrix -->"
 UPDATES = ("averaged", "sequential")
 PATHS: Mapping[str, Mapping[str, Any]] = {
     "gradients": {"local_steps": 1},
@@ -327,8 +325,7 @@ def outcome(feature: Feature, update: Any, path: str) -> str:
         if feature.workers > 1:
             trained(feature, FederatedStrategy(4, update=update, **PATHS[path]))
     except (NotFederatable, TypeError) as error:
-        reason = str(error).removeprefix("FederatedStrategy cannot run this fit:\n- ").split(". ")[0]
-        return f"refused: {reason.rstrip('.')}"
+        return refusal(error)
     return SAME if all(map(torch.equal, ordinary(feature), ours)) else WORKS
 
 
@@ -350,27 +347,16 @@ def trained(feature: Feature, strategy: Any) -> list[Tensor]:
     return [value for name, value in state.items() if name.startswith("net")]
 
 
-def row(name: str) -> str:
-    """Return one line of the table, with the reasons for refusals below it left to ``table``."""
-    cells = [outcome(FEATURES[name], update, path) for path in PATHS for update in UPDATES]
+def row(name: str) -> list[str]:
+    """Return the cells of one line of the table."""
     workers = " (one worker)" if FEATURES[name].workers == 1 else ""
-    return f"| {name}{workers} | " + " | ".join(cells) + " |"
+    cells = (outcome(FEATURES[name], update, path) for path in PATHS for update in UPDATES)
+    return [f"{name}{workers}", *cells]
 
 
-def table() -> str:
-    """Return the whole table."""
-    heads = [f"{path}, {update}" for path in PATHS for update in UPDATES]
-    lines = ["| | " + " | ".join(heads) + " |", "|---" * (1 + len(heads)) + "|"]
-    return "\n".join([*lines, *map(row, FEATURES)])
-
-
-def committed() -> str:
-    """Return the table that is on the page."""
-    return PAGE.read_text().split(START)[1].split(END)[0].strip()
-
+TABLE = CommittedTable(
+    "lightning.md", ["", *(f"{path}, {update}" for path in PATHS for update in UPDATES)], row
+)
 
 if __name__ == "__main__":
-    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
-    written = table()
-    before, after = PAGE.read_text().split(START)[0], PAGE.read_text().split(END)[1]
-    PAGE.write_text(f"{before}{START}\n{written}\n{END}{after}")
+    TABLE.write(FEATURES)

@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 from typing_extensions import override
 
-from fedlightning.local.procedure import LocalModel, LocalProcedure, LocalTraining
+from fedlightning.local.procedure import LocalProcedure, LocalTraining
+from fedlightning.local.wrapping import WrappedProcedure
 from fedlightning.workers.random import derive_seed
 from fedlightning.workers.remote import record
 
@@ -132,7 +133,7 @@ def attacked(attack: Attack, procedure: LocalProcedure | None, *, bad: bool) -> 
 
 @record
 @dataclass(frozen=True)
-class AttackedTraining(LocalProcedure):
+class AttackedTraining(WrappedProcedure):
     """Do what should be done on other data, or send something else.
 
     Args:
@@ -143,22 +144,12 @@ class AttackedTraining(LocalProcedure):
     procedure: LocalProcedure | None
     attack: Attack
 
-    @property
-    @override
-    def sends(self) -> bool:
-        return self.procedure is not None and self.procedure.sends
-
-    @property
-    @override
-    def revisits(self) -> bool:
-        return self.procedure is not None and self.procedure.revisits
-
     @override
     def run(self, local: LocalTraining) -> None:
         start = local.copy_parameters()
         if isinstance(self.attack, DataAttack):
             local.alter_batches(self.attack.change)
-        _carry_out(self.procedure, local)
+        self.carry_out(local)
         if isinstance(self.attack, UpdateAttack):
             self._change(local, start, self.attack)
 
@@ -169,15 +160,10 @@ class AttackedTraining(LocalProcedure):
         for position, step in zip(trained, attack.change(way), strict=True):
             local.parameters[position].copy_(start[position] + step)
 
-    @override
-    def personalise(self, local: LocalModel) -> None:
-        if self.procedure is not None:
-            self.procedure.personalise(local)
-
 
 @record
 @dataclass(frozen=True)
-class FlaggedTraining(LocalProcedure):
+class FlaggedTraining(WrappedProcedure):
     """Do what should be done, and say whose update it is, where updates are combined.
 
     Args:
@@ -190,19 +176,7 @@ class FlaggedTraining(LocalProcedure):
 
     sends: ClassVar[bool] = True
 
-    @property
-    @override
-    def revisits(self) -> bool:
-        return self.procedure is not None and self.procedure.revisits
-
     @override
     def run(self, local: LocalTraining) -> None:
-        _carry_out(self.procedure, local)
+        self.carry_out(local)
         local.sent[BAD] = [torch.tensor(float(self.bad))]
-
-
-def _carry_out(procedure: LocalProcedure | None, local: LocalTraining) -> None:
-    if procedure is None:
-        local.train()
-    else:
-        procedure.run(local)

@@ -9,7 +9,8 @@ import torch
 from typing_extensions import override
 
 from fedlightning.algorithms.postprocessing.chain import Postprocessing
-from fedlightning.local.procedure import LocalModel, LocalProcedure, LocalTraining
+from fedlightning.local.procedure import LocalProcedure, LocalTraining
+from fedlightning.local.wrapping import WrappedProcedure
 from fedlightning.workers.remote import record
 
 SENT = "update/"
@@ -18,7 +19,7 @@ SENT = "update/"
 
 @record
 @dataclass(frozen=True)
-class ProcessedTraining(LocalProcedure):
+class ProcessedTraining(WrappedProcedure):
     """Train, and send what a chain of postprocessors makes of the update.
 
     Args:
@@ -31,18 +32,10 @@ class ProcessedTraining(LocalProcedure):
 
     sends: ClassVar[bool] = True
 
-    @property
-    @override
-    def revisits(self) -> bool:
-        return self.procedure is not None and self.procedure.revisits
-
     @override
     def run(self, local: LocalTraining) -> None:
         start = local.copy_parameters()
-        if self.procedure is None:
-            local.train()
-        else:
-            self.procedure.run(local)
+        self.carry_out(local)
         self._send(local, start)
 
     @torch.no_grad()
@@ -57,8 +50,3 @@ class ProcessedTraining(LocalProcedure):
         written = [p for p in sorted(others) if not torch.equal(local.parameters[p], start[p])]
         local.sent[SENT + "positions"] = [torch.tensor(written, dtype=torch.int32)]
         local.sent[SENT + "written"] = [local.parameters[position].detach().clone() for position in written]
-
-    @override
-    def personalise(self, local: LocalModel) -> None:
-        if self.procedure is not None:
-            self.procedure.personalise(local)

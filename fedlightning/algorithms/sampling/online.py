@@ -7,13 +7,14 @@ from dataclasses import dataclass, field
 
 from typing_extensions import override
 
-from fedlightning.algorithms.sampling.base import Cohort, Draw, Pool, Sampling, check_names
+from fedlightning.algorithms.sampling.base import Draw, Pool, Sampling, check_names
+from fedlightning.algorithms.sampling.narrowing import NarrowedSampling
 from fedlightning.algorithms.sampling.trace import Table, Trace, table_of
 from fedlightning.algorithms.sampling.uniform import UniformSampling
 
 
 @dataclass(frozen=True)
-class OnlineWorkers(Sampling):
+class OnlineWorkers(NarrowedSampling):
     """Draw from the workers that are online in a round, by a trace of who was when.
 
     Where fewer are online than ``cohort_size``, all of them take part; where nobody is, the round is empty.
@@ -42,35 +43,16 @@ class OnlineWorkers(Sampling):
     _table: Table | None = field(init=False, repr=False, compare=False, default=None)
 
     def __post_init__(self) -> None:
-        check_then(self.then)
+        super().__post_init__()
         if not callable(self.trace):
             table = table_of(self.trace)
             # What a file says now, not when it is asked: it may change.
             object.__setattr__(self, "_table", table)
             object.__setattr__(self, "trace", table)
 
-    @property
-    @override
-    def keeps_order(self) -> bool:
-        return self.then.keeps_order
-
-    @property
-    @override
-    def needs_average(self) -> bool:
-        return self.then.needs_average
-
-    @property
-    @override
-    def evaluates(self) -> bool:
-        return self.then.evaluates
-
-    @override
-    def check_size(self, size: int | None) -> None:
-        self.then.check_size(size)
-
     @override
     def check(self, pool: Pool, size: int | None) -> None:
-        self.then.check(pool, size)
+        super().check(pool, size)
         if self._table is None:
             return
         check_names("trace", self._ever, pool)
@@ -90,30 +72,16 @@ class OnlineWorkers(Sampling):
         if self._table is None:
             return self.then.mean_size(pool, size)
         draws = (Draw(pool, size, seed=0, round=number) for number in range(len(self._table)))
-        sizes = [self.then.mean_size(draw.among(self._online(draw.round)).pool, size) for draw in draws]
+        sizes = [self._mean_size_of(draw) for draw in draws]
         return sum(sizes) / len(sizes)
-
-    @override
-    def draw(self, draw: Draw) -> Cohort:
-        there = draw.among(self._online(draw.round))
-        return self.then.draw(there) if there.workers else Cohort(())
 
     @property
     def _ever(self) -> frozenset[str]:
         return frozenset[str]().union(*(self._table or ()))
 
-    def _online(self, round: int) -> frozenset[str]:
+    @override
+    def _left(self, draw: Draw) -> frozenset[str]:
         if self._table is not None:
-            return self._table[round % len(self._table)]
+            return self._table[draw.round % len(self._table)]
         assert callable(self.trace)
-        return frozenset(self.trace(round))
-
-
-def check_then(then: object) -> None:
-    """Refuse what is no way of sampling.
-
-    Raises:
-        TypeError: It is none.
-    """
-    if not isinstance(then, Sampling):
-        raise TypeError(f"then must be a way of sampling such as UniformSampling(), got {then!r}.")
+        return frozenset(self.trace(draw.round))

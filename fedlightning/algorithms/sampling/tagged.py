@@ -7,13 +7,13 @@ from dataclasses import dataclass, field
 
 from typing_extensions import override
 
-from fedlightning.algorithms.sampling.base import Cohort, Draw, Pool, Sampling, check_names
-from fedlightning.algorithms.sampling.online import check_then
+from fedlightning.algorithms.sampling.base import Draw, Pool, Sampling, check_names
+from fedlightning.algorithms.sampling.narrowing import NarrowedSampling
 from fedlightning.algorithms.sampling.uniform import UniformSampling
 
 
 @dataclass(frozen=True)
-class TaggedWorkers(Sampling):
+class TaggedWorkers(NarrowedSampling):
     """Draw from the workers that carry a tag; the others never take part.
 
     Args:
@@ -40,7 +40,7 @@ class TaggedWorkers(Sampling):
     then: Sampling = field(default_factory=UniformSampling)
 
     def __post_init__(self) -> None:
-        check_then(self.then)
+        super().__post_init__()
         if not self._wanted or not all(isinstance(tag, str) and tag for tag in self._wanted):
             raise ValueError(f"tag={self.tag!r} must be a tag, or several of them, such as 'gpu'.")
         if self.tags is not None:
@@ -50,28 +50,9 @@ class TaggedWorkers(Sampling):
     def _wanted(self) -> tuple[str, ...]:
         return (self.tag,) if isinstance(self.tag, str) else tuple(self.tag)
 
-    @property
-    @override
-    def keeps_order(self) -> bool:
-        return self.then.keeps_order
-
-    @property
-    @override
-    def needs_average(self) -> bool:
-        return self.then.needs_average
-
-    @property
-    @override
-    def evaluates(self) -> bool:
-        return self.then.evaluates
-
-    @override
-    def check_size(self, size: int | None) -> None:
-        self.then.check_size(size)
-
     @override
     def check(self, pool: Pool, size: int | None) -> None:
-        self.then.check(pool, size)
+        super().check(pool, size)
         check_names("tags", self.tags or (), pool)
         if not self.eligible(pool):
             raise ValueError(
@@ -86,13 +67,11 @@ class TaggedWorkers(Sampling):
 
     @override
     def mean_size(self, pool: Pool, size: int | None) -> float:
-        draw = Draw(pool, size, seed=0, round=0)
-        return self.then.mean_size(draw.among(self._carriers(pool)).pool, size)
+        return self._mean_size_of(Draw(pool, size, seed=0, round=0))
 
     @override
-    def draw(self, draw: Draw) -> Cohort:
-        there = draw.among(self._carriers(draw.pool))
-        return self.then.draw(there) if there.workers else Cohort(())
+    def _left(self, draw: Draw) -> frozenset[str]:
+        return self._carriers(draw.pool)
 
     def _carriers(self, pool: Pool) -> frozenset[str]:
         if self.tags is None:

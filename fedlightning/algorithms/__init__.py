@@ -3,6 +3,7 @@
 from fedlightning.algorithms.algorithm import Algorithm, Collected, FedAvg, Job, ServerState, Weighting
 from fedlightning.algorithms.apfl import APFL
 from fedlightning.algorithms.averaging import BufferMean, ParameterMean
+from fedlightning.algorithms.clock import LogNormal, Quantity, SimulatedClock, Uniform, WorkerProfile
 from fedlightning.algorithms.combining import Combiner, RuleCombiner
 from fedlightning.algorithms.ditto import Ditto
 from fedlightning.algorithms.fedbabu import FedBABU
@@ -17,7 +18,13 @@ from fedlightning.algorithms.ifca import IFCA
 from fedlightning.algorithms.majority import MajorityVote
 from fedlightning.algorithms.mime import Mime, MimeLite
 from fedlightning.algorithms.moon import Moon
-from fedlightning.algorithms.participation import Participation, Stragglers, WorkerDropout
+from fedlightning.algorithms.participation import (
+    Forecast,
+    OverSelection,
+    Participation,
+    Stragglers,
+    WorkerDropout,
+)
 from fedlightning.algorithms.perfedavg import PerFedAvg
 from fedlightning.algorithms.plan import Assignment, Plan
 from fedlightning.algorithms.robust import (
@@ -85,11 +92,13 @@ __all__ = [
     "FixedOrder",
     "FixedRMSProp",
     "FixedStatistics",
+    "Forecast",
     "GeometricMedian",
     "Job",
     "Krum",
     "LGFedAvg",
     "LocalWork",
+    "LogNormal",
     "Losses",
     "MajorityVote",
     "Median",
@@ -98,6 +107,7 @@ __all__ = [
     "Moon",
     "NormBounded",
     "OnlineWorkers",
+    "OverSelection",
     "ParameterMean",
     "Participation",
     "PerFedAvg",
@@ -105,6 +115,7 @@ __all__ = [
     "PoissonSampling",
     "Pool",
     "PowerOfChoice",
+    "Quantity",
     "RoundRobin",
     "RuleCombiner",
     "Sampling",
@@ -115,9 +126,11 @@ __all__ = [
     "ServerSchedulerFactory",
     "ServerState",
     "ServerUpdate",
+    "SimulatedClock",
     "Stragglers",
     "TaggedWorkers",
     "TrimmedMean",
+    "Uniform",
     "UniformSampling",
     "Update",
     "UpdateKind",
@@ -125,6 +138,7 @@ __all__ = [
     "WeightedSampling",
     "Weighting",
     "WorkerDropout",
+    "WorkerProfile",
     "Yogi",
     "uniform_cohort",
 ]

@@ -38,6 +38,7 @@ class Plan:
         seed: Seed of the whole run, from which every random stream of the round is derived.
         loader: Number of the train loader that it was drawn for, where there are several.
         absent: Why somebody who was drawn sends no update, by name, as far as that is known beforehand.
+        closes: Simulated seconds after which the round ends; ``None`` for when its last visit does.
 
     Example:
         >>> Plan(3, (Assignment("bob", first_step=30, steps=10),), seed=0)
@@ -45,7 +46,7 @@ class Plan:
     """
 
     # Not a dataclass: Lightning's precision plugins take every dataclass apart that a loader yields.
-    __slots__ = ("absent", "assignments", "loader", "round", "seed")
+    __slots__ = ("absent", "assignments", "closes", "loader", "round", "seed")
 
     def __init__(
         self,
@@ -54,12 +55,14 @@ class Plan:
         seed: int,
         loader: int = 0,
         absent: Mapping[str, str] | None = None,
+        closes: float | None = None,
     ) -> None:
         self.round = round
         self.assignments = assignments
         self.seed = seed
         self.loader = loader
         self.absent = dict(absent or {})
+        self.closes = closes
 
     @property
     def workers(self) -> tuple[str, ...]:
@@ -73,7 +76,15 @@ class Plan:
             assignments: The work.
             absent: Who sends no update, and why.
         """
-        return Plan(self.round, assignments, self.seed, self.loader, absent)
+        return Plan(self.round, assignments, self.seed, self.loader, absent, self.closes)
+
+    def closing(self, closes: float | None) -> Plan:
+        """Return the same round with another end.
+
+        Args:
+            closes: Simulated seconds after which it ends.
+        """
+        return Plan(self.round, self.assignments, self.seed, self.loader, self.absent, closes)
 
     def __repr__(self) -> str:
         return f"Plan(round={self.round}, workers={list(self.workers)})"

@@ -9,13 +9,13 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from math import ceil
 
 from typing_extensions import override
 
-from fedlightning.algorithms.participation.base import Participation, outcome_of
+from fedlightning.algorithms.participation.base import Forecast, Participation, asked_of, outcome_of
 from fedlightning.algorithms.plan import Assignment, Plan
 from fedlightning.algorithms.sampling import Cohort, Draw, Losses, Pool, Sampling, UniformSampling
 from fedlightning.algorithms.sampling.base import NoLosses, check_names
@@ -95,17 +95,25 @@ class Schedule(ABC):
         """Return how many rounds see every sample once (on average, where cohorts are drawn)."""
 
     @abstractmethod
-    def plan(self, round: int, steps_done: Mapping[str, int], losses: Losses | None = None) -> Plan:
+    def plan(
+        self,
+        round: int,
+        steps_done: Mapping[str, int],
+        losses: Losses | None = None,
+        forecast: Forecast | None = None,
+    ) -> Plan:
         """Return the plan of round ``round``.
 
         Args:
             round: Number of the round, from 0.
             steps_done: Local steps that each worker has done in all earlier rounds; absent names count 0.
             losses: What is known of the global model as it is before the round.
+            forecast: What is known of visits, where somebody goes by a simulated clock.
         """
 
     def _cohort(self, number: int, losses: Losses | None = None) -> Cohort:
-        draw = Draw(self.pool, self.cohort_size, self.seed, number, losses or NoLosses())
+        size = asked_of(self.participation, self.cohort_size, len(self.pool.workers))
+        draw = Draw(self.pool, size, self.seed, number, losses or NoLosses())
         cohort = self.sampling.draw(draw)
         strangers = [name for name in cohort.workers if name not in self.batches]
         check_names(f"the cohort of {type(self.sampling).__name__}", strangers, self.pool)
@@ -158,7 +166,13 @@ class AveragedSchedule(Schedule):
         return ceil(max(visits) * len(visits) / self._mean_cohort)
 
     @override
-    def plan(self, round: int, steps_done: Mapping[str, int], losses: Losses | None = None) -> Plan:
+    def plan(
+        self,
+        round: int,
+        steps_done: Mapping[str, int],
+        losses: Losses | None = None,
+        forecast: Forecast | None = None,
+    ) -> Plan:
         """Return the plan of round ``round`` for the whole cohort, sorted by name."""
         cohort = self._cohort(round, losses)
         weights = cohort.weights or (None,) * len(cohort.workers)
@@ -174,11 +188,12 @@ class AveragedSchedule(Schedule):
             )
             for worker, weight in sorted(zip(cohort.workers, weights, strict=True), key=lambda pair: pair[0])
         )
-        return self._outcome(Plan(round, assignments, self.seed))
+        return self._outcome(Plan(round, assignments, self.seed), forecast or Forecast())
 
-    def _outcome(self, plan: Plan) -> Plan:
+    def _outcome(self, plan: Plan, forecast: Forecast) -> Plan:
         pieces = {name: self.work.piece(self.batches[name]) for name in plan.workers}
-        return outcome_of(self.participation, plan, pieces)
+        forecast = replace(forecast, pieces=pieces, goal=self.cohort_size)
+        return outcome_of(self.participation, plan, forecast)
 
 
 class SequentialSchedule(Schedule):
@@ -203,7 +218,13 @@ class SequentialSchedule(Schedule):
         return visits if self._visits_everybody else ceil(visits * self._pass_length / self._mean_cohort)
 
     @override
-    def plan(self, round: int, steps_done: Mapping[str, int], losses: Losses | None = None) -> Plan:
+    def plan(
+        self,
+        round: int,
+        steps_done: Mapping[str, int],
+        losses: Losses | None = None,
+        forecast: Forecast | None = None,
+    ) -> Plan:
         """Return the plan of round ``round``: one worker, or none."""
         assignments = tuple(
             Assignment(worker, steps_done.get(worker, 0), self._within_local_epoch(worker, steps_done))

@@ -14,7 +14,7 @@ from fedlightning.strategy.errors import RoundFailed, failures_named
 from fedlightning.strategy.federation import Federation, Member
 from fedlightning.strategy.snapshot import ModuleSnapshot
 from fedlightning.strategy.tolerance import Tolerance
-from fedlightning.strategy.visits import Traffic
+from fedlightning.strategy.traffic import Traffic
 from fedlightning.workers import in_round
 from fedlightning.workers.random import derive_seed
 

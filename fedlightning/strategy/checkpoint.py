@@ -14,6 +14,7 @@ from fedlightning.strategy.errors import NotFederatable
 from fedlightning.strategy.federation import Federation
 from fedlightning.strategy.records import VisitRecord
 from fedlightning.strategy.settings import FederationSettings
+from fedlightning.strategy.traffic import Traffic
 
 FORMAT = 1
 """Raised when what is saved can no longer be read by earlier versions, or theirs no longer by this one."""
@@ -27,6 +28,7 @@ class FederationState:
         self.round = 0
         self.steps_done: dict[str, int] = {}
         self.losses: dict[str, float] = {}
+        self.traffic: Traffic | None = None
 
     def start(self, seed: int | None) -> None:
         """Begin a run.
@@ -38,15 +40,19 @@ class FederationState:
         self.round = 0
         self.steps_done = {}
         self.losses = {}
+        self.traffic = None
 
     def complete(self, plan: Plan, visits: Sequence[VisitRecord]) -> None:
         """Move past a round that was taken over.
 
         Args:
             plan: The round.
-            visits: Its visits, whose losses may decide who takes part in later rounds.
+            visits: Its visits, whose losses and bytes may decide who takes part in later rounds.
         """
         self.losses.update({visit.worker: visit.loss for visit in visits if visit.loss is not None})
+        if visits:
+            up, down = (max(getattr(v, name) for v in visits) for name in ("bytes_up", "bytes_down"))
+            self.traffic = Traffic(up, down)
         self.round = plan.round + 1
         for assignment in plan.assignments:
             self.steps_done[assignment.worker] = assignment.first_step + assignment.steps
@@ -58,6 +64,7 @@ class FederationState:
             "round": self.round,
             "steps_done": dict(self.steps_done),
             "losses": dict(self.losses),
+            "traffic": None if self.traffic is None else [self.traffic.up, self.traffic.down],
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -66,6 +73,7 @@ class FederationState:
         self.round = state["round"]
         self.steps_done = dict(state["steps_done"])
         self.losses = dict(state.get("losses", {}))  # the first checkpoints had none
+        self.traffic = Traffic(*state["traffic"]) if state.get("traffic") else None
 
 
 def identity_of(settings: FederationSettings, federation: Federation) -> dict[str, Any]:
@@ -95,6 +103,7 @@ def identity_of(settings: FederationSettings, federation: Federation) -> dict[st
         "local_epochs": work.epochs if work.steps is None else None,
         "cohort_size": min(settings.cohort_size or workers, workers),
         "participation": [part.identity for part in settings.participation or ()],
+        "clock": None if settings.clock is None else settings.clock.identity,
         "sampling": (settings.sampling or UniformSampling()).identity,
         # A lone worker's loader is as free as that of an ordinary fit, and may not have a length.
         "batches per local epoch": None if federation.alone else sum(federation.batches.values()),

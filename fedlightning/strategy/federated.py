@@ -35,6 +35,7 @@ from fedlightning.algorithms import (
     Sampling,
     ServerOptimizerFactory,
     ServerSchedulerFactory,
+    SimulatedClock,
 )
 from fedlightning.algorithms.attacks import BadWorkers
 from fedlightning.algorithms.postprocessing import Postprocessing, Postprocessor
@@ -60,7 +61,7 @@ from fedlightning.strategy.plain import PlainRounds
 from fedlightning.strategy.records import RoundRecord
 from fedlightning.strategy.refusals import refuse_for_algorithm, refuse_unsupported
 from fedlightning.strategy.replaying import Replay, VisitReplayed, keep_for_replay
-from fedlightning.strategy.reporting import log_round, record_of
+from fedlightning.strategy.reporting import duration_of, log_round, log_time, record_of
 from fedlightning.strategy.round_result import RoundResult
 from fedlightning.strategy.rounds import Round, RoundTerms
 from fedlightning.strategy.run import Run
@@ -108,7 +109,10 @@ class FederatedStrategy(CheckpointingStrategy):
         sampling: How a cohort is drawn, such as ``fedlightning.algorithms.WeightedSampling()`` or
             ``PowerOfChoice(candidates=20)``; ``None`` for uniformly.
         participation: What keeps a cohort from doing all of its work, in a simulation:
-            ``Stragglers(share=0.9)``, ``WorkerDropout(rate=0.1)``, or several one after the other.
+            ``Stragglers(share=0.9)``, ``WorkerDropout(rate=0.1)``, ``OverSelection(deadline=60)``, or several
+            one after the other.
+        clock: How fast workers and their networks are, in a simulation: a ``SimulatedClock(...)``. The
+            history then has the seconds that rounds would have taken.
         postprocess: What is done to an update before it leaves a worker, and undone where updates are
             combined: postprocessors such as ``[TopK(fraction=0.01), Quantize(bits=8)]`` of
             ``fedlightning.algorithms.postprocessing``, or a `Postprocessing` of them with error feedback.
@@ -169,6 +173,7 @@ class FederatedStrategy(CheckpointingStrategy):
         server_scheduler: ServerSchedulerFactory | None = None,
         sampling: Sampling | None = None,
         participation: Participation | Sequence[Participation] | None = None,
+        clock: SimulatedClock | None = None,
         postprocess: Postprocessing | Sequence[Postprocessor] | None = None,
         bad_workers: BadWorkers | None = None,
         aggregation: AggregationRule | None = None,
@@ -198,6 +203,7 @@ class FederatedStrategy(CheckpointingStrategy):
             server_scheduler=server_scheduler,
             sampling=sampling,
             participation=_listed(participation),
+            clock=clock,
             postprocess=_chain_of(postprocess),
             bad_workers=bad_workers,
             aggregation=aggregation,
@@ -369,6 +375,9 @@ class FederatedStrategy(CheckpointingStrategy):
         self._warn_of(self._result, plan.round)
         self._clock.turn_to("log")
         log_round(self.lightning_module, self._result)
+        if self._this_run.stopwatch is not None:
+            before = self.history.simulated_seconds
+            log_time(self.lightning_module, before + (duration_of(plan, self._result) or 0.0))
         self._clock.turn_to(None)
         lightning_calls.tell_batch_size(self._trainer, self._result.samples)
         loss = self._result.loss
@@ -411,6 +420,7 @@ class FederatedStrategy(CheckpointingStrategy):
             accumulate=self._trainer.accumulate_grad_batches if at_controller else self._accumulate,
             audience=self._audience,
             clock=self._clock,
+            stopwatch=self._this_run.stopwatch,
             tolerance=self.settings.tolerance,
             aggregation=self.settings.aggregation,
             root=self._this_run.root,

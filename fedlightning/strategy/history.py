@@ -94,6 +94,11 @@ class History(Sequence[RoundRecord]):
         """The seconds of the whole run, by phase."""
         return {phase: sum(getattr(times, phase) for times in self._times) for phase in PHASES}
 
+    @property
+    def simulated_seconds(self) -> float:
+        """The seconds of the whole run by the simulated clock; 0 where there is none."""
+        return sum(record.simulated_seconds or 0.0 for record in self._rounds)
+
     def add_times(self, round: int, seconds: Mapping[Phase, float]) -> None:
         """Enter the seconds that a round took; more for the last one are added to those it has.
 
@@ -253,6 +258,6 @@ def _flat(record: RoundRecord | VisitRecord | Evaluation | RoundTimes) -> dict[s
             row[name] = " ".join(value)
         elif isinstance(value, dict):
             row |= {f"spread/{key}" if name == "spread" else key: number for key, number in value.items()}
-        else:
+        elif name != "simulated_seconds" or value is not None:
             row[name] = value
     return row

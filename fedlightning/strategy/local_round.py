@@ -32,7 +32,7 @@ from fedlightning.strategy.optimization import Optimization
 from fedlightning.strategy.round_result import RoundResult
 from fedlightning.strategy.rounds import Progress, Round, RoundTerms
 from fedlightning.strategy.together import DoneTogether, JointVisit, Together
-from fedlightning.strategy.visits import with_traffic_of
+from fedlightning.strategy.traffic import with_traffic_of
 from fedlightning.workers import VirtualWorker, Worker, in_round
 
 

@@ -39,6 +39,7 @@ class VisitRecord:
             several visits; with one, their state travels inside the module and has no value of the visit's.
         bytes_up: Bytes that left the worker.
         bytes_down: Bytes that were sent to it.
+        simulated_seconds: How long it took by the simulated clock; ``None`` where there is none.
     """
 
     round: int
@@ -49,6 +50,7 @@ class VisitRecord:
     metrics: Mapping[str, float]
     bytes_up: int
     bytes_down: int
+    simulated_seconds: float | None = None
 
 
 @dataclass(frozen=True)
@@ -67,6 +69,7 @@ class RoundRecord:
             percentile and standard deviation as ``<metric>_min``, ``_p10`` and ``_std``. Empty for a cohort
             of one.
         skipped: Why a worker of the cohort sent no update, by name.
+        simulated_seconds: How long it took by the simulated clock; ``None`` where there is none.
     """
 
     round: int
@@ -78,6 +81,7 @@ class RoundRecord:
     bytes_down: int
     spread: Mapping[str, float] = field(default_factory=dict)
     skipped: Mapping[str, str] = field(default_factory=dict)
+    simulated_seconds: float | None = None
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from fedlightning.local.metrics import merge_states, metric_at, put_states, take
 from fedlightning.strategy.federation import Member
 from fedlightning.strategy.records import RoundRecord, VisitRecord, WorkerSummary
 from fedlightning.strategy.round_result import RoundResult
-from fedlightning.strategy.visits import Traffic
+from fedlightning.strategy.traffic import Traffic
 from fedlightning.workers import RefusedByPolicy, Worker
 
 
@@ -31,6 +31,16 @@ def log_round(module: pl.LightningModule, result: RoundResult) -> None:
     if result.metrics:
         _merge_metrics(module, result)
     log_reported(module, result.logs)
+
+
+def log_time(module: pl.LightningModule, seconds: float) -> None:
+    """Log how late it is on the simulated clock.
+
+    Args:
+        module: The global module, inside its ``training_step`` as far as the Trainer knows.
+        seconds: Since the run began, the round included.
+    """
+    pl.LightningModule.log(module, "simulated_seconds", seconds, on_step=True, on_epoch=False, batch_size=1)
 
 
 def log_reported(module: pl.LightningModule, logs: Iterable[LoggedValue]) -> None:
@@ -83,7 +93,21 @@ def record_of(plan: Plan, result: RoundResult, chosen_by: Traffic) -> RoundRecor
         bytes_down=chosen_by.down + sum(visit.bytes_down for visit in result.visits),
         spread=spread_of([metrics_or_loss(visit) for visit in result.visits]),
         skipped={**plan.absent, **result.skipped},
+        simulated_seconds=duration_of(plan, result),
     )
+
+
+def duration_of(plan: Plan, result: RoundResult) -> float | None:
+    """Return how long a round took by the simulated clock: its slowest visit's time, unless it was closed.
+
+    Args:
+        plan: Who was to take part.
+        result: What came of it.
+    """
+    if plan.closes is not None:
+        return plan.closes
+    seconds = (visit.simulated_seconds for visit in result.visits)
+    return max((taken for taken in seconds if taken is not None), default=None)
 
 
 def spread_of(rows: Sequence[Mapping[str, float]]) -> dict[str, float]:

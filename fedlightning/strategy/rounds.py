@@ -42,6 +42,7 @@ from fedlightning.strategy.records import VisitRecord
 from fedlightning.strategy.root import Root
 from fedlightning.strategy.round_result import RoundResult
 from fedlightning.strategy.snapshot import ModuleSnapshot
+from fedlightning.strategy.stopwatch import Stopwatch
 from fedlightning.strategy.tolerance import Tolerance
 from fedlightning.strategy.visits import VisitBook
 from fedlightning.workers import Worker, in_round
@@ -68,6 +69,7 @@ class RoundTerms:
         server_state: What the server keeps for the algorithm.
         first_buffers: The module's buffers at the start of the fit.
         clock: Is told what the round's time goes to.
+        stopwatch: Tells how long visits take by the simulated clock; ``None`` where there is none.
         checks_cohort: Whether too few updates stop the run; not those of a sequential round, or of a replay.
     """
 
@@ -86,6 +88,7 @@ class RoundTerms:
     server_state: ServerState
     first_buffers: Sequence[Tensor]
     clock: PhaseClock
+    stopwatch: Stopwatch | None
     checks_cohort: bool
 
 
@@ -170,7 +173,9 @@ class Round(ABC):
         if root is None:
             return None
         plainly = replace(terms, aggregation=None, aggregator=None, postprocess=None, bad_workers=None)
-        unheard = replace(plainly, audience=Audience(), tolerance=Tolerance(), checks_cohort=False)
+        unheard = replace(
+            plainly, audience=Audience(), tolerance=Tolerance(), stopwatch=None, checks_cohort=False
+        )
         return self._like(replace(unheard, federation=root.federation, root=None)).update_of(root.plan(plan))
 
     def _begin_aggregation(self, plan: Plan) -> Aggregation:
@@ -254,7 +259,8 @@ class Round(ABC):
 
         try:
             aggregation = self._begin_aggregation(plan)
-            progress = Progress(plan, aggregation, VisitBook(self._module, self._terms.audience, plan))
+            book = VisitBook(self._module, self._terms.audience, plan, self._terms.stopwatch)
+            progress = Progress(plan, aggregation, book)
             for assignment in self._not_done_together(progress):
                 try:
                     clock.turn_to("send")

@@ -6,6 +6,7 @@ How a round is carried out lives in ``rounds``, and when Lightning asks for one 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import lightning.pytorch as pl
@@ -14,6 +15,7 @@ from torch import Tensor, nn
 from fedlightning._version import __version__
 from fedlightning.algorithms import (
     AveragedSchedule,
+    Forecast,
     Plan,
     Schedule,
     SequentialSchedule,
@@ -21,6 +23,7 @@ from fedlightning.algorithms import (
     ServerUpdate,
     UniformSampling,
 )
+from fedlightning.algorithms.participation import asked_of
 from fedlightning.data import FederatedDataLoader, LoaderSettings
 from fedlightning.local.personal import personalise
 from fedlightning.local.randomness import capture_global_streams, restore_global_streams
@@ -42,8 +45,9 @@ from fedlightning.strategy.roster import (
     roster_of_several_loaders,
 )
 from fedlightning.strategy.settings import FederationSettings, cohort_too_large
+from fedlightning.strategy.stopwatch import Stopwatch, expected_traffic
 from fedlightning.strategy.together import Together
-from fedlightning.strategy.visits import Traffic
+from fedlightning.strategy.traffic import Traffic
 from fedlightning.workers import Worker
 
 
@@ -65,6 +69,7 @@ class Run:
         first_buffers: The module's buffers at the start of the fit.
         root: The server's own data, where a rule compares updates with what is trained on it.
         together: Carries out visits together; ``None`` where each is made by itself.
+        stopwatch: Tells how long visits take by the simulated clock; ``None`` where there is none.
 
     Raises:
         NotFederatable: The checkpoint is of a run with another seed.
@@ -85,6 +90,7 @@ class Run:
         self.first_buffers: Sequence[Tensor] = ()
         self.root: Root | None = None
         self.together = Together.of(settings.vectorize, compiles=settings.compile)
+        self.stopwatch: Stopwatch | None = None
         self._settings = settings
         self._trainer = trainer
         self._replay = replay
@@ -203,6 +209,9 @@ class Run:
             federation.load_state_dict(kept, streams=False)
         self._place_root()
         self._schedule = self._draw_up_schedule(federation)
+        if (clock := self._settings.clock) is not None:
+            clock.check(federation.pool.workers)
+            self.stopwatch = Stopwatch(clock, self.seed, federation.samples, federation.batches)
         self._lone = None
         if federation.alone:
             self._check_identity()
@@ -257,7 +266,7 @@ class Run:
             raise ValueError(cohort_too_large(cohort_size, workers))
         sampling = self._settings.sampling or UniformSampling()
         pool = federation.pool
-        sampling.check(pool, cohort_size)
+        sampling.check(pool, asked_of(self._settings.participation or (), cohort_size, workers))
         if federation.alone and not isinstance(sampling, UniformSampling):
             raise ValueError(
                 f"sampling={sampling!r}, but there is only one worker to draw. Use more workers, or leave "
@@ -308,15 +317,24 @@ class Run:
     def _next_plan(self) -> Plan:
         assert self._schedule is not None
         self._epochs_before = lightning_calls.epochs_processed(self._trainer)
-        losses = self._losses()
-        plan = self._schedule.plan(self.round, self._state.steps_done, losses)
+        losses, forecast = self._losses(), self._forecast()
+        plan = self._schedule.plan(self.round, self._state.steps_done, losses, forecast)
         if self._overfits:
             assert self._plans is not None
             # Its cohort and batches are those of the first epoch, its number and random numbers its own.
-            of_epoch = self._schedule.plan(self._plans.rounds_done, self._state.steps_done, losses)
-            plan = plan.but(of_epoch.assignments, of_epoch.absent)
+            of_epoch = self._schedule.plan(self._plans.rounds_done, self._state.steps_done, losses, forecast)
+            plan = plan.but(of_epoch.assignments, of_epoch.absent).closing(of_epoch.closes)
         self.traffic = losses.traffic
         return self._take(plan)
+
+    def _forecast(self) -> Forecast | None:
+        """Say when visits will arrive: with the bytes of the last ones, or what can be told of the first."""
+        if self.stopwatch is None:
+            return None
+        traffic = self._state.traffic or expected_traffic(
+            self._trainer.lightning_module, self._trainer.optimizers, self._settings.postprocess
+        )
+        return Forecast(seconds=partial(self.stopwatch.expected, traffic=traffic))
 
     def _losses(self) -> LossesAtWorkers:
         assert self._federation is not None

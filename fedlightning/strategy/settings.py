@@ -21,6 +21,7 @@ from fedlightning.algorithms import (
     Sampling,
     ServerOptimizerFactory,
     ServerSchedulerFactory,
+    SimulatedClock,
 )
 from fedlightning.algorithms.attacks import BadWorkers
 from fedlightning.algorithms.postprocessing import Postprocessing
@@ -52,6 +53,7 @@ class FederationSettings:
     server_scheduler: ServerSchedulerFactory | None
     sampling: Sampling | None
     participation: Sequence[Participation] | None
+    clock: SimulatedClock | None
     postprocess: Postprocessing | None
     bad_workers: BadWorkers | None
     aggregation: AggregationRule | None
@@ -203,6 +205,11 @@ class FederationSettings:
             self.sampling.check(Pool(names, samples={}, tagged=lambda tags: names), self.cohort_size)
 
     def _check_participation(self) -> None:
+        if self.clock is not None and not isinstance(self.clock, SimulatedClock):
+            raise TypeError(
+                "clock must be one such as fedlightning.algorithms.SimulatedClock(seconds_per_step=0.1), "
+                f"got {self.clock!r}."
+            )
         for part in self.participation or ():
             if not isinstance(part, Participation):
                 raise TypeError(
@@ -214,6 +221,12 @@ class FederationSettings:
                     f"participation={part!r} is about rounds of a cohort, and update='sequential' visits one "
                     "worker after the other. Use update='averaged', or leave participation out."
                 )
+            if part.needs_clock and self.clock is None:
+                raise ValueError(
+                    f"participation={part!r} goes by when updates arrive, and there is no clock. Use "
+                    "clock=SimulatedClock(seconds_per_step=LogNormal(0.1, 0.5)), or other profiles."
+                )
+            part.asked(self.cohort_size)
             if isinstance(self.workers, Sequence):
                 names = sorted(worker.id for worker in self.workers)
                 part.check(Pool(names, samples={}))

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
-
 import lightning.pytorch as pl
 
 from fedlightning.algorithms import Assignment, Plan
@@ -14,49 +11,8 @@ from fedlightning.strategy.events import Audience
 from fedlightning.strategy.federation import Member
 from fedlightning.strategy.history import MAX_NAMED_WORKERS
 from fedlightning.strategy.records import VisitRecord, VisitStart
-
-
-@dataclass(frozen=True)
-class Traffic:
-    """Bytes that have passed a worker's door.
-
-    Args:
-        up: Bytes that left it.
-        down: Bytes that were sent to it.
-    """
-
-    up: int = 0
-    down: int = 0
-
-    @classmethod
-    def of(cls, member: Member) -> Traffic:
-        """Return what has passed a worker's door since its beginning."""
-        ledger = member.worker.ledger
-        return cls(ledger.sent_bytes, ledger.received_bytes)
-
-    def __add__(self, other: Traffic) -> Traffic:
-        return Traffic(self.up + other.up, self.down + other.down)
-
-    def __sub__(self, other: Traffic) -> Traffic:
-        return Traffic(self.up - other.up, self.down - other.down)
-
-
-def with_traffic_of(visits: Sequence[VisitRecord], others: Sequence[VisitRecord]) -> tuple[VisitRecord, ...]:
-    """Return the records of a round's visits, with the bytes of other visits to the same workers.
-
-    Args:
-        visits: The records.
-        others: Records of what the round has asked of its workers beside.
-    """
-    beside = {record.worker: record for record in others}
-    return tuple(
-        record
-        if (other := beside.get(record.worker)) is None
-        else replace(
-            record, bytes_up=record.bytes_up + other.bytes_up, bytes_down=record.bytes_down + other.bytes_down
-        )
-        for record in visits
-    )
+from fedlightning.strategy.stopwatch import Stopwatch
+from fedlightning.strategy.traffic import Traffic
 
 
 class VisitBook:
@@ -69,12 +25,20 @@ class VisitBook:
         module: The global module, whose torchmetrics compute a visit's values out of the reported states.
         audience: Who is told of each visit.
         plan: The round.
+        stopwatch: Tells how long visits take by the simulated clock; ``None`` where there is none.
     """
 
-    def __init__(self, module: pl.LightningModule, audience: Audience, plan: Plan) -> None:
+    def __init__(
+        self,
+        module: pl.LightningModule,
+        audience: Audience,
+        plan: Plan,
+        stopwatch: Stopwatch | None = None,
+    ) -> None:
         self._module = module
         self._audience = audience
         self._round = plan.round
+        self._stopwatch = stopwatch
         self._wanted = bool(audience) or len(plan.assignments) <= MAX_NAMED_WORKERS
         self._before = Traffic()
         self.records: list[VisitRecord] = []
@@ -96,16 +60,18 @@ class VisitBook:
             member: The worker that was visited.
             report: What it has reported.
         """
+        worker, watch = member.worker.id, self._stopwatch
         traffic = Traffic.of(member) - self._before
         record = VisitRecord(
             round=self._round,
-            worker=member.worker.id,
+            worker=worker,
             samples=member.samples,
             steps=report.steps,
             loss=None if report.loss is None else float(report.loss),
             metrics=self._metrics_of(report),
             bytes_up=traffic.up,
             bytes_down=traffic.down,
+            simulated_seconds=None if watch is None else watch.seconds(worker, report.steps, traffic),
         )
         self.records.append(record)
         self._audience.tell("on_worker_end", record)

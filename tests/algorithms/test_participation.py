@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from fedlightning.algorithms import (
     Assignment,
     AveragedSchedule,
+    Forecast,
     LocalWork,
     Participation,
     Plan,
@@ -31,10 +32,10 @@ def plan(round: int = 0, steps: int = 20, cohort: int = 10, seed: int = 0) -> Pl
 @given(st.floats(0, 1), st.integers(0, 10), st.integers(0, 99))
 def test_the_share_of_stragglers_is_that_of_the_paper(share: float, cohort: int, number: int) -> None:
     whole = plan(number, cohort=cohort)
-    dropped = Stragglers(share, drop=True).outcome(whole, {})
+    dropped = Stragglers(share, drop=True).outcome(whole, Forecast())
     assert len(dropped.workers) == round((1 - share) * cohort)
     assert {*dropped.workers, *dropped.absent} == set(whole.workers)
-    taken = Stragglers(share).outcome(whole, {})
+    taken = Stragglers(share).outcome(whole, Forecast())
     assert taken.workers == whole.workers
     # Those that are dropped are the same that are slow.
     assert {one.worker for one in taken.assignments if one.steps < 20} <= set(dropped.absent)
@@ -44,7 +45,9 @@ def test_stragglers_do_any_number_of_epochs_from_one_to_all() -> None:
     """A thousand draws from 1 to 5: each number comes 200 times, give or take 13."""
     pieces = dict.fromkeys(NAMES, 4)
     done = Counter(
-        one.steps for r in range(100) for one in Stragglers(1.0).outcome(plan(r), pieces).assignments
+        one.steps
+        for r in range(100)
+        for one in Stragglers(1.0).outcome(plan(r), Forecast(pieces)).assignments
     )
     assert set(done) == {4, 8, 12, 16, 20}
     assert all(abs(count - 200) < 65 for count in done.values())
@@ -65,14 +68,14 @@ def test_work_of_one_epoch_is_cut_in_steps_and_work_of_several_between_epochs() 
 
 
 def test_workers_drop_out_by_chance_by_name_and_by_trace(tmp_path: Path) -> None:
-    gone = sum(len(WorkerDropout(0.3).outcome(plan(r), {}).absent) for r in range(100))
+    gone = sum(len(WorkerDropout(0.3).outcome(plan(r), Forecast()).absent) for r in range(100))
     assert 230 < gone < 370  # 300 of a thousand, give or take 14
-    one = WorkerDropout({"worker-3": 1.0, "worker-4": 0.0}).outcome(plan(), {})
+    one = WorkerDropout({"worker-3": 1.0, "worker-4": 0.0}).outcome(plan(), Forecast())
     assert one.absent == {"worker-3": "dropped out"}
     file = tmp_path / "trace.csv"
     file.write_text("round,worker\n0,worker-1\n1,worker-2\n")
     for trace in (file, [["worker-1"], ["worker-2"]], lambda round: [f"worker-{round % 2 + 1}"]):
-        rounds = (WorkerDropout(trace=trace).outcome(plan(r), {}) for r in range(3))
+        rounds = (WorkerDropout(trace=trace).outcome(plan(r), Forecast()) for r in range(3))
         assert [list(round.absent) for round in rounds] == [["worker-1"], ["worker-2"], ["worker-1"]]
 
 
@@ -80,8 +83,8 @@ def test_rounds_and_seeds_differ_and_the_order_of_the_cohort_does_not_matter() -
     for part in (Stragglers(0.5, drop=True), WorkerDropout(0.5)):
         whole = plan()
         reverse = whole.but(whole.assignments[::-1], {})
-        assert set(part.outcome(reverse, {}).workers) == set(part.outcome(whole, {}).workers)
-        outcomes = {part.outcome(plan(r, seed=s), {}).workers for r in range(4) for s in range(2)}
+        assert set(part.outcome(reverse, Forecast()).workers) == set(part.outcome(whole, Forecast()).workers)
+        outcomes = {part.outcome(plan(r, seed=s), Forecast()).workers for r in range(4) for s in range(2)}
         assert len(outcomes) > 4
 
 

@@ -15,8 +15,9 @@ from tests.configs.composing import Compose
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 GROUPS = (
-    "aggregation algorithm bad_workers callbacks data debug experiment hydra logger model participation "
-    "partition paths postprocess sampling server_optimizer server_scheduler strategy tolerance trainer"
+    "aggregation algorithm bad_workers callbacks clock data debug experiment hydra logger model "
+    "participation partition paths postprocess sampling server_optimizer server_scheduler "
+    "strategy tolerance trainer"
 )
 OPTIONS = sorted(f"{file.parent.name}={file.stem}" for file in CONFIGS.glob("*/*.yaml"))
 

@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, IterableDataset, WeightedRandomSampler
 
 from fedlightning import Tolerance
-from fedlightning.algorithms import Median, Stragglers, WorkerDropout
+from fedlightning.algorithms import Median, OverSelection, SimulatedClock, Stragglers, WorkerDropout
 from fedlightning.data import Dirichlet, Explicit, FederatedDataLoader, FederatedDataset, Natural
 from fedlightning.strategy import FederatedStrategy, NotFederatable
 from fedlightning.workers import VirtualWorker
@@ -104,6 +104,17 @@ BAD_SETTINGS: list[tuple[dict[str, Any], type[Exception], Says]] = [
         {"workers": [VirtualWorker(id=name) for name in "ab"], "participation": WorkerDropout({"c": 0.1})},
         ValueError,
         ("participation names ['c']", "no such workers", "'a', 'b'"),
+    ),
+    ({"clock": 3.0}, TypeError, ("clock must be", "SimulatedClock(seconds_per_step=0.1)", "got 3.0")),
+    (
+        {"participation": OverSelection(), "cohort_size": 2},
+        ValueError,
+        ("OverSelection(extra=0.3", "there is no clock", "Use clock=SimulatedClock("),
+    ),
+    (
+        {"participation": OverSelection(), "clock": SimulatedClock()},
+        ValueError,
+        ("extra=0.3 is a share of cohort_size", "Give a cohort_size"),
     ),
     (
         {"tolerance": Tolerance(min_cohort=3), "cohort_size": 2},

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from typing_extensions import override
 
-from fedlightning.algorithms.participation.base import Participation, without
+from fedlightning.algorithms.participation.base import Forecast, Participation, without
 from fedlightning.algorithms.plan import Plan
 from fedlightning.algorithms.sampling.trace import Table, Trace, table_of
 from fedlightning.data.checks import check_real
@@ -34,9 +34,9 @@ class WorkerDropout(Participation):
         ValueError: A rate is out of range, or the trace has no round, or one that is not a number.
 
     Example:
-        >>> from fedlightning.algorithms import Assignment, Plan
+        >>> from fedlightning.algorithms import Assignment, Forecast, Plan
         >>> cohort = tuple(Assignment(name, first_step=0, steps=5) for name in ("alice", "bob"))
-        >>> plan = WorkerDropout(trace=[["bob"], []]).outcome(Plan(0, cohort, seed=0), pieces={})
+        >>> plan = WorkerDropout(trace=[["bob"], []]).outcome(Plan(0, cohort, seed=0), Forecast())
         >>> plan.workers, plan.absent
         (('alice',), {'bob': 'dropped out'})
     """
@@ -69,7 +69,7 @@ class WorkerDropout(Participation):
         return frozenset(rates).union(*(self._table or ()))
 
     @override
-    def outcome(self, plan: Plan, pieces: Mapping[str, int]) -> Plan:
+    def outcome(self, plan: Plan, forecast: Forecast) -> Plan:
         return without(plan, self._gone_of(plan), "dropped out")
 
     def _gone_of(self, plan: Plan) -> frozenset[str]:

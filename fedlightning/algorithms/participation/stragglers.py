@@ -5,13 +5,12 @@ Li et al. 2020, "Federated Optimization in Heterogeneous Networks", section 5.2.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
 from typing_extensions import override
 
-from fedlightning.algorithms.participation.base import Participation, without
+from fedlightning.algorithms.participation.base import Forecast, Participation, without
 from fedlightning.algorithms.plan import Assignment, Plan
 from fedlightning.data.checks import check_real
 from fedlightning.workers.random import derive_seed
@@ -36,12 +35,12 @@ class Stragglers(Participation):
         ValueError: The share is out of range.
 
     Example:
-        >>> from fedlightning.algorithms import Assignment, Plan
+        >>> from fedlightning.algorithms import Assignment, Forecast, Plan
         >>> cohort = tuple(Assignment(name, first_step=0, steps=20) for name in ("alice", "bob", "carol"))
-        >>> slow = Stragglers(share=0.7).outcome(Plan(0, cohort, seed=5), pieces={})
+        >>> slow = Stragglers(share=0.7).outcome(Plan(0, cohort, seed=5), Forecast())
         >>> [(one.worker, one.steps) for one in slow.assignments]
         [('alice', 20), ('bob', 7), ('carol', 11)]
-        >>> Stragglers(share=0.7, drop=True).outcome(Plan(0, cohort, seed=5), pieces={}).workers
+        >>> Stragglers(share=0.7, drop=True).outcome(Plan(0, cohort, seed=5), Forecast()).workers
         ('alice',)
     """
 
@@ -56,11 +55,11 @@ class Stragglers(Participation):
             raise TypeError(f"drop must be True or False, got {self.drop!r}.")
 
     @override
-    def outcome(self, plan: Plan, pieces: Mapping[str, int]) -> Plan:
+    def outcome(self, plan: Plan, forecast: Forecast) -> Plan:
         slow = self._stragglers_of(plan)
         if self.drop:
             return without(plan, slow, "a straggler, whose work is dropped")
-        done = (self._part_of(one, plan, pieces) if one.worker in slow else one for one in plan.assignments)
+        done = (self._part_of(one, plan, forecast) if one.worker in slow else one for one in plan.assignments)
         return plan.but(tuple(done), plan.absent)
 
     def _stragglers_of(self, plan: Plan) -> frozenset[str]:
@@ -70,8 +69,8 @@ class Stragglers(Participation):
         by_lot = sorted(plan.workers, key=lambda name: derive_seed(plan.seed, "straggler", plan.round, name))
         return frozenset(by_lot[: cohort - in_time])
 
-    def _part_of(self, whole: Assignment, plan: Plan, pieces: Mapping[str, int]) -> Assignment:
-        piece = pieces.get(whole.worker, 1)
+    def _part_of(self, whole: Assignment, plan: Plan, forecast: Forecast) -> Assignment:
+        piece = forecast.pieces.get(whole.worker, 1)
         seed = derive_seed(plan.seed, "partial work", plan.round, whole.worker)
         done = np.random.default_rng(seed).integers(1, whole.steps // piece, endpoint=True)
         return replace(whole, steps=int(done) * piece)

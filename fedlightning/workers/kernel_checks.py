@@ -1,7 +1,7 @@
 """Checks of what arguments must have in common, for kernels of torch that do not look themselves.
 
 Each was found by giving the kernel arguments that do not fit: it then reached past a tensor's memory, handed
-out memory as it was, or ended the process. No check reads a value, which may be private.
+out memory as it was, ended the process, or never came back. No check reads a value, which may be private.
 """
 
 from __future__ import annotations
@@ -176,6 +176,15 @@ def _max_pool_backward(grad: Tensor, input: Tensor, *others: Any) -> None:
     require(grad.shape == others[-1].shape and grad.shape[:-2] == input.shape[:-2], "gradient and positions")
 
 
+def _matrix_power(*given: Any, **named: Any) -> None:
+    # Of the lowest number there is no opposite, and torch goes round for ever.
+    lowest = -(2**63)
+    require(
+        lowest not in [value for value in (*given, *named.values()) if type(value) is int],
+        "exponents and integers",
+    )
+
+
 def _lists_of_one_shape(count: int) -> Check:
     """Make the check of a fused optimizer, of which so many lists go by the parameters."""
 
@@ -214,6 +223,7 @@ CHECKS: dict[str, Check] = {
     "lstm": _recurrent,
     "lu_unpack": _lu_unpack,
     "max_pool2d_with_indices_backward": _max_pool_backward,
+    "matrix_power": _matrix_power,
     "native_batch_norm": _batch_norm,
     "native_batch_norm_backward": _batch_norm_backward,
     "native_layer_norm_backward": _layer_norm_backward,

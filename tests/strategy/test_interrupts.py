@@ -203,7 +203,6 @@ if __name__ == "__main__":
 """
 
 
-@pytest.mark.timeout(120)
 def test_a_worker_that_is_at_work_elsewhere_is_not_waited_for(tmp_path: Path) -> None:
     at_work = tmp_path / "at work"
     process = subprocess.Popen(
@@ -219,7 +218,7 @@ def test_a_worker_that_is_at_work_elsewhere_is_not_waited_for(tmp_path: Path) ->
         threading.Event().wait(0.05)
     # As a terminal does: to the controller and its workers alike.
     os.killpg(process.pid, signal.SIGINT)
-    said, warned = process.communicate(timeout=60)
+    said, warned = process.communicate()
     assert process.returncode == 1
     assert "stopped 1" in said
     assert "worker 'bob', round 1: interrupted" in warned

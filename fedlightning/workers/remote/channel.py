@@ -119,6 +119,16 @@ class Channel:
             self._fill(scratch[: min(count, _CHUNK_BYTES)])
             count -= min(count, _CHUNK_BYTES)
 
+    @property
+    def ended(self) -> bool:
+        """Whether the other side has closed the connection, with nothing left to receive."""
+        try:
+            return not self.connection.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
+        except BlockingIOError:
+            return False
+        except OSError:
+            return True
+
     def shut_down(self) -> None:
         """End the connection; both sides, and any thread that waits here, learn of it at once."""
         with suppress(OSError):  # the other side was quicker

@@ -189,8 +189,11 @@ class HostProcess:
         return f"worker process {self.pid} is lost: {reason}. All that it held is gone; make a new worker"
 
     def _cause_of_end(self) -> str:
+        # A process that is ending closes all connections, also to its starter, and then takes its time if the
+        # machine is busy. One that goes on has only given up the connection to this worker.
+        patience = 60.0 if self._control_channel.ended else 1.0
         try:
-            code = self._process.wait(timeout=1.0)
+            code = self._process.wait(patience)
         except subprocess.TimeoutExpired:
             return ""
         if code == -signal.SIGALRM:

@@ -18,11 +18,14 @@ ATEN = "torch.ops.aten."
 
 
 def calls(ref: Callable[..., Ref]) -> dict[str, tuple[tuple[Any, ...], dict[str, Any]]]:
-    """Return calls that would read or write past the memory of what they are given."""
+    """Return calls that would read or write past the memory of what they are given, or never come back."""
     one, three, batch = ref(torch.ones(1)), ref(torch.ones(3)), ref(torch.randn(2, 3))
     image, grad = ref(torch.ones(1, 1, 2, 2)), ref(torch.ones(1, 1, 1, 1))
     sgd = {"weight_decay": 0.0, "momentum": 0.0, "lr": 1.0, "dampening": 0.0, "nesterov": False}
     return {
+        "torch.linalg.matrix_power": ((ref(torch.eye(2)), -(2**63)), {}),
+        "torch.matrix_power": ((ref(torch.eye(2)),), {"n": -(2**63)}),
+        "torch.Tensor.matrix_power": ((ref(torch.eye(2)), -(2**63)), {}),
         f"{ATEN}_reshape_alias": ((three, (1000,), (1,)), {}),
         "torch._fused_sgd_": (([three], [one], []), sgd | {"maximize": False, "is_first_step": True}),
         "torch.native_batch_norm": ((batch, one, None, None, None, True, 0.1, 1e-5), {}),

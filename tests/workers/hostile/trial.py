@@ -62,7 +62,7 @@ def _in_a_child(calls: Sequence[Call], first: int) -> Iterator[tuple[int, str]]:
         ended_by = signal.Signals(os.WTERMSIG(status))
         yield (
             begun,
-            f"!takes over {SECONDS_PER_CALL} s" if ended_by == signal.SIGALRM else f"!{ended_by.name}",
+            f"!takes over {SECONDS_PER_CALL} s" if ended_by == signal.SIGPROF else f"!{ended_by.name}",
         )
     elif os.WEXITSTATUS(status) != 0:
         yield begun, f"!exit code {os.WEXITSTATUS(status)}"
@@ -76,9 +76,10 @@ def _be_the_child(calls: Sequence[Call], first: int, writing: int) -> None:
     MEMORY.limit_memory()
     for number in range(first, len(calls)):
         os.write(writing, f"begin {number} -\n".encode())
-        signal.alarm(SECONDS_PER_CALL)
+        # Of the processor's time, so that other processes make no difference.
+        signal.setitimer(signal.ITIMER_PROF, SECONDS_PER_CALL)
         word = _judge(calls[number])
-        signal.alarm(0)
+        signal.setitimer(signal.ITIMER_PROF, 0)
         os.write(writing, f"end {number} {word}\n".encode())
     os._exit(0)
 

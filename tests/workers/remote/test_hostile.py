@@ -1,6 +1,7 @@
 """Whatever arrives at a worker, it answers, runs nothing that it does not offer, and keeps its objects.
 
-More examples: ``FUZZ_EXAMPLES=5000 pytest tests/workers/remote/test_hostile.py``.
+More examples, and others each time: ``FUZZ_EXAMPLES=5000 pytest --hypothesis-profile=exploring
+tests/workers/remote/test_hostile.py``.
 """
 
 from __future__ import annotations

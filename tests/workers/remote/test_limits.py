@@ -35,7 +35,8 @@ def test_many_small_objects_are_too_much_as_well() -> None:
     with ProcessWorker("small", limits=Limits(memory_bytes=LITTLE)) as small:
         x = small.send(torch.ones(2**18))
         held = [x + 1 for _ in range(LITTLE // 2**21)]
-        with pytest.raises(RemoteError, match="memory"):
+        # What is denied first may be a tensor, room for the answer, or something of Python's or C++'s own.
+        with pytest.raises(RemoteError, match=r"(?i)memory|bad_alloc"):
             held.extend(x + 1 for _ in range(LITTLE // 2**20))
         held.clear()
         assert (x + 1).shape == x.shape
@@ -43,9 +44,9 @@ def test_many_small_objects_are_too_much_as_well() -> None:
 
 def test_an_operation_without_end_ends_the_worker() -> None:
     with ProcessWorker("slow", limits=Limits(operation_seconds=0.5)) as slow:
-        endless = slow.send(torch.ones(1)).expand(2**40)
+        # All of it: on a machine that is busy enough, what is done first takes too long, too.
         with pytest.raises(WorkerLost, match="longer than its limits allow"):
-            endless.sum()
+            slow.send(torch.ones(1)).expand(2**40).sum()
         assert not slow.alive
 
 

@@ -30,9 +30,11 @@ def press() -> None:
 
 @pytest.fixture(autouse=True)
 def usual_handler() -> Iterator[None]:
-    # Lightning ignores every further Ctrl-C after the first.
+    # A shell that starts the tests in the background lets them ignore it; and after the first Ctrl-C, Lightning
+    # ignores every further one.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
-    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGINT, before)
 
 
 def test_a_ctrl_c_waits_until_it_is_let_through() -> None:

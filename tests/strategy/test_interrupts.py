@@ -30,7 +30,7 @@ def press() -> None:
 
 @pytest.fixture(autouse=True)
 def usual_handler() -> Iterator[None]:
-    # A shell that starts the tests in the background lets them ignore it; and after the first Ctrl-C, Lightning
+    # A shell that starts the tests in the background lets them ignore it; and after the first one, Lightning
     # ignores every further one.
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield

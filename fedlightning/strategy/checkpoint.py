@@ -91,6 +91,7 @@ def identity_of(settings: FederationSettings, federation: Federation) -> dict[st
         "algorithm": settings.algorithm.identity,
         "what comes back": "gradients" if settings.steps_at_controller else "parameters",
         "postprocess": None if settings.postprocess is None else repr(settings.postprocess),
+        "downlink": None if settings.downlink is None else repr(settings.downlink),
         "bad workers": None if settings.bad_workers is None else repr(settings.bad_workers),
         "aggregation": None if settings.aggregation is None else repr(settings.aggregation),
         "samples of root data": root if root is None or isinstance(root, int) else check_map_style(root),

@@ -116,6 +116,8 @@ class FederatedStrategy(CheckpointingStrategy):
         postprocess: What is done to an update before it leaves a worker, and undone where updates are
             combined: postprocessors such as ``[TopK(fraction=0.01), Quantize(bits=8)]`` of
             ``fedlightning.algorithms.postprocessing``, or a `Postprocessing` of them with error feedback.
+        downlink: The same for the way down: postprocessors such as ``[Quantize(bits=8)]``, for what has
+            changed of the global model since a worker was last visited; what they lose goes down later.
         bad_workers: Workers that do something else than they should, to try defences on:
             ``BadWorkers(SignFlip(), share=0.2)`` of ``fedlightning.algorithms.attacks``.
         aggregation: A rule that withstands bad workers, such as ``fedlightning.algorithms.Median()`` or
@@ -175,6 +177,7 @@ class FederatedStrategy(CheckpointingStrategy):
         participation: Participation | Sequence[Participation] | None = None,
         clock: SimulatedClock | None = None,
         postprocess: Postprocessing | Sequence[Postprocessor] | None = None,
+        downlink: Sequence[Postprocessor] | None = None,
         bad_workers: BadWorkers | None = None,
         aggregation: AggregationRule | None = None,
         root_data: Dataset[Any] | int | None = None,
@@ -205,6 +208,7 @@ class FederatedStrategy(CheckpointingStrategy):
             participation=_listed(participation),
             clock=clock,
             postprocess=_chain_of(postprocess),
+            downlink=_chain_of(downlink),
             bad_workers=bad_workers,
             aggregation=aggregation,
             root_data=root_data,
@@ -425,6 +429,7 @@ class FederatedStrategy(CheckpointingStrategy):
             aggregation=self.settings.aggregation,
             root=self._this_run.root,
             postprocess=self.settings.postprocess,
+            downlink=self._this_run.downlink,
             bad_workers=self.settings.bad_workers,
             aggregator=self.settings.aggregator,
             algorithm=self.settings.algorithm,

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from functools import partial
 from typing import TypeGuard
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from typing_extensions import override
 
 from fedlightning.algorithms import (
@@ -34,6 +35,7 @@ from fedlightning.strategy.rounds import Progress, Round, RoundTerms
 from fedlightning.strategy.together import DoneTogether, JointVisit, Together
 from fedlightning.strategy.traffic import with_traffic_of
 from fedlightning.workers import VirtualWorker, Worker, in_round
+from fedlightning.workers.random import derive_seed
 
 
 class LocalRound(Round):
@@ -56,6 +58,7 @@ class LocalRound(Round):
         self._procedure: LocalProcedure | None = None
         self._bad: frozenset[str] = frozenset()
         self._state = terms.server_state
+        self._not_sent: Sequence[Tensor] = ()
 
     @override
     def run(self, plan: Plan) -> RoundResult:
@@ -75,8 +78,25 @@ class LocalRound(Round):
         if self._terms.bad_workers is not None:
             self._bad = self._terms.bad_workers.among(self._federation.samples, plan.seed)
         self._procedure = procedure
-        with self._optimization.one_round():
+        with self._optimization.one_round(), self._broadcast(plan):
             return super().run(plan)
+
+    @contextmanager
+    def _broadcast(self, plan: Plan) -> Iterator[None]:
+        """Let the round begin where workers can, if less goes down to them than the global model."""
+        if self._terms.downlink is None:
+            yield
+            return
+        parameters = [parameter.detach() for parameter in self._module.parameters()]
+        own = [parameter.clone() for parameter in parameters]
+        seed = derive_seed(plan.seed, "downlink", plan.round)
+        known = self._terms.downlink.broadcast(own, round=plan.round, seed=seed)
+        self._not_sent = torch._foreach_sub(own, known)
+        torch._foreach_copy_(parameters, known)
+        try:
+            yield
+        finally:
+            torch._foreach_copy_(parameters, own)
 
     @override
     def _like(self, terms: RoundTerms) -> LocalRound:
@@ -96,7 +116,8 @@ class LocalRound(Round):
             self._reset_buffers()
         procedure = self._procedure_of(worker.id)
         sends = procedure is not None and procedure.sends
-        if self._terms.aggregator is None and not sends and _lends(worker):
+        downlink = self._terms.downlink
+        if self._terms.aggregator is None and downlink is None and not sends and _lends(worker):
             lent = (self._module, self._optimization.optimizers)
             with self._optimization.one_visit(visit.steps):
                 self._terms.clock.turn_to("work")
@@ -106,7 +127,8 @@ class LocalRound(Round):
             return lent_report
         # What is sent has the settings of the round; what a visit elsewhere leaves is back when it ends.
         with self._optimization.one_visit(visit.steps):
-            module = worker.send(self._module)
+            with nullcontext() if downlink is None else without_values(self._module):
+                module = worker.send(self._module)
             optimizers = [worker.send(optimizer) for optimizer in self._optimization.optimizers]
             visit = replace(visit, schedulers=self._optimization.schedulers_for(worker))
             with (
@@ -118,6 +140,8 @@ class LocalRound(Round):
                     train_locally, module, optimizers, member.stream, member.memory, visit, procedure
                 )
                 self._terms.clock.turn_to("send")
+            if downlink is not None:
+                downlink.delivered(worker.id)
             self._optimization.take_schedulers(report.schedulers)
         return report
 
@@ -126,7 +150,9 @@ class LocalRound(Round):
         procedure, bad_workers, chain = self._procedure, self._terms.bad_workers, self._terms.postprocess
         if bad_workers is not None:
             procedure = attacked(bad_workers.attack, procedure, bad=worker in self._bad)
-        return procedure if chain is None else ProcessedTraining(chain, procedure)
+        if chain is not None:
+            procedure = ProcessedTraining(chain, procedure)
+        return procedure if self._terms.downlink is None else self._terms.downlink.to(worker, procedure)
 
     @torch.no_grad()
     def _reset_buffers(self) -> None:
@@ -159,7 +185,7 @@ class LocalRound(Round):
     def _why_one_by_one(self) -> str:
         """Say what works with one visit at a time; nothing if nothing does."""
         terms = self._terms
-        for name in ("aggregator", "postprocess", "bad_workers"):
+        for name in ("aggregator", "postprocess", "downlink", "bad_workers"):
             if getattr(terms, name) is not None:
                 return f"{name} works with one visit at a time"
         if self._procedure is not None or terms.algorithm.buffers != "average":
@@ -195,7 +221,10 @@ class LocalRound(Round):
             cohort=cohort,
             workers=len(self._federation.samples),
         )
-        return self._terms.algorithm.finish(self._state, collected)
+        average, state = self._terms.algorithm.finish(self._state, collected)
+        if self._not_sent:  # what workers could not know of the global model is not lost to it
+            average = torch._foreach_add(list(average), list(self._not_sent))
+        return average, state
 
 
 class Survey(LocalRound):
@@ -223,6 +252,22 @@ class Survey(LocalRound):
     def _finished(self, mean: Update | None, cohort: int) -> tuple[Sequence[Tensor | None], ServerState]:
         self.answers = {} if mean is None else mean.extras
         return self._starting_point(), self._terms.server_state
+
+
+@contextmanager
+def without_values(module: nn.Module) -> Iterator[None]:
+    """Let a module be sent within the block without the values of its parameters, which go another way."""
+    parameters = list(module.parameters())
+    values = [(parameter.data, parameter.grad) for parameter in parameters]
+    for parameter in parameters:
+        parameter.grad = None
+        parameter.data = parameter.data.new_empty(0)
+    try:
+        yield
+    finally:
+        for parameter, (value, gradient) in zip(parameters, values, strict=True):
+            parameter.data = value
+            parameter.grad = gradient
 
 
 def _lends(worker: Worker) -> TypeGuard[VirtualWorker]:

@@ -27,7 +27,7 @@ from fedlightning.algorithms import (
     UpdateKind,
 )
 from fedlightning.algorithms.attacks import BadWorkers, Collusion
-from fedlightning.algorithms.postprocessing import Postprocessing
+from fedlightning.algorithms.postprocessing import Downlink, Postprocessing
 from fedlightning.local.known import looked_up_once
 from fedlightning.local.logs import combine_logs
 from fedlightning.local.metrics import put_states, take_states
@@ -64,6 +64,7 @@ class RoundTerms:
         root: The server's own data, for a rule that needs it.
         aggregator: A worker that is trusted to combine the updates; ``None`` for the controller.
         postprocess: What is done to updates before they leave; ``None`` for nothing.
+        downlink: What workers are sent in place of the module's parameters; ``None`` for these themselves.
         bad_workers: Who does something else, in a simulation of attacks.
         algorithm: What is done at the workers, and with what they send.
         server_state: What the server keeps for the algorithm.
@@ -83,6 +84,7 @@ class RoundTerms:
     root: Root | None
     aggregator: Worker | None
     postprocess: Postprocessing | None
+    downlink: Downlink | None
     bad_workers: BadWorkers | None
     algorithm: Algorithm
     server_state: ServerState
@@ -173,9 +175,8 @@ class Round(ABC):
         if root is None:
             return None
         plainly = replace(terms, aggregation=None, aggregator=None, postprocess=None, bad_workers=None)
-        unheard = replace(
-            plainly, audience=Audience(), tolerance=Tolerance(), stopwatch=None, checks_cohort=False
-        )
+        plainly = replace(plainly, downlink=None, stopwatch=None)
+        unheard = replace(plainly, audience=Audience(), tolerance=Tolerance(), checks_cohort=False)
         return self._like(replace(unheard, federation=root.federation, root=None)).update_of(root.plan(plan))
 
     def _begin_aggregation(self, plan: Plan) -> Aggregation:

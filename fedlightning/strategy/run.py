@@ -24,6 +24,7 @@ from fedlightning.algorithms import (
     UniformSampling,
 )
 from fedlightning.algorithms.participation import asked_of
+from fedlightning.algorithms.postprocessing import Downlink
 from fedlightning.data import FederatedDataLoader, LoaderSettings
 from fedlightning.local.personal import personalise
 from fedlightning.local.randomness import capture_global_streams, restore_global_streams
@@ -67,6 +68,7 @@ class Run:
         server: What the server does with a cohort's average.
         server_state: What the server keeps for the algorithm.
         first_buffers: The module's buffers at the start of the fit.
+        downlink: What workers know of the global model, where the way down is compressed.
         root: The server's own data, where a rule compares updates with what is trained on it.
         together: Carries out visits together; ``None`` where each is made by itself.
         stopwatch: Tells how long visits take by the simulated clock; ``None`` where there is none.
@@ -89,6 +91,7 @@ class Run:
         self.server_state: ServerState = {}
         self.first_buffers: Sequence[Tensor] = ()
         self.root: Root | None = None
+        self.downlink: Downlink | None = None
         self.together = Together.of(settings.vectorize, compiles=settings.compile)
         self.stopwatch: Stopwatch | None = None
         self._settings = settings
@@ -140,10 +143,13 @@ class Run:
         self.server.prepare(parameters)
         self.first_buffers = [buffer.detach().clone() for buffer in module.buffers()]
         self.server_state = self._settings.algorithm.begin([tensor.detach() for tensor in parameters])
+        self.downlink = None if self._settings.downlink is None else Downlink(self._settings.downlink)
         if self._resume is not None:
             self.server.load_state_dict(self._resume["server_optimizer"])
             self.server_state = _on_device_of(parameters, self._resume.get("server_state", self.server_state))
             self.first_buffers = self._resume.get("first_buffers", self.first_buffers)
+            if self.downlink is not None:
+                self.downlink.load_state_dict(self._resume["downlink"])
 
     @property
     def replays(self) -> bool:
@@ -452,6 +458,7 @@ class Run:
             "rounds_of_epoch": 0 if ended else self._plans.rounds_done,
             "server_optimizer": self.server.state_dict(),
             "server_state": {name: list(tensors) for name, tensors in self.server_state.items()},
+            "downlink": {} if self.downlink is None else self.downlink.state_dict(),
             "first_buffers": list(self.first_buffers),
             "workers": self._worker_states(self._federation),
             "root": {} if self.root is None else self.root.federation.state_dict(round=self.round),

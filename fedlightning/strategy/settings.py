@@ -55,6 +55,7 @@ class FederationSettings:
     participation: Sequence[Participation] | None
     clock: SimulatedClock | None
     postprocess: Postprocessing | None
+    downlink: Postprocessing | None
     bad_workers: BadWorkers | None
     aggregation: AggregationRule | None
     root_data: Dataset[Any] | int | None
@@ -104,6 +105,7 @@ class FederationSettings:
                 f"BadWorkers(SignFlip(), share=0.2), got {self.bad_workers!r}."
             )
         self._check_aggregation()
+        self._check_downlink()
         self._check_root_data()
         self._check_aggregator()
         if not isinstance(self.tolerance, Tolerance):
@@ -144,6 +146,7 @@ class FederationSettings:
             and self.algorithm.gradients_will_do
             and self.algorithm.buffers == "average"
             and self.postprocess is None
+            and self.downlink is None
             and self.bad_workers is None
             and self.server_optimizer is None
             and self.optimizer_state in (None, "travel")
@@ -247,6 +250,21 @@ class FederationSettings:
         count = len(self.workers) if isinstance(self.workers, Sequence) else self.workers
         if (cohort := self.cohort_size or count) is not None:
             self.aggregation.check_cohort(cohort)
+
+    def _check_downlink(self) -> None:
+        if self.downlink is None:
+            return
+        if not isinstance(self.downlink, Postprocessing) or self.downlink.error_feedback:
+            raise TypeError(
+                "downlink must be a list of postprocessors such as "
+                "[fedlightning.algorithms.postprocessing.Quantize(bits=8)]; what they lose is made up for in "
+                f"any case. Got {self.downlink!r}."
+            )
+        if self.update == "sequential":
+            raise ValueError(
+                "downlink is given, but under update='sequential' the module goes from worker to worker, "
+                "and each gets another one. Use update='averaged', or leave downlink out."
+            )
 
     def _check_root_data(self) -> None:
         needed = self.aggregation is not None and self.aggregation.needs_root

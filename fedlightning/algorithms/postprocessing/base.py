@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 import torch
@@ -42,6 +42,14 @@ class Memo:
     def keep(self, name: str, tensors: Sequence[Tensor]) -> None:
         """Keep something under a name."""
         self._tensors[name] = list(tensors)
+
+    def state_dict(self) -> dict[str, list[Tensor]]:
+        """Return what is kept."""
+        return dict(self._tensors)
+
+    def load_state_dict(self, state: Mapping[str, Sequence[Tensor]]) -> None:
+        """Keep what was kept elsewhere."""
+        self._tensors = {name: list(tensors) for name, tensors in state.items()}
 
 
 class Postprocessor(ABC):

@@ -89,6 +89,8 @@ def _build(blueprint: Any, tensors: list[Any], unpacker: Unpacker) -> nn.Module:
 def load_state(module: nn.Module, tensors: list[Any]) -> None:
     """Copy a state into a module's own parameters and buffers, gradients included.
 
+    One without entries, where the module has some, has come without its values: the module's own stay.
+
     Args:
         module: A module of the same build.
         tensors: As the module was packed: parameters, then buffers.
@@ -98,7 +100,7 @@ def load_state(module: nn.Module, tensors: list[Any]) -> None:
     """
     own = list(_tensors(module))
     fits = len(own) == len(tensors) and all(
-        isinstance(new, Tensor) and (new.shape, new.dtype) == (old.shape, old.dtype)
+        isinstance(new, Tensor) and new.dtype == old.dtype and (new.shape == old.shape or not new.numel())
         for (_, _, old), new in zip(own, tensors, strict=True)
     )
     if not fits:
@@ -108,7 +110,7 @@ def load_state(module: nn.Module, tensors: list[Any]) -> None:
         )
     with torch.no_grad():
         for (_, _, old), new in zip(own, tensors, strict=True):
-            if old is not new:
+            if old is not new and new.numel():
                 old.copy_(new)
     for (_, _, old), new in zip(own, tensors, strict=True):
         if old.is_leaf:

@@ -152,8 +152,8 @@ def by_hand(
     optimizer = make(parameters)
     for visits in orders.rounds:
         start = [parameter.detach().clone() for parameter in parameters]
-        total = [torch.zeros_like(parameter) for parameter in parameters]
-        for order in visits:
+        mean: list[Tensor] = []
+        for number, order in enumerate(visits, start=1):
             with torch.no_grad():
                 torch._foreach_copy_(parameters, start)
             optimizer.state.clear()
@@ -166,9 +166,14 @@ def by_hand(
                 if metered:
                     accuracy.update(scores.detach(), b)
             with torch.no_grad():
-                torch._foreach_add_(total, parameters, alpha=1 / len(visits))
+                # A running mean, as ours: another sum rounds otherwise, by 1e-8 after a round, and of that
+                # Adam, whose first steps go by a gradient's sign, makes a loss that differs by 1e-4.
+                if mean:
+                    torch._foreach_lerp_(mean, parameters, 1 / number)
+                else:
+                    mean = [parameter.detach().clone() for parameter in parameters]
         with torch.no_grad():
-            torch._foreach_copy_(parameters, total)
+            torch._foreach_copy_(parameters, mean)
         if metered:
             accuracy.compute()
             accuracy.reset()

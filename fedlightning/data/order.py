@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import torch
 
@@ -28,7 +29,7 @@ class BatchOrder:
     # The last order drawn: a visit of a few steps reads little of a long epoch, and the next goes on in it.
     _last: dict[int, torch.Tensor] = field(default_factory=dict, init=False, repr=False, compare=False)
 
-    @property
+    @cached_property
     def num_batches(self) -> int:
         """Batches of an epoch; 0 if the only one is too small and left out."""
         return count_batches(self.num_samples, self.batch_size, self.drop_last)

@@ -30,7 +30,7 @@ def gradients_of(loss: Tensor, tensors: Sequence[Tensor]) -> Gradients:
     """
     if not tensors or not _is_plain(loss):
         return torch.autograd.grad(loss, tensors, allow_unused=True)
-    return _run((loss,), (torch.ones_like(loss),), False, False, tuple(tensors), True, accumulate_grad=False)
+    return _run((loss,), (_one_like(loss),), False, False, tuple(tensors), True, accumulate_grad=False)
 
 
 def backward(loss: Tensor) -> None:
@@ -44,7 +44,7 @@ def backward(loss: Tensor) -> None:
     """
     if not _is_plain(loss):
         return torch.autograd.backward(loss)
-    _run((loss,), (torch.ones_like(loss),), False, False, (), True, accumulate_grad=True)
+    _run((loss,), (_one_like(loss),), False, False, (), True, accumulate_grad=True)
     return None
 
 
@@ -52,4 +52,15 @@ def _is_plain(loss: Tensor) -> bool:
     return type(loss) is Tensor and loss.dim() == 0 and loss.grad_fn is not None and loss.is_floating_point()
 
 
+def _one_like(loss: Tensor) -> Tensor:
+    """Return the gradient of a loss by itself, the same tensor for many losses."""
+    kind = loss.dtype, loss.device
+    one = _ones.get(kind)
+    # A hook of the user's may have written to it.
+    if one is None or one._version:
+        one = _ones[kind] = torch.ones_like(loss)
+    return one
+
+
+_ones: dict[tuple[torch.dtype, torch.device], Tensor] = {}
 _run = Variable._execution_engine.run_backward

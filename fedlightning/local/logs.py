@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.utils._pytree import tree_leaves
 from torchmetrics import Metric
 
+from fedlightning.local.known import known
 from fedlightning.local.lightning_calls import replaced_log
 from fedlightning.local.series import Series, snapshot
 from fedlightning.workers.remote import record
@@ -131,12 +132,13 @@ class LogRecorder:
         Raises:
             ValueError: The value is not a single number, or ``reduce_fx`` cannot be applied over workers.
         """
-        asked = (prog_bar, logger, on_step, on_epoch, reduce_fx)
+        asked = (prog_bar, logger, on_step, on_epoch, reduce_fx, settings)
+        metric = value if type(value) is not Tensor and isinstance(value, Metric) else None
         log = self._logs.get(name)
         # Most calls are like the one before: then nothing but the value has to be looked at.
-        if log is None or log.asked != asked or settings or log.metric is not None:
-            log = self._logs[name] = self._opened(name, value, asked, settings, log)
-        if log.metric is None:
+        if log is None or log.asked != asked or log.source is not metric:
+            log = self._logs[name] = self._opened(name, value, asked, metric, log)
+        if metric is None:
             size = batch_size if batch_size is not None else self._inferred_batch_size(bool(on_epoch))
             self._note(log, name, value, size)
 
@@ -145,19 +147,19 @@ class LogRecorder:
         log.series.add(_scalar(name, value), weight)
 
     def _opened(
-        self, name: str, value: Any, asked: tuple[Any, ...], settings: Mapping[str, Any], before: _Log | None
+        self, name: str, value: Any, asked: tuple[Any, ...], metric: Metric | None, before: _Log | None
     ) -> _Log:
         """Return the account of a name, with what was logged under it before; the last settings count."""
-        *flags, reduce_fx = asked
-        every = dict(zip(("prog_bar", "logger", "on_step", "on_epoch"), flags, strict=True)) | {**settings}
-        is_metric = isinstance(value, Metric)
-        reduction = "mean" if is_metric else _reduction(name, reduce_fx)
+        prog_bar, logger, on_step, on_epoch, reduce_fx, settings = asked
+        flags = {"prog_bar": prog_bar, "logger": logger, "on_step": on_step, "on_epoch": on_epoch}
+        reduction = _reduction(name, reduce_fx) if metric is None else "mean"
         series = Series(reduction) if before is None else before.series
         series.reduction = reduction
-        return _Log(asked, every, series, _dtype_of(value), self._path_of(name, value) if is_metric else None)
+        path = None if metric is None else self._path_of(name, metric)
+        return _Log(asked, {**flags, **settings}, series, _dtype_of(value), metric, path)
 
     def _path_of(self, name: str, metric: Metric) -> str:
-        path = next((path for path, child in self.module.named_modules() if child is metric), "")
+        path = next((path for path, child in known(self.module).metrics if child is metric), "")
         if not path:
             raise ValueError(
                 f"self.log({name!r}, ...) got a {type(metric).__name__} that is no attribute of the module. "
@@ -185,11 +187,12 @@ class _Log:
     settings: Mapping[str, Any]
     series: Series
     dtype: torch.dtype
+    source: Metric | None
     metric: str | None
 
     def combined(self, name: str) -> LoggedValue:
         series = self.series
-        value = None if self.metric else series.combined(self.dtype)
+        value = series.combined(self.dtype) if self.source is None else None
         return LoggedValue(name, value, self.metric, series.weight, series.reduction, self.settings)
 
 

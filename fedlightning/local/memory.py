@@ -88,7 +88,8 @@ class WorkerMemory:
         if self._policy != "travel":
             for position, optimizer in enumerate(optimizers):
                 state = kept.optimizers[position] if position < len(kept.optimizers) else {}
-                _set_state(optimizer, deepcopy(state))  # optimizers change their states in place
+                # Optimizers change their states in place.
+                _set_state(optimizer, deepcopy(state) if state else state)
         try:
             yield
             states = [_state_by_index(one) for one in optimizers] if self._policy == "keep" else []

@@ -103,8 +103,9 @@ class KeyedStream(Stream):
     @override
     def take(self, first: int, steps: int) -> Iterator[tuple[int, Any]]:
         batches = self._numbered.batches(first, steps, seed=self._seed, worker=self._worker)
+        of_epoch = self.shard.num_batches
         for number, batch in zip(range(first, first + steps), batches, strict=True):
-            yield number % self.shard.num_batches, batch
+            yield number % of_epoch, batch
 
     @override
     def peek(self, steps: int) -> Iterator[tuple[int, Any]]:

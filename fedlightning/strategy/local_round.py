@@ -35,6 +35,7 @@ from fedlightning.strategy.rounds import Progress, Round, RoundTerms
 from fedlightning.strategy.together import DoneTogether, JointVisit, Together
 from fedlightning.strategy.traffic import with_traffic_of
 from fedlightning.workers import VirtualWorker, Worker, in_round
+from fedlightning.workers.loan import Loan
 from fedlightning.workers.random import derive_seed
 
 
@@ -56,6 +57,7 @@ class LocalRound(Round):
         self._optimization = optimization
         self._together = together
         self._procedure: LocalProcedure | None = None
+        self._loan = Loan(train_locally, (self._module, optimization.optimizers))
         self._bad: frozenset[str] = frozenset()
         self._state = terms.server_state
         self._not_sent: Sequence[Tensor] = ()
@@ -118,11 +120,10 @@ class LocalRound(Round):
         sends = procedure is not None and procedure.sends
         downlink = self._terms.downlink
         if self._terms.aggregator is None and downlink is None and not sends and _lends(worker):
-            lent = (self._module, self._optimization.optimizers)
             with self._optimization.one_visit(visit.steps):
                 self._terms.clock.turn_to("work")
                 lent_report: VisitReport = worker.lend(
-                    train_locally, lent, member.stream, member.memory, visit, procedure
+                    self._loan, member.stream, member.memory, visit, procedure
                 )
             return lent_report
         # What is sent has the settings of the round; what a visit elsewhere leaves is back when it ends.

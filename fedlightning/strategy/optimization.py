@@ -10,13 +10,16 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from copy import deepcopy
-from typing import Any
+from typing import Any, TypeAlias
 
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from fedlightning.local.scheduling import SchedulerState, describe_schedulers
 from fedlightning.workers import VirtualWorker, Worker
+
+States: TypeAlias = "defaultdict[Any, Any]"
+"""The states of an optimizer, by parameter."""
 
 
 class Optimization:
@@ -67,21 +70,23 @@ class Optimization:
         If the block raises, settings and states are as before it.
         """
         self._restore(self._start)
-        with self.kept_on_failure():
+        states = self._copied_states()
+        try:
             yield
-        if steps > self._longest:
+        except BaseException:
+            self._go_back(self._start, states)
+            raise
+        if self._keeps_settings and steps > self._longest:
             self._end, self._longest = self._capture(), steps
 
     @contextmanager
     def kept_on_failure(self) -> Iterator[None]:
         """Go back to the settings and states of now if the block raises."""
-        settings, states = self._capture(), [_copied_state(optimizer) for optimizer in self.optimizers]
+        settings, states = self._capture(), self._copied_states()
         try:
             yield
         except BaseException:
-            for optimizer, state in zip(self.optimizers, states, strict=True):
-                optimizer.state = state
-            self._restore(settings)
+            self._go_back(settings, states)
             raise
 
     def schedulers_for(self, worker: Worker) -> tuple[SchedulerState, ...]:
@@ -99,6 +104,14 @@ class Optimization:
         for scheduler, travelled in zip(self._schedulers, states, strict=False):
             scheduler.load_state_dict(travelled.state)
 
+    def _copied_states(self) -> list[States]:
+        return [_copied_state(optimizer) for optimizer in self.optimizers]
+
+    def _go_back(self, settings: list[Any], states: list[States]) -> None:
+        for optimizer, state in zip(self.optimizers, states, strict=True):
+            optimizer.state = state
+        self._restore(settings)
+
     def _capture(self) -> list[Any]:
         settings = [_settings_of(optimizer) for optimizer in self.optimizers]
         return [settings, [deepcopy(scheduler.state_dict()) for scheduler in self._schedulers]]
@@ -112,7 +125,7 @@ class Optimization:
             scheduler.load_state_dict(deepcopy(state))
 
 
-def _copied_state(optimizer: Optimizer) -> defaultdict[Any, Any]:
+def _copied_state(optimizer: Optimizer) -> States:
     # By parameter, which is no copy: states that travel are there before the visit, others are made in it.
     return defaultdict(dict, {parameter: deepcopy(state) for parameter, state in optimizer.state.items()})
 

@@ -46,12 +46,11 @@ class VisitBook:
     def begin(self, member: Member, assignment: Assignment) -> None:
         """Announce a visit."""
         self._before = Traffic.of(member)
-        self._audience.tell(
-            "on_worker_start",
-            VisitStart(
+        if self._audience:
+            start = VisitStart(
                 self._round, assignment.worker, member.samples, assignment.first_step, assignment.steps
-            ),
-        )
+            )
+            self._audience.tell("on_worker_start", start)
 
     def end(self, member: Member, report: VisitReport) -> None:
         """Record the visit that was announced last, and announce its end.
@@ -74,7 +73,8 @@ class VisitBook:
             simulated_seconds=None if watch is None else watch.seconds(worker, report.steps, traffic),
         )
         self.records.append(record)
-        self._audience.tell("on_worker_end", record)
+        if self._audience:
+            self._audience.tell("on_worker_end", record)
 
     def _metrics_of(self, report: VisitReport) -> dict[str, float]:
         values = {logged.name: float(logged.value) for logged in report.logs if logged.value is not None}

@@ -8,7 +8,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_leaves
 
 from fedlightning.pointers.errors import PointerError
 from fedlightning.pointers.lost_gradients import refuse_gradient
@@ -35,6 +34,7 @@ from fedlightning.workers.errors import RefusedByPolicy, RemoteError, WorkerErro
 from fedlightning.workers.handing_over import hand_over, recall, refuse_mixture
 from fedlightning.workers.labels import LabelBook, Versions, leaves_of
 from fedlightning.workers.ledger import Ledger
+from fedlightning.workers.loan import Loan
 from fedlightning.workers.operating import run_operation
 from fedlightning.workers.payload import payload_bytes
 from fedlightning.workers.policy import (
@@ -224,33 +224,40 @@ class Host:
         leaving = self.let_out(kind, value, sources=label, round=round, card=card, object_id=object_id, to=to)
         return leaving, label
 
-    def run_on_loan(self, name: str, lent: Sequence[Any], args: Sequence[Any], round: int | None) -> Any:
+    def run_on_loan(self, loan: Loan, args: Sequence[Any], round: int | None) -> Any:
         """Run a program on objects of the controller's that never enter the store.
 
         It is for a host without labels, where nobody has to look after what the program does to them; what
         comes and leaves is entered as if they were put here, and fetched after.
 
         Args:
-            name: Name of the program.
-            lent: Its first arguments: modules, optimizers, lists of them.
+            loan: The program, with its first arguments: modules, optimizers, lists of them.
             args: Its other arguments, with references to what lies here.
             round: Federated round.
         """
-        program, values = self._program(name), tree_leaves(lent)
-        for value in values:
-            self.ledger.receive(type(value).__name__, payload_bytes(value), round, self.worker_id)
+        name, ledger = loan.program, self.ledger
+        program = self._program(name)
+        for kind, nbytes, _ in loan.weighed():
+            ledger.receive(kind, nbytes, round, self.worker_id)
         if received := payload_bytes(args):
-            self.ledger.receive(name, received, round, self.worker_id)
+            ledger.receive(name, received, round, self.worker_id)
         held = self.store.resolve(args, [])
         try:
-            result = program.function(*lent, *held)
+            result = program.function(*loan.lent, *held)
             return self.let_out(program.returns, result, program=name, round=round)
         except WorkerError:
             raise
         except Exception as error:
             raise self.failure(f"program {name!r}", error) from error
         finally:
-            for value in reversed(values):
+            self._give_back(loan, round)
+
+    def _give_back(self, loan: Loan, round: int | None) -> None:
+        """Let what was lent leave."""
+        for kind, nbytes, value in reversed([*loan.weighed()]):
+            if type(self.policy) is AllowAll:
+                self.ledger.send("module", kind, nbytes, round, EVERYTHING, CONTROLLER)
+            else:
                 self.let_out("module", value, round=round)
 
     def _put(self, message: Put) -> Any:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -18,8 +17,8 @@ from fedlightning.workers.errors import WorkerError
 from fedlightning.workers.handing_over import Arrival, Neighbour, take_over
 from fedlightning.workers.host import Host
 from fedlightning.workers.ledger import Ledger
+from fedlightning.workers.loan import Loan
 from fedlightning.workers.policy import AllowAll, Policy
-from fedlightning.workers.programs import program_name
 from fedlightning.workers.reply import Done, Failed, Reply
 from fedlightning.workers.worker import Capabilities, Worker
 
@@ -83,15 +82,14 @@ class VirtualWorker(Worker):
         """Whether `lend` does what messages would: nobody listens to them, and no data here is labelled."""
         return type(self).submit is VirtualWorker.submit and not self._host.labels.active
 
-    def lend(self, program: Callable[..., Any], lent: Sequence[Any], *args: Any) -> Any:
+    def lend(self, loan: Loan, *args: Any) -> Any:
         """Run a program on objects of the controller's, which are here only as long as it runs.
 
         The same as sending them, running the program and getting them back, in the ledger too; but nothing is
         made for it: no messages, no pointers. Only a worker that `lends` does it.
 
         Args:
-            program: A registered function.
-            lent: Its first arguments: modules, optimizers, lists of them.
+            loan: The program, with its first arguments.
             *args: Its other arguments, as for `run`.
 
         Returns:
@@ -102,8 +100,7 @@ class VirtualWorker(Worker):
         """
         self.known_gradients.forget()
         try:
-            sent = refer(args, self)
-            answer = self._host.run_on_loan(program_name(program), lent, sent, current_round())
+            answer = self._host.run_on_loan(loan, refer(args, self), current_round())
         except WorkerError as error:
             raise error.with_traceback(None)  # noqa: B904 - as in `submit`: its own frames must not be seen
         finally:

@@ -42,6 +42,23 @@ def test_backward_accumulates_as_the_public_call_does() -> None:
     assert all(parameter.grad is not None for parameter in ours.parameters())
 
 
+def test_a_hook_that_writes_to_a_losss_gradient_does_so_for_its_own_loss_only() -> None:
+    torch.manual_seed(0)
+    net = nn.Linear(4, 5)
+    parameters = list(net.parameters())
+    expected = gradients_of(_loss(net), parameters)
+    doubled = _loss(net)
+    doubled.register_hook(lambda gradient: gradient.mul_(2))
+    found = gradients_of(doubled, parameters)
+    again = gradients_of(_loss(net), parameters)
+    for first, twice, last in zip(expected, found, again, strict=True):
+        assert first is not None
+        assert twice is not None
+        assert last is not None
+        assert torch.equal(twice, 2 * first)
+        assert torch.equal(last, first)
+
+
 def test_the_graph_is_freed() -> None:
     net = nn.Linear(4, 5)
     loss = _loss(net)

@@ -36,6 +36,8 @@ class LoneStream(Stream):
         self.readers: list[Reader] = []
         self._pick: Any = 0
         self._batch_idx: int | None = None
+        self._combination: tuple[str, int] | None = None
+        self._position = 0
         self._last: tuple[int, tuple[int, Any]] | None = None
         self.add(shard)
 
@@ -45,6 +47,28 @@ class LoneStream(Stream):
         # A loader that keeps its own place is asked for it by the Trainer.
         replays = isinstance(loader, DataLoader) and not hasattr(loader, "state_dict")
         self.readers.append(Reader(loader, goes_round=self._goes_round, replays=replays))
+
+    def combine(self, mode: str, batches: int) -> None:
+        """Combine the loaders in visits of several steps, as Lightning's ``CombinedLoader`` would.
+
+        Args:
+            mode: Its mode: ``"min_size"``, ``"max_size"`` or ``"max_size_cycle"``.
+            batches: Of an epoch.
+        """
+        self._combination = mode, batches
+        for reader in self.readers:
+            reader.goes_round = False
+
+    def open(self, number: int) -> None:
+        """Open a loader: from its start, or once where a checkpoint left it."""
+        reader = self.readers[number]
+        if number == 0 and not reader.resumes:
+            self._position = 0
+        reader.open()
+
+    def taken(self, number: int) -> int:
+        """Return how many batches were taken of a loader, or of all combined, since it was opened."""
+        return self.readers[number].taken if self._combination is None else self._position
 
     def forget(self) -> None:
         """Let go of the batch that could be asked for once more."""
@@ -61,10 +85,14 @@ class LoneStream(Stream):
 
     @override
     def state_dict(self) -> dict[str, Any]:
-        return {"readers": [reader.state_dict() for reader in self.readers]}
+        return {
+            "readers": [reader.state_dict() for reader in self.readers],
+            "position": self._position,
+        }
 
     @override
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        self._position = state.get("position", 0)  # the first checkpoints had none
         for reader, saved in zip(self.readers, state["readers"], strict=False):
             reader.load_state_dict(saved)
 
@@ -89,7 +117,7 @@ class LoneStream(Stream):
             return
         for _ in range(steps):
             try:
-                batch = apply_to_collection(self._pick, int, self._batch_of)
+                batch = self._next()
             except StopIteration:
                 return
             number = self._number()
@@ -104,17 +132,35 @@ class LoneStream(Stream):
             "workers=2 or more for an algorithm that fine-tunes before an evaluation."
         )
 
-    def _batch_of(self, reader: int) -> Any:
-        return self.readers[reader].take()
+    def _next(self) -> Any:
+        if self._combination is None:
+            return apply_to_collection(self._pick, int, lambda number: self.readers[number].take())
+        if self._position and self._position % self._combination[1] == 0:
+            for reader in self.readers:
+                reader.open()
+        batch = apply_to_collection(self._pick, int, self._part_of_combination)
+        self._position += 1
+        return batch
+
+    def _part_of_combination(self, number: int) -> Any:
+        assert self._combination is not None
+        reader = self.readers[number]
+        if reader.at_end():
+            if self._combination[0] == "max_size":
+                return None
+            reader.open()
+        return reader.take()
 
     @override
     def ends_after(self, batch_idx: int) -> bool:
-        known = self.shard.num_batches
+        known = self.shard.num_batches if self._combination is None else self._combination[1]
         if len(self.readers) == 1 and known == UNKNOWN:
             return self.readers[0].at_end()
         return batch_idx + 1 == known
 
     def _number(self) -> int:
+        if self._combination is not None:
+            return (self._position - 1) % self._combination[1]
         if self._batch_idx is None:
             return self.readers[0].taken - 1
         number, self._batch_idx = self._batch_idx, self._batch_idx + 1
@@ -136,7 +182,7 @@ def add_loader(stream: LoneStream, shard: WholeLoader) -> None:
 @program(returns="metadata")
 def open_loader(stream: LoneStream, number: int) -> None:
     """Open a loader, as the Trainer does at the start of an epoch."""
-    stream.readers[number].open()
+    stream.open(number)
 
 
 @program(returns="metadata")
@@ -152,9 +198,15 @@ def pick_batch(stream: LoneStream, pick: Any, batch_idx: int) -> None:
 
 
 @program(returns="metadata")
+def combine_loaders(stream: LoneStream, mode: str, batches: int) -> None:
+    """Combine the loaders in visits of several steps; arguments as for `LoneStream.combine`."""
+    stream.combine(mode, batches)
+
+
+@program(returns="metadata")
 def batches_taken(stream: LoneStream, number: int) -> int:
-    """Return how many batches were taken of a loader since it was opened."""
-    return stream.readers[number].taken
+    """Return how many batches were taken of a loader, or of all combined, since it was opened."""
+    return stream.taken(number)
 
 
 @program(returns="metadata")

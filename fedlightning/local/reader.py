@@ -19,11 +19,14 @@ class Reader:
         loader: The user's loader; iterated as it is, so that random numbers are drawn as in any ``fit``.
         goes_round: Whether it is opened again where it ends before the Trainer's epoch does.
         replays: Whether its place can be found again by passing over what was read before.
+
+    Attributes:
+        goes_round: As above; whoever combines several loaders opens them again by himself.
     """
 
     def __init__(self, loader: Iterable[Any], *, goes_round: bool, replays: bool) -> None:
         self.loader = loader
-        self._goes_round = goes_round
+        self.goes_round = goes_round
         self._replays = replays
         self._iterator: Iterator[Any] = iter(())
         self._waiting: deque[Any] = deque()
@@ -36,6 +39,11 @@ class Reader:
     def taken(self) -> int:
         """Batches taken since the loader was opened."""
         return self._fetched - len(self._waiting)
+
+    @property
+    def resumes(self) -> bool:
+        """Whether it is opened next where a checkpoint left it."""
+        return self._resume is not None
 
     def open(self) -> None:
         """Open the loader: from its start, or once where a checkpoint left it."""
@@ -69,7 +77,7 @@ class Reader:
         """
         while len(self._waiting) <= beyond:
             batch = self._read()
-            if batch is self and self._goes_round:
+            if batch is self and self.goes_round:
                 self._reopen(waiting=self._waiting)
                 batch = self._read()
             if batch is self:

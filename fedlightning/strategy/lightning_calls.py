@@ -112,7 +112,16 @@ def combination_of(trainer: pl.Trainer) -> tuple[Any, Any]:
     """
     combined = trainer.fit_loop._combined_loader
     assert combined is not None
-    return combined._mode, apply_to_collection(combined.iterables, PlanLoader, lambda loader: loader.number)
+    return mode_of_combination(trainer), apply_to_collection(
+        combined.iterables, PlanLoader, lambda loader: loader.number
+    )
+
+
+def mode_of_combination(trainer: pl.Trainer) -> str:
+    """Return the mode of the `CombinedLoader` that the train loaders are in."""
+    combined = trainer.fit_loop._combined_loader
+    assert combined is not None
+    return combined._mode
 
 
 def tell_batch_size(trainer: pl.Trainer, samples: int) -> None:

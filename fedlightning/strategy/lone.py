@@ -19,6 +19,7 @@ from fedlightning.local.lone_stream import (
     add_loader,
     batches_taken,
     close_loaders,
+    combine_loaders,
     fetch_batch,
     open_loader,
     pick_batch,
@@ -38,6 +39,7 @@ class LoneTraining:
         work: Length of a visit.
         rounds_per_epoch: Rounds in one epoch; ``None`` for as many as the loaders have batches for.
         on_open: Called before a loader is opened.
+        mode: Returns the mode in which Lightning combines several loaders, once all are there.
         resumes: Whether the fit goes on within an epoch, at the place that the worker's stream has kept.
 
     Attributes:
@@ -52,6 +54,7 @@ class LoneTraining:
         *,
         rounds_per_epoch: int | None,
         on_open: Callable[[], None],
+        mode: Callable[[], str],
         resumes: bool = False,
     ) -> None:
         ((self._name, self._member),) = federation.members.items()
@@ -59,8 +62,9 @@ class LoneTraining:
         self.work = work
         self.rounds_per_epoch = rounds_per_epoch
         self.on_open = on_open
+        self._mode = mode
         self._resumes = resumes
-        self._loaders = 0
+        self._lengths: list[int] = []
         self.keeps_places = False
         self._drawn: Plan | None = None
         self._plan: Plan | None = None
@@ -71,17 +75,41 @@ class LoneTraining:
         Raises:
             NotFederatable: The loader has no length, and visits are counted in its epochs.
         """
-        if WholeLoader(loader).num_batches == UNKNOWN and self.work.steps is None:
+        batches = WholeLoader(loader).num_batches
+        if batches == UNKNOWN and self.work.steps is None:
             raise NotFederatable(
                 "the train loader has no length, so nobody can say how long a local epoch is. Use "
                 "FederatedStrategy(local_steps=...), or a loader with __len__."
             )
-        if self._loaders > 0:
+        if self._lengths:
             worker = self._member.worker
             worker.run(add_loader, self._member.stream, worker.register(WholeLoader(loader)))
-        self._loaders += 1
+        self._lengths.append(batches)
         kind = ResumableLoader if self.shows_place_of(loader) else LoneLoader
-        return kind(loader, self._loaders - 1, self)
+        return kind(loader, len(self._lengths) - 1, self)
+
+    @property
+    def combined_length(self) -> int | None:
+        """Batches of an epoch of several loaders, which a visit of several steps combines at the worker.
+
+        ``None`` where the Trainer combines them, one batch of each at a time, or where there is one loader.
+
+        Raises:
+            NotFederatable: One of them has no length.
+        """
+        if len(self._lengths) < 2 or self.work.steps == 1:
+            return None
+        if UNKNOWN in self._lengths:
+            raise NotFederatable(
+                "one of several train loaders has no length, so nobody can say how many batches a visit of "
+                "several steps has of the others. Use FederatedStrategy(local_steps=1), or loaders with "
+                "__len__."
+            )
+        return min(self._lengths) if self._mode() == "min_size" else max(self._lengths)
+
+    def combine(self, length: int) -> None:
+        """Have visits combine the loaders at the worker."""
+        self.ask(combine_loaders, self._mode(), length)
 
     def shows_place_of(self, loader: Any) -> bool:
         """Tell whether Lightning is to see that a loader goes on where it was; it warns of others.
@@ -105,7 +133,7 @@ class LoneTraining:
         first, *others = plans_in(batch)
         if first is self._drawn and self._plan is not None:
             return self._plan
-        if self._loaders > 1:
+        if len(self._lengths) > 1:
             self.ask(pick_batch, apply_to_collection(batch, Plan, lambda plan: plan.loader), batch_idx)
         steps = min(plan.assignments[0].steps for plan in (first, *others))
         self._drawn, self._plan = first, self.plan(steps)
@@ -152,7 +180,7 @@ class LoneLoader:
         self._source = source
         self._number = number
         self._training = training
-        self._batches = WholeLoader(source).num_batches
+        self._alone = WholeLoader(source).num_batches
         self._position = 0
 
     def __getattr__(self, name: str) -> Any:
@@ -174,7 +202,7 @@ class LoneLoader:
         return _itself, (self._source,)
 
     def __len__(self) -> int:
-        rounds, batches = self._training.rounds_per_epoch, len(self._source)
+        rounds, batches = self._training.rounds_per_epoch, self._training.combined_length or len(self._source)
         if rounds is not None:
             return rounds
         return self._training.work.visits_per_epoch(batches) if batches else 0
@@ -182,9 +210,23 @@ class LoneLoader:
     def __iter__(self) -> Iterator[Plan | None]:
         # Not a generator: the loader is opened when the Trainer opens the iterator, not at its first batch.
         self._training.on_open()
+        combined = self._training.combined_length
+        if combined is not None:
+            self._training.combine(combined)
         self._training.ask(open_loader, self._number)
         self._position = self._training.ask(batches_taken, self._number)
-        return self._plans()
+        return self._plans() if combined is None else self._combined_plans()
+
+    @property
+    def _batches(self) -> int:
+        return self._training.combined_length or self._alone
+
+    def _combined_plans(self) -> Iterator[Plan]:
+        """Yield as many plans as every other loader does, whichever of them is the longest."""
+        for _ in range(self._rounds_before(self._position), len(self)):
+            steps = self._steps_at(self._position)
+            yield self._training.plan(steps, loader=self._number)
+            self._position += steps
 
     def _plans(self) -> Iterator[Plan | None]:
         rounds, drawn = self._training.rounds_per_epoch, self._rounds_before(self._position)

@@ -228,6 +228,7 @@ class Run:
                 self._settings.work,
                 rounds_per_epoch=self._settings.rounds_per_epoch,
                 on_open=self._begin_epoch,
+                mode=partial(lightning_calls.mode_of_combination, self._trainer),
                 resumes=self._resumes_within_epoch,
             )
             return self._lone.stand_in_for(self._loaders[0])

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, IterableDataset, Subset
 
 from fedlightning.data import Explicit, FederatedDataLoader, FederatedDataset, Shards
-from fedlightning.strategy import FederatedStrategy
+from fedlightning.strategy import FederatedStrategy, NotFederatable
 from fedlightning.workers import VirtualWorker
 from tests.strategy.toys import Classifier, assert_same_module, fit, loader, samples, trainer
 
@@ -127,6 +127,42 @@ def test_a_run_goes_on_from_any_round_in_the_same_bits(
         again = trainer(strategy(), max_epochs=2)
         again.fit(resumed, train(), loader(12, shuffle=False), ckpt_path=str(tmp_path / f"step={step}.ckpt"))
         assert_same_module(whole, resumed)
+
+
+@pytest.mark.parametrize("work", [{"local_steps": 5}, {}, {"local_epochs": 2}], ids=str)
+@pytest.mark.parametrize("mode", MODES)
+def test_visits_of_one_worker_are_central_training_on_the_same_combination(
+    mode: Any, work: dict[str, Any], tmp_path: Path
+) -> None:
+    """Where the shorter loader ends, within a visit or a local epoch, the mode says what comes then."""
+    epochs = work.get("local_epochs", 1)
+
+    def train() -> CombinedLoader:
+        return CombinedLoader(two(shuffle=epochs == 1), mode)
+
+    central, _ = fit(module=Sources, train=train(), max_epochs=2 * epochs)
+    saver = ModelCheckpoint(tmp_path, every_n_train_steps=1, save_top_k=-1, filename="{step}")
+    settings = {"callbacks": [saver], "enable_checkpointing": True}
+    ours, run = fit(FederatedStrategy(1, **work), module=Sources, train=train(), max_epochs=2, **settings)
+    assert_same_module(central, ours)
+    assert ours.seen == central.seen  # type: ignore[union-attr]  # both are Sources
+    batches = epochs * (5 if mode == "min_size" else 12)
+    assert sum(record.steps for record in run.strategy.history) == 2 * batches
+    for checkpoint in tmp_path.glob("*.ckpt"):
+        resumed = Sources()
+        trainer(FederatedStrategy(1, **work)).fit(
+            resumed, train(), loader(12, shuffle=False), ckpt_path=str(checkpoint)
+        )
+        assert_same_module(central, resumed)
+
+
+def test_a_loader_of_several_that_has_no_length_is_refused_for_several_steps_alone() -> None:
+    def train() -> dict[str, Any]:
+        return {"a": loader(8, 2), "b": [DataLoader(Stream(), batch_size=5)]}
+
+    with pytest.raises(NotFederatable, match=r"one of several train loaders has no length.*local_steps=1"):
+        fit(FederatedStrategy(1, local_steps=2), module=Sources, train=train())
+    fit(FederatedStrategy(1, local_steps=1), module=Sources, train=train(), max_epochs=1)
 
 
 def test_an_epoch_sees_every_sample_of_the_longest_part_once() -> None:

@@ -125,6 +125,34 @@ def apfl(shared: Numbers, own: Numbers | None, targets: list[float]) -> tuple[Nu
     return at, mine
 
 
+def test_apfl_learns_each_worker_s_share() -> None:
+    """By the gradient of the mixture's loss along the way from the global model to the worker's own."""
+    shares = dict.fromkeys(TARGETS, 0.05)
+
+    def adaptive(name: str, at: Numbers, mine: Numbers) -> tuple[Numbers, Numbers]:
+        for target in TARGETS[name]:
+            share = shares[name]
+            mixed = (share * mine[0] + (1 - share) * at[0], share * mine[1] + (1 - share) * at[1])
+            g = gradient(mixed, target)
+            slope = (mine[0] - at[0]) * g[0] + (mine[1] - at[1]) * g[1]
+            mine, at = moved(mine, g, share * RATE), moved(at, gradient(at, target))
+            shares[name] = min(max(share - RATE * slope, 0.0), 1.0)
+        return at, mine
+
+    shared: Numbers = (0.0, 1.0)
+    own = dict.fromkeys(TARGETS, shared)
+    for number in range(ROUNDS):
+        visits = {name: adaptive(name, shared, own[name] if number else shared) for name in TARGETS}
+        shared, own = mean([at for at, _ in visits.values()]), {name: v for name, (_, v) in visits.items()}
+    module, strategy, _ = fit_two_numbers(APFL(alpha=0.05, adaptive=True))
+    assert (module.body.value.item(), module.head.value.item()) == pytest.approx(shared, abs=1e-12)
+    for name, member in strategy.federation.members.items():
+        kept = member.memory.get().own_before(ROUNDS)
+        assert [tensor.item() for tensor in kept["personal"]] == pytest.approx(own[name], abs=1e-12)
+        assert kept["alpha"][0].item() == pytest.approx(shares[name], abs=1e-12)
+    assert shares == {"ann": pytest.approx(0.9393, abs=1e-4), "bob": 0.0}
+
+
 def perfedavg(shared: Numbers, own: Numbers | None, targets: list[float]) -> tuple[Numbers, Numbers]:
     first, second = targets
     ahead = moved(shared, gradient(shared, first), 0.1)
@@ -208,7 +236,7 @@ def test_each_worker_has_norm_layers_of_its_own() -> None:
 
 @pytest.mark.parametrize(
     "algorithm",
-    [FedPer(personal=["net.4"]), FedBN(), Ditto(), APFL(), PerFedAvg(alpha=0.1)],
+    [FedPer(personal=["net.4"]), FedBN(), Ditto(), APFL(), APFL(adaptive=True), PerFedAvg(alpha=0.1)],
     ids=lambda algorithm: type(algorithm).__name__,
 )
 def test_data_at_workers_is_evaluated_by_their_own_models(algorithm: Algorithm) -> None:

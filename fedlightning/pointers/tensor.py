@@ -124,7 +124,10 @@ class PointerTensor(torch.Tensor):
             # The net answers with the real device when it is asked. Tensors on this one have no memory: torch
             # refuses to assign a pointer to a local tensor's `.data`, which would end in a crash.
             _NOWHERE,
-            dispatch_device=True,
+            False,  # it is in no pinned memory
+            False,  # and does not require grad
+            None,  # sizes and strides are answered without asking
+            True,  # the device is asked for
         )
         # There is no memory behind it: C code that asks for its address, such as dlpack, must not get one.
         torch._C._set_throw_on_mutable_data_ptr(wrapper)

@@ -262,9 +262,9 @@ class Worker(ABC):
     def take_released(self) -> tuple[int, ...]:
         """Return the objects that no pointer needs, for an implementation to tell the worker of, once."""
         gone: list[int] = []
-        # Asked forgiveness, not permission: another thread may be about to take the last one.
-        with suppress(IndexError):
-            while True:
+        while self._released:
+            # Another thread may just have taken the last one.
+            with suppress(IndexError):
                 gone.append(self._released.popleft())
         return tuple(gone)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import lightning as L
 
 from fedlightning.algorithms import Plan
+from fedlightning.strategy.events import hears_nothing
 from fedlightning.strategy.records import RoundRecord, VisitRecord, VisitStart
 
 
@@ -43,6 +44,7 @@ class FederatedCallback(L.Callback):
             plan: Number and workers of the round (``plan.round``, ``plan.workers``).
         """
 
+    @hears_nothing
     def on_worker_start(self, trainer: L.Trainer, pl_module: L.LightningModule, visit: VisitStart) -> None:
         """Hear of a visit before the module is sent.
 
@@ -52,6 +54,7 @@ class FederatedCallback(L.Callback):
             visit: Worker, samples and local steps to do.
         """
 
+    @hears_nothing
     def on_worker_end(self, trainer: L.Trainer, pl_module: L.LightningModule, visit: VisitRecord) -> None:
         """Hear of a visit once the module is back.
 

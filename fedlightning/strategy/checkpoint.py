@@ -15,6 +15,7 @@ from fedlightning.strategy.federation import Federation
 from fedlightning.strategy.records import VisitRecord
 from fedlightning.strategy.settings import FederationSettings
 from fedlightning.strategy.traffic import Traffic
+from fedlightning.strategy.visit_columns import VisitColumns
 
 FORMAT = 1
 """Raised when what is saved can no longer be read by earlier versions, or theirs no longer by this one."""
@@ -49,8 +50,12 @@ class FederationState:
             plan: The round.
             visits: Its visits, whose losses and bytes may decide who takes part in later rounds.
         """
-        self.losses.update({visit.worker: visit.loss for visit in visits if visit.loss is not None})
-        if visits:
+        if isinstance(visits, VisitColumns):
+            self.losses.update(zip(visits.workers, visits.losses.tolist(), strict=True))
+            ends = (visits.bytes_up, visits.bytes_down)
+            self.traffic = Traffic(*(int(of_each.max(initial=0)) for of_each in ends))
+        elif visits:
+            self.losses.update({visit.worker: visit.loss for visit in visits if visit.loss is not None})
             up, down = (max(getattr(v, name) for v in visits) for name in ("bytes_up", "bytes_down"))
             self.traffic = Traffic(up, down)
         self.round = plan.round + 1

@@ -2,13 +2,32 @@
 
 from __future__ import annotations
 
-from typing import Literal, Protocol, runtime_checkable
+from collections.abc import Callable
+from typing import Literal, Protocol, TypeVar, runtime_checkable
 
 import lightning.pytorch as pl
 
 from fedlightning.algorithms import Plan
 from fedlightning.strategy import lightning_calls
 from fedlightning.strategy.records import RoundRecord, VisitRecord, VisitStart
+
+HookMethod = TypeVar("HookMethod", bound=Callable[..., None])
+
+
+def hears_nothing(hook: HookMethod) -> HookMethod:
+    """Mark a hook that does nothing, so that nobody makes what it would be told.
+
+    Args:
+        hook: A method of a base class, to be overridden.
+
+    Example:
+        >>> @hears_nothing
+        ... def on_worker_end(self, trainer, pl_module, visit): ...
+        >>> on_worker_end.hears_nothing
+        True
+    """
+    vars(hook)["hears_nothing"] = True
+    return hook
 
 
 @runtime_checkable
@@ -45,6 +64,16 @@ class Audience:
 
     def __bool__(self) -> bool:
         return bool(self._listeners)
+
+    @property
+    def follows_visits(self) -> bool:
+        """Whether somebody hears of single visits: a hook that was left as it is hears nothing."""
+        hooks = ("on_worker_start", "on_worker_end")
+        return any(
+            not getattr(getattr(type(listener), hook), "hears_nothing", False)
+            for listener in self._listeners
+            for hook in hooks
+        )
 
     def tell(self, hook: Hook, about: Plan | VisitStart | VisitRecord | RoundRecord) -> None:
         """Call a hook of every listener; the profiler times it like Lightning's own.

@@ -15,11 +15,14 @@ from typing import Any
 from typing_extensions import override
 
 from fedlightning.algorithms import Pool
+from fedlightning.data.pool import RowPool
 from fedlightning.local.lone_stream import open_lone_stream
 from fedlightning.local.memory import OptimizerState, create_memory, export_memory, import_memory
 from fedlightning.local.streams import export_stream, import_stream, open_stream
+from fedlightning.strategy.accounts import Accounts
 from fedlightning.strategy.roster import Roster
 from fedlightning.workers import VirtualWorker, Worker, WorkerLost
+from fedlightning.workers.joint import Account
 
 
 @dataclass(frozen=True)
@@ -74,6 +77,10 @@ class Members(Mapping[str, Member]):
     def __contains__(self, name: object) -> bool:
         return name in self._made
 
+    def already(self, name: str) -> Member | None:
+        """Return the member of a name if somebody has asked for it before."""
+        return self._made[name]
+
     def made(self) -> dict[str, Member]:
         """Return those that were asked for so far, in the order of all."""
         return {name: member for name, member in self._made.items() if member is not None}
@@ -114,6 +121,7 @@ class Federation:
         self._goes_round = goes_round
         self._kept: dict[str, Mapping[str, Any]] = {}
         self._tagged: dict[tuple[str, ...], frozenset[str]] = {}
+        self._accounts = Accounts()
         if roster.at_once:
             list(self.members.values())
 
@@ -153,9 +161,33 @@ class Federation:
             samples=self.samples[name],
             batches=self.batches[name],
         )
+        self._accounts.settle(worker)
         if name in self._kept:
             worker.run(import_memory, member.memory, self._kept.pop(name)["memory"])
         return member
+
+    @property
+    def row_pool(self) -> RowPool | None:
+        """The samples of workers who can be visited together though nothing was made of them; or ``None``."""
+        keeps_nothing = self._optimizer_state == "reset" and not self.alone
+        return self._roster.pool if keeps_nothing else None
+
+    def enter(self, account: Account, names: tuple[str, ...]) -> None:
+        """Enter in workers' ledgers what has crossed their doors, now or when somebody asks for them.
+
+        Args:
+            account: Of each of them.
+            names: Their names.
+        """
+        unmade = False
+        for name in names:
+            member = self.members.already(name)
+            if member is None:
+                unmade = True
+            else:
+                account.enter(member.worker.ledger, name)
+        if unmade:
+            self._accounts.keep(account, names)
 
     def _open_stream(self, worker: Worker, shard: Any) -> Any:
         # Only a worker that is alone shuffles with the Trainer's epochs; others count their own.

@@ -26,12 +26,13 @@ from fedlightning.local.procedure import LocalProcedure
 from fedlightning.local.training import train_locally
 from fedlightning.local.visit import Visit, VisitReport
 from fedlightning.strategy.aggregation import Aggregation, afterwards
+from fedlightning.strategy.cohort_round import CohortRound
 from fedlightning.strategy.errors import RoundFailed
 from fedlightning.strategy.events import Audience
 from fedlightning.strategy.federation import Member
 from fedlightning.strategy.optimization import Optimization
 from fedlightning.strategy.round_result import RoundResult
-from fedlightning.strategy.rounds import Progress, Round, RoundTerms
+from fedlightning.strategy.rounds import Progress, RoundTerms
 from fedlightning.strategy.together import DoneTogether, JointVisit, Together
 from fedlightning.strategy.traffic import with_traffic_of
 from fedlightning.workers import VirtualWorker, Worker, in_round
@@ -39,7 +40,7 @@ from fedlightning.workers.loan import Loan
 from fedlightning.workers.random import derive_seed
 
 
-class LocalRound(Round):
+class LocalRound(CohortRound):
     """Every worker trains for some steps with the user's optimizers; the resulting parameters are averaged.
 
     Args:
@@ -53,9 +54,7 @@ class LocalRound(Round):
     def __init__(
         self, terms: RoundTerms, optimization: Optimization, together: Together | None = None
     ) -> None:
-        super().__init__(terms)
-        self._optimization = optimization
-        self._together = together
+        super().__init__(terms, optimization, together)
         self._procedure: LocalProcedure | None = None
         self._loan = Loan(train_locally, (self._module, optimization.optimizers))
         self._bad: frozenset[str] = frozenset()
@@ -81,7 +80,8 @@ class LocalRound(Round):
             self._bad = self._terms.bad_workers.among(self._federation.samples, plan.seed)
         self._procedure = procedure
         with self._optimization.one_round(), self._broadcast(plan):
-            return super().run(plan)
+            result = self._with_nobody_made(plan)
+            return super().run(plan) if result is None else result
 
     @contextmanager
     def _broadcast(self, plan: Plan) -> Iterator[None]:
@@ -183,6 +183,7 @@ class LocalRound(Round):
                 clock.turn_to("work")
         return list(left.values())
 
+    @override
     def _why_one_by_one(self) -> str:
         """Say what works with one visit at a time; nothing if nothing does."""
         terms = self._terms

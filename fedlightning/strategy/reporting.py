@@ -8,6 +8,8 @@ from functools import partial
 from typing import Any
 
 import lightning.pytorch as pl
+import numpy as np
+import numpy.typing as npt
 import torch
 
 from fedlightning.algorithms import Plan
@@ -18,6 +20,7 @@ from fedlightning.strategy.federation import Member
 from fedlightning.strategy.records import RoundRecord, VisitRecord, WorkerSummary
 from fedlightning.strategy.round_result import RoundResult
 from fedlightning.strategy.traffic import Traffic
+from fedlightning.strategy.visit_columns import VisitColumns
 from fedlightning.workers import RefusedByPolicy, Worker
 
 
@@ -83,15 +86,23 @@ def record_of(plan: Plan, result: RoundResult, chosen_by: Traffic) -> RoundRecor
         result: What came of it.
         chosen_by: What was moved to find out who takes part.
     """
+    visits = result.visits
+    if isinstance(visits, VisitColumns):
+        steps, up, down = (int(n.sum()) for n in (visits.steps, visits.bytes_up, visits.bytes_down))
+        spread = spread_of_columns(visits.in_common())
+    else:
+        steps = sum(visit.steps for visit in visits)
+        up, down = sum(visit.bytes_up for visit in visits), sum(visit.bytes_down for visit in visits)
+        spread = spread_of([metrics_or_loss(visit) for visit in visits])
     return RoundRecord(
         round=plan.round,
         workers=tuple(worker for worker in plan.workers if worker not in result.skipped),
-        steps=sum(visit.steps for visit in result.visits),
+        steps=steps,
         loss=None if result.loss is None else float(result.loss),
         metrics={logged.name: float(logged.value) for logged in result.logs if logged.value is not None},
-        bytes_up=chosen_by.up + sum(visit.bytes_up for visit in result.visits),
-        bytes_down=chosen_by.down + sum(visit.bytes_down for visit in result.visits),
-        spread=spread_of([metrics_or_loss(visit) for visit in result.visits]),
+        bytes_up=chosen_by.up + up,
+        bytes_down=chosen_by.down + down,
+        spread=spread,
         skipped={**plan.absent, **result.skipped},
         simulated_seconds=duration_of(plan, result),
     )
@@ -106,6 +117,8 @@ def duration_of(plan: Plan, result: RoundResult) -> float | None:
     """
     if plan.closes is not None:
         return plan.closes
+    if isinstance(result.visits, VisitColumns):  # there is no clock then
+        return None
     seconds = (visit.simulated_seconds for visit in result.visits)
     return max((taken for taken in seconds if taken is not None), default=None)
 
@@ -125,14 +138,26 @@ def spread_of(rows: Sequence[Mapping[str, float]]) -> dict[str, float]:
     names = [name for name in rows[0] if all(name in row for row in rows)]
     if not names:
         return {}
+    return spread_of_columns({name: np.array([row[name] for row in rows]) for name in names})
+
+
+def spread_of_columns(columns: Mapping[str, npt.NDArray[np.float64]]) -> dict[str, float]:
+    """Return the same of metrics that come in columns.
+
+    Args:
+        columns: For each metric its values, shape ``(workers,)``.
+    """
+    names = list(columns)
+    if not names or len(columns[names[0]]) < 2:
+        return {}
     # One table, one call each: torch.quantile takes longer to start than to work.
-    table = torch.tensor([[row[name] for name in names] for row in rows], dtype=torch.float64)
+    table = torch.from_numpy(np.stack([columns[name] for name in names], axis=1))
     spread = {"min": table.amin(0), "p10": table.quantile(0.1, dim=0), "std": table.std(0, correction=0)}
-    columns = {kind: column.tolist() for kind, column in spread.items()}
+    numbers_of = {kind: column.tolist() for kind, column in spread.items()}
     return {
         f"{name}_{kind}": numbers[index]
         for index, name in enumerate(names)
-        for kind, numbers in columns.items()
+        for kind, numbers in numbers_of.items()
     }
 
 

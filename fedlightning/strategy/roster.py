@@ -13,6 +13,7 @@ from fedlightning.data import IID, FederatedDataLoader, LoaderSettings, Partitio
 from fedlightning.data.combined_shard import CombinationMode, combine_shards, count_combined
 from fedlightning.data.order import count_batches
 from fedlightning.data.partition.base import fingerprint_of, part_of
+from fedlightning.data.pool import RowPool
 from fedlightning.data.whole_loader import WholeLoader
 from fedlightning.workers import VirtualWorker, Worker
 
@@ -30,6 +31,7 @@ class Roster:
         at_once: Whether the workers exist, and get their data before the first round. Virtual ones are made
             when they are first visited.
         fingerprint: Returns a digest of who has which samples; ``None`` where nothing was divided here.
+        pool: The samples of virtual workers, where batches are rows of tensors in memory; else ``None``.
     """
 
     samples: Mapping[str, int]
@@ -37,6 +39,7 @@ class Roster:
     place: Callable[[str], tuple[Worker, Any]]
     at_once: bool
     fingerprint: Callable[[], str | None] = lambda: None
+    pool: RowPool | None = None
 
 
 def roster_of_ordinary_loader(
@@ -96,6 +99,7 @@ def roster_of_ordinary_loader(
         place,
         at_once=bool(existing),
         fingerprint=lambda: fingerprint_of(indices, changes),
+        pool=None if existing or changes else RowPool.of(loader.dataset, indices, settings),
     )
 
 

@@ -38,7 +38,7 @@ class RoundResult:
     loss: Tensor | None
     logs: tuple[LoggedValue, ...]
     metrics: tuple[tuple[MetricState, ...], ...]
-    visits: tuple[VisitRecord, ...]
+    visits: Sequence[VisitRecord]
     skipped: Mapping[str, str] = field(default_factory=dict)
     samples: int = 0
     wastes_gradients: bool = False

@@ -324,7 +324,7 @@ class Round(ABC):
 
     def _check(self, report: VisitReport, worker: str, round: int) -> None:
         if report.failed:
-            raise RoundFailed(worker, round, None, "the update is not finite", "nonfinite")
+            raise not_finite(worker, round)
 
     def _visit_of(self, assignment: Assignment, plan: Plan) -> Visit:
         worker = assignment.worker
@@ -340,6 +340,16 @@ class Round(ABC):
             keeps_gradients=self.keeps_gradients,
             keeps_buffers=self._terms.algorithm.buffers == "keep",
         )
+
+
+def not_finite(worker: str, round: int) -> RoundFailed:
+    """Return the failure of a visit that has ended with NaN or infinity.
+
+    Args:
+        worker: Name of the worker.
+        round: Number of the round.
+    """
+    return RoundFailed(worker, round, None, "the update is not finite", "nonfinite")
 
 
 _REMEDY = (

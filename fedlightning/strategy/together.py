@@ -17,6 +17,7 @@ from torch.optim import Optimizer
 from fedlightning.local.training import train_locally
 from fedlightning.local.vectorised.chunks import Errand, Errands, SeparateErrands
 from fedlightning.local.vectorised.fitness import why_not_batchable
+from fedlightning.local.vectorised.pooled import PooledErrands
 from fedlightning.local.vectorised.refusal import in_few_words
 from fedlightning.local.vectorised.training import TrainedChunk, VectorisedTraining
 from fedlightning.local.vectorised.trial import Findings, Wish, examine
@@ -100,18 +101,38 @@ class Together:
         if reason:
             self.refuse(reason)
             return
-        given = (visits[0].visit, None)
-        joint = JointProgram(train_locally, [Baggage.of(value) for value in (module, *optimizers)], given)
+        joint = joint_visits(module, optimizers, visits[0].visit)
         parts = [_part_of(joint, one) for one in visits]
         errands = SeparateErrands([_errand(part, one.visit) for part, one in zip(parts, visits, strict=True)])
         training = self._prepared(module, optimizers, errands)
         if training is None:
             return
+        for chunk in self._trained(training, errands):
+            yield DoneTogether(chunk, [parts[number] for number in chunk.numbers])
+
+    def carry_out_unmade(
+        self, module: pl.LightningModule, optimizers: Sequence[Optimizer], errands: PooledErrands
+    ) -> Iterator[TrainedChunk]:
+        """Carry out visits to workers of whom nothing has to be made.
+
+        Args:
+            module: The global module, which stays as it is.
+            optimizers: Its optimizers, with the settings of the round.
+            errands: The visits.
+
+        Yields:
+            Chunks of those that are over; if it ends before all are, none of them counts.
+        """
+        training = self._prepared(module, optimizers, errands)
+        if training is not None:
+            yield from self._trained(training, errands)
+
+    def _trained(self, training: VectorisedTraining, errands: Errands) -> Iterator[TrainedChunk]:
         try:
             for chunk in training.train(errands):
                 if training.why_not_compiled:
                     self._say(f"FederatedStrategy does not compile local steps: {training.why_not_compiled}.")
-                yield DoneTogether(chunk, [parts[number] for number in chunk.numbers])
+                yield chunk
         except Exception as error:  # noqa: BLE001  # the visits that are left are done one by one, and tell
             self.findings = Findings(in_few_words(error))
             self.refuse(self.findings.reason)
@@ -160,6 +181,17 @@ class Together:
                 compiled=self._compiles,
             )
         return self._training
+
+
+def joint_visits(module: pl.LightningModule, optimizers: Sequence[Optimizer], visit: Visit) -> JointProgram:
+    """Say what workers run together, and what is sent to each of them for it.
+
+    Args:
+        module: The module.
+        optimizers: Its optimizers.
+        visit: Any of the visits.
+    """
+    return JointProgram(train_locally, [Baggage.of(value) for value in (module, *optimizers)], (visit, None))
 
 
 def _errand(part: Part, visit: Visit) -> Errand:

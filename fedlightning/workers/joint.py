@@ -13,6 +13,7 @@ from typing import Any
 from fedlightning.pointers.rounds import current_round
 from fedlightning.workers.departures import let_out
 from fedlightning.workers.labels import Versions
+from fedlightning.workers.ledger import Ledger
 from fedlightning.workers.payload import payload_bytes
 from fedlightning.workers.policy import (
     CONTROLLER,
@@ -79,6 +80,50 @@ class JointProgram:
         self.returns: EgressKind = found.returns
         self.baggage = baggage
         self.argument_bytes = payload_bytes(arguments)
+
+
+@dataclass(frozen=True)
+class Account:
+    """What has crossed the door of each of several workers with a joint program, where everything may leave.
+
+    Workers of whom nothing was made yet have no ledger to enter it in: it is kept, once for all, until they
+    have one.
+
+    Args:
+        joint: The program.
+        result_bytes: Size of what it has returned for each.
+        round: Federated round.
+    """
+
+    joint: JointProgram
+    result_bytes: int
+    round: int | None
+
+    @property
+    def sent(self) -> int:
+        """Bytes that have left each worker."""
+        return self.result_bytes + sum(item.nbytes for item in self.joint.baggage)
+
+    @property
+    def received(self) -> int:
+        """Bytes that have come to each worker."""
+        return self.joint.argument_bytes + sum(item.nbytes for item in self.joint.baggage)
+
+    def enter(self, ledger: Ledger, worker: str) -> None:
+        """Enter it in the ledger of one of them, as `Part.finish` would.
+
+        Args:
+            ledger: The ledger.
+            worker: Name of the worker.
+        """
+        joint, round = self.joint, self.round
+        for item in joint.baggage:
+            ledger.receive(item.name, item.nbytes, round, worker)
+        if joint.argument_bytes:
+            ledger.receive(joint.name, joint.argument_bytes, round, worker)
+        ledger.send(joint.returns, joint.name, self.result_bytes, round, EVERYTHING, CONTROLLER)
+        for item in reversed(joint.baggage):
+            ledger.send("module", item.name, item.nbytes, round, EVERYTHING, CONTROLLER)
 
 
 class Part:

@@ -16,8 +16,10 @@ from typing_extensions import override
 from fedlightning import FederatedStrategy, Tolerance
 from fedlightning.algorithms import FedAvg, FedProx, Median, Stragglers
 from fedlightning.algorithms.postprocessing import TopK
+from fedlightning.callbacks import FederatedCallback
 from fedlightning.data import Dirichlet, FederatedDataLoader, FederatedDataset
 from fedlightning.local.vectorised import compiled
+from fedlightning.strategy.records import RoundRecord, VisitRecord
 from fedlightning.workers import AllowAll, KeepData, Rules, VirtualWorker
 from tests.strategy.toys import Classifier, Memo, assert_same_module, fit, loader, samples
 
@@ -125,6 +127,71 @@ def test_every_ledger_has_the_same_entries(policy: Any) -> None:
     for ours, theirs in zip(*ledgers, strict=True):
         assert sorted(map(str, ours.rows())) == sorted(map(str, theirs.rows()))
         assert any(row["item"].endswith("train_locally") for row in ours.rows())
+
+
+@pytest.mark.parametrize("name", ["epochs", "cohorts", "uneven shards"])
+def test_workers_of_whom_nothing_was_made_are_found_as_if_they_had_been_visited(name: str) -> None:
+    (_, ours, _), (_, theirs, _) = both(**SETTINGS[name])
+    assert ours.federation.members.made() == {}
+    for worker, member in theirs.federation.members.made().items():
+        rows = ours.federation.members[worker].worker.ledger.rows()
+        assert sorted(map(str, rows)) == sorted(map(str, member.worker.ledger.rows()))
+    summaries = zip(ours.federation_summary(), theirs.federation_summary(), strict=True)
+    assert all(one.sent_bytes == other.sent_bytes for one, other in summaries)
+
+
+class Listener(FederatedCallback):
+    """Hears of visits."""
+
+    def __init__(self) -> None:
+        self.heard: list[tuple[str, int]] = []
+
+    @override
+    def on_worker_end(self, trainer: Any, pl_module: Any, visit: VisitRecord) -> None:
+        self.heard.append((visit.worker, visit.bytes_up))
+
+
+class Counter(FederatedCallback):
+    """Hears of rounds only."""
+
+    def __init__(self) -> None:
+        self.rounds: list[RoundRecord] = []
+
+    @override
+    def on_round_end(self, trainer: Any, pl_module: Any, record: RoundRecord) -> None:
+        self.rounds.append(record)
+
+
+def test_who_listens_hears_of_every_visit_and_the_rest_costs_nobody_a_worker() -> None:
+    listener, counter = Listener(), Counter()
+    strategies = [FederatedStrategy(5, seed=0, vectorize=2) for _ in range(2)]
+    for strategy, callback in zip(strategies, (listener, counter), strict=True):
+        fit(strategy, module=Plain, callbacks=[callback])
+    made = [len(strategy.federation.members.made()) for strategy in strategies]
+    assert made == [5, 0]
+    assert len(listener.heard) == sum(len(record.workers) for record in counter.rounds)
+    for ours, theirs in zip(*(strategy.history for strategy in strategies), strict=True):
+        assert (ours.workers, ours.steps, ours.bytes_up) == (theirs.workers, theirs.steps, theirs.bytes_up)
+        assert ours.loss == pytest.approx(theirs.loss, rel=1e-12)
+        assert ours.metrics == pytest.approx(theirs.metrics, rel=1e-12)
+        assert ours.spread == pytest.approx(theirs.spread, rel=1e-12)
+    assert list(strategies[0].history.visits) == list(strategies[1].history.visits)
+
+
+def test_one_worker_that_was_made_has_its_account_at_once() -> None:
+    strategy = FederatedStrategy(5, seed=0, vectorize=2)
+
+    class Looks(Counter):
+        @override
+        def on_round_end(self, trainer: Any, pl_module: Any, record: RoundRecord) -> None:
+            super().on_round_end(trainer, pl_module, record)
+            sent = strategy.federation.members["worker-3"].worker.ledger.sent_bytes
+            assert sent == sum(v.bytes_up for v in strategy.history.visits if v.worker == "worker-3")
+
+    looks = Looks()
+    fit(strategy, module=Plain, callbacks=[looks], max_epochs=3)
+    assert len(looks.rounds) > 1
+    assert list(strategy.federation.members.made()) == ["worker-3"]
 
 
 def test_what_a_worker_has_kept_is_as_private_as_its_data() -> None:

@@ -1,0 +1,110 @@
+"""The samples of many workers as rows of the same tensors: what can be read before anybody has a shard."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from fedlightning.data.in_memory import TensorRows, tensor_rows
+from fedlightning.data.loader_settings import LoaderSettings
+from fedlightning.data.map_style import MapStyle
+from fedlightning.data.order import BatchOrder
+from fedlightning.data.partition.base import Indices
+from fedlightning.data.shard import Shard
+
+
+class RowPool:
+    """Read the batches of workers whose samples are a division of one dataset, as their shards would.
+
+    Args:
+        dataset: The whole dataset; not copied.
+        indices: Numbers of each worker's samples, by name.
+        settings: How shards are read.
+        rows: Where the samples are.
+
+    Example:
+        >>> from torch.utils.data import TensorDataset
+        >>> data = TensorDataset(torch.tensor([10, 11, 12, 13, 14]))
+        >>> indices = {"bob": np.array([0, 2, 4]), "alice": np.array([1, 3])}
+        >>> pool = RowPool.of(data, indices, LoaderSettings(batch_size=2))
+        >>> pool.rows(["alice", "bob"], [0, 1], [1, 2], seed=0)
+        tensor([[1, 3, 0],
+                [4, 0, 2]])
+    """
+
+    def __init__(
+        self, dataset: MapStyle, indices: Mapping[str, Indices], settings: LoaderSettings, rows: TensorRows
+    ) -> None:
+        self.tensors = rows.tensors
+        self.settings = settings
+        self._dataset = dataset
+        self._indices = indices
+        self._rows = rows
+        self._orders: dict[int, BatchOrder] = {}
+
+    @classmethod
+    def of(
+        cls, dataset: MapStyle, indices: Mapping[str, Indices], settings: LoaderSettings
+    ) -> RowPool | None:
+        """Return the pool of a dataset; ``None`` where a batch is more than rows of tensors in memory.
+
+        Args:
+            dataset: The whole dataset.
+            indices: Numbers of each worker's samples, by name.
+            settings: How shards are read.
+        """
+        rows = None if settings.pin_memory else tensor_rows(dataset, settings)
+        return None if rows is None else cls(dataset, indices, settings, rows)
+
+    def shard(self, worker: str) -> Shard:
+        """Make the shard of a worker.
+
+        Args:
+            worker: Its name.
+        """
+        return Shard.of(self._dataset, self._indices[worker], self.settings)
+
+    def samples(self, workers: Sequence[str]) -> npt.NDArray[np.int64]:
+        """Return the number of samples of each of some workers."""
+        return np.array([len(self._indices[worker]) for worker in workers], dtype=np.int64)
+
+    def order(self, samples: int) -> BatchOrder:
+        """Return how shards of a size are cut into batches."""
+        if samples not in self._orders:
+            settings = self.settings
+            self._orders[samples] = BatchOrder(
+                samples, settings.batch_size, settings.shuffle, settings.drop_last
+            )
+        return self._orders[samples]
+
+    def rows(
+        self, workers: Sequence[str], first: Sequence[int], counts: Sequence[int], *, seed: int
+    ) -> Tensor:
+        """Return which rows of the tensors make up some batches of some workers, as `Shard.rows` would.
+
+        Args:
+            workers: Names of the workers.
+            first: Number of the first batch of each, counted from 0 over all local epochs.
+            counts: How many batches of each.
+            seed: Seed of the run.
+
+        Returns:
+            Numbers of rows, int64, shape ``(workers, rows of the longest)``, filled up with any.
+        """
+        own = [self._indices[worker] for worker in workers]
+        sizes = [len(part) for part in own]
+        positions = [
+            self.order(size).positions(start, count, seed=seed, worker=worker)
+            for size, worker, start, count in zip(sizes, workers, first, counts, strict=True)
+        ]
+        if len({len(drawn) for drawn in positions}) == 1:
+            padded = torch.stack(positions)
+        else:
+            padded = torch.nn.utils.rnn.pad_sequence(positions, batch_first=True)
+        padded += torch.from_numpy(np.cumsum(sizes) - sizes).unsqueeze(1)
+        rows = torch.from_numpy(np.concatenate(own))[padded]
+        return rows if self._rows.rows is None else self._rows.rows[rows]

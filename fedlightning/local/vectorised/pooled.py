@@ -1,0 +1,112 @@
+"""Visits to workers whose samples lie in one pool: names and numbers in columns, and nothing made for any."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from typing_extensions import override
+
+from fedlightning.data.pool import RowPool
+from fedlightning.local.memory import WorkerMemory
+from fedlightning.local.streams import KeyedStream
+from fedlightning.local.vectorised.batches import ChunkBatches, GatheredBatches
+from fedlightning.local.vectorised.chunks import Errand, Errands, Numbers, numbers_of
+from fedlightning.local.visit import Visit
+from fedlightning.workers.random import derive_seed
+
+
+@dataclass(frozen=True, eq=False)
+class PooledErrands(Errands):
+    """Visits to workers that keep nothing from one to the next.
+
+    Args:
+        pool: Their samples.
+        seed: Seed of the run, from which their streams' and their own randomness derive.
+        visit: What is asked of all alike; seed, first step and number of steps in it do not count.
+        workers: Their names.
+        first: Number of each visit's first batch.
+        steps: Local steps of each.
+        samples: Samples of each worker.
+        every: Batches of a local epoch of each.
+    """
+
+    pool: RowPool
+    seed: int
+    visit: Visit
+    workers: Sequence[str]
+    first: Numbers
+    steps: Numbers
+    samples: Numbers
+    every: Numbers
+
+    @override
+    def one(self, number: int) -> Errand:
+        worker = self.workers[number]
+        visit = replace(
+            self.visit,
+            first_step=int(self.first[number]),
+            steps=int(self.steps[number]),
+            seed=self._seed_of(worker),
+        )
+        stream = KeyedStream(self.pool.shard(worker), self.seed, worker)
+        return Errand(stream, WorkerMemory("reset"), visit)
+
+    @override
+    def some(self, numbers: Sequence[int] | Numbers) -> PooledErrands:
+        chosen = np.asarray(numbers)
+        return replace(
+            self,
+            workers=[self.workers[number] for number in chosen.tolist()],
+            first=self.first[chosen],
+            steps=self.steps[chosen],
+            samples=self.samples[chosen],
+            every=self.every[chosen],
+        )
+
+    @override
+    def shortened(self, steps: int) -> PooledErrands:
+        visit = replace(self.visit, requires_finite=False)
+        return replace(self, visit=visit, steps=np.minimum(self.steps, steps))
+
+    @override
+    def first_sizes(self) -> Numbers:
+        sizes: Numbers = self._sizes(self.first % self.every)
+        return sizes
+
+    @override
+    def seeds(self) -> list[int]:
+        return [self._seed_of(worker) for worker in self.workers]
+
+    @override
+    def batches(self, *, numbered: bool, device: torch.device) -> ChunkBatches:
+        rows = self.pool.rows(self.workers, self.first.tolist(), self.steps.tolist(), seed=self.seed)
+        numbers = numbers_of(self.first, self.every, self.steps)
+        sizes = self._sizes(numbers.T).T
+        return GatheredBatches(self.pool.tensors, rows, sizes, numbers if numbered else None, device)
+
+    @override
+    def chunks(self, size: int) -> list[Numbers]:
+        order = np.lexsort((self.first % self.every, self.samples, -self.steps))
+        return [order[start : start + size] for start in range(0, len(order), size)]
+
+    @override
+    def states(self) -> list[Mapping[int, Any]]:
+        return []
+
+    @override
+    def put_down(self, numbers: Sequence[int], state_of: Callable[[int], Mapping[int, Any]]) -> None:
+        """Do nothing: these workers keep nothing."""
+
+    def _sizes(self, numbers: Numbers) -> Numbers:
+        """Return how many samples batches have, given their numbers in their epochs, ``(..., visits)``."""
+        size = self.pool.settings.batch_size
+        last = np.minimum(self.samples - (self.every - 1) * size, size)
+        sizes: Numbers = np.where(numbers == self.every - 1, last, size)
+        return sizes
+
+    def _seed_of(self, worker: str) -> int:
+        return derive_seed(self.seed, "local", self.visit.round, worker)

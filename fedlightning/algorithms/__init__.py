@@ -2,6 +2,16 @@
 
 from fedlightning.algorithms.algorithm import Algorithm, Collected, FedAvg, Job, ServerState, Weighting
 from fedlightning.algorithms.apfl import APFL
+from fedlightning.algorithms.asynchronous import (
+    Asynchronous,
+    AsynchronousSchedule,
+    Constant,
+    FedAsync,
+    FedBuff,
+    Hinge,
+    Polynomial,
+    Staleness,
+)
 from fedlightning.algorithms.averaging import BufferMean, ParameterMean
 from fedlightning.algorithms.clock import LogNormal, Quantity, SimulatedClock, Uniform, WorkerProfile
 from fedlightning.algorithms.combining import Combiner, RuleCombiner
@@ -14,6 +24,7 @@ from fedlightning.algorithms.fedper import FedPer, LGFedAvg
 from fedlightning.algorithms.fedprox import FedProx
 from fedlightning.algorithms.fedrep import FedRep
 from fedlightning.algorithms.fixed_statistics import FixedAdam, FixedMomentum, FixedRMSProp, FixedStatistics
+from fedlightning.algorithms.flights import Flight, Flights
 from fedlightning.algorithms.ifca import IFCA
 from fedlightning.algorithms.majority import MajorityVote
 from fedlightning.algorithms.mime import Mime, MimeLite
@@ -67,6 +78,8 @@ __all__ = [
     "AggregationRule",
     "Algorithm",
     "Assignment",
+    "Asynchronous",
+    "AsynchronousSchedule",
     "AveragedSchedule",
     "BufferMean",
     "Bulyan",
@@ -75,13 +88,16 @@ __all__ = [
     "Cohort",
     "Collected",
     "Combiner",
+    "Constant",
     "Ditto",
     "Draw",
     "Extras",
     "FLTrust",
+    "FedAsync",
     "FedAvg",
     "FedBABU",
     "FedBN",
+    "FedBuff",
     "FedDyn",
     "FedNova",
     "FedPer",
@@ -92,8 +108,11 @@ __all__ = [
     "FixedOrder",
     "FixedRMSProp",
     "FixedStatistics",
+    "Flight",
+    "Flights",
     "Forecast",
     "GeometricMedian",
+    "Hinge",
     "Job",
     "Krum",
     "LGFedAvg",
@@ -113,6 +132,7 @@ __all__ = [
     "PerFedAvg",
     "Plan",
     "PoissonSampling",
+    "Polynomial",
     "Pool",
     "PowerOfChoice",
     "Quantity",
@@ -127,6 +147,7 @@ __all__ = [
     "ServerState",
     "ServerUpdate",
     "SimulatedClock",
+    "Staleness",
     "Stragglers",
     "TaggedWorkers",
     "TrimmedMean",

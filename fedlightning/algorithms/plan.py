@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from fedlightning.algorithms.flights import Flights
+
 
 @dataclass(frozen=True)
 class Assignment:
@@ -21,12 +23,14 @@ class Assignment:
         first_step: Number of its first batch, counted over the whole run.
         steps: How many batches to train on (local steps), at least 1.
         weight: Its weight in the average, positive; ``None`` for its number of samples.
+        version: Number of the round whose global model it starts from; ``None`` for that of its own round.
     """
 
     worker: str
     first_step: int
     steps: int
     weight: float | None = None
+    version: int | None = None
 
 
 class Plan:
@@ -39,6 +43,7 @@ class Plan:
         loader: Number of the train loader that it was drawn for, where there are several.
         absent: Why somebody who was drawn sends no update, by name, as far as that is known beforehand.
         closes: Simulated seconds after which the round ends; ``None`` for when its last visit does.
+        flights: Who is still under way when the round ends; nobody, unless the server is asynchronous.
 
     Example:
         >>> Plan(3, (Assignment("bob", first_step=30, steps=10),), seed=0)
@@ -46,7 +51,7 @@ class Plan:
     """
 
     # Not a dataclass: Lightning's precision plugins take every dataclass apart that a loader yields.
-    __slots__ = ("absent", "assignments", "closes", "loader", "round", "seed")
+    __slots__ = ("absent", "assignments", "closes", "flights", "loader", "round", "seed")
 
     def __init__(
         self,
@@ -56,6 +61,7 @@ class Plan:
         loader: int = 0,
         absent: Mapping[str, str] | None = None,
         closes: float | None = None,
+        flights: Flights | None = None,
     ) -> None:
         self.round = round
         self.assignments = assignments
@@ -63,6 +69,7 @@ class Plan:
         self.loader = loader
         self.absent = dict(absent or {})
         self.closes = closes
+        self.flights = flights or Flights()
 
     @property
     def workers(self) -> tuple[str, ...]:
@@ -76,7 +83,7 @@ class Plan:
             assignments: The work.
             absent: Who sends no update, and why.
         """
-        return Plan(self.round, assignments, self.seed, self.loader, absent, self.closes)
+        return Plan(self.round, assignments, self.seed, self.loader, absent, self.closes, self.flights)
 
     def closing(self, closes: float | None) -> Plan:
         """Return the same round with another end.
@@ -84,7 +91,7 @@ class Plan:
         Args:
             closes: Simulated seconds after which it ends.
         """
-        return Plan(self.round, self.assignments, self.seed, self.loader, self.absent, closes)
+        return Plan(self.round, self.assignments, self.seed, self.loader, self.absent, closes, self.flights)
 
     def __repr__(self) -> str:
         return f"Plan(round={self.round}, workers={list(self.workers)})"

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from fedlightning._version import __version__
-from fedlightning.algorithms import Plan, UniformSampling
+from fedlightning.algorithms import Flights, Plan, UniformSampling
 from fedlightning.data.map_style import check_map_style
 from fedlightning.strategy.errors import NotFederatable
 from fedlightning.strategy.federation import Federation
@@ -30,6 +30,7 @@ class FederationState:
         self.steps_done: dict[str, int] = {}
         self.losses: dict[str, float] = {}
         self.traffic: Traffic | None = None
+        self.flights = Flights()
 
     def start(self, seed: int | None) -> None:
         """Begin a run.
@@ -42,6 +43,7 @@ class FederationState:
         self.steps_done = {}
         self.losses = {}
         self.traffic = None
+        self.flights = Flights()
 
     def complete(self, plan: Plan, visits: Sequence[VisitRecord]) -> None:
         """Move past a round that was taken over.
@@ -59,6 +61,7 @@ class FederationState:
             up, down = (max(getattr(v, name) for v in visits) for name in ("bytes_up", "bytes_down"))
             self.traffic = Traffic(up, down)
         self.round = plan.round + 1
+        self.flights = plan.flights
         for assignment in plan.assignments:
             self.steps_done[assignment.worker] = assignment.first_step + assignment.steps
 
@@ -69,6 +72,7 @@ class FederationState:
             "round": self.round,
             "steps_done": dict(self.steps_done),
             "losses": dict(self.losses),
+            "flights": self.flights.state_dict(),
             "traffic": None if self.traffic is None else [self.traffic.up, self.traffic.down],
         }
 
@@ -79,6 +83,7 @@ class FederationState:
         self.steps_done = dict(state["steps_done"])
         self.losses = dict(state.get("losses", {}))  # the first checkpoints had none
         self.traffic = Traffic(*state["traffic"]) if state.get("traffic") else None
+        self.flights = Flights.from_state(state["flights"]) if "flights" in state else Flights()
 
 
 def identity_of(settings: FederationSettings, federation: Federation) -> dict[str, Any]:
@@ -109,6 +114,7 @@ def identity_of(settings: FederationSettings, federation: Federation) -> dict[st
         "local_epochs": work.epochs if work.steps is None else None,
         "cohort_size": min(settings.cohort_size or workers, workers),
         "participation": [part.identity for part in settings.participation or ()],
+        "asynchronous": None if settings.asynchronous is None else settings.asynchronous.identity,
         "clock": None if settings.clock is None else settings.clock.identity,
         "sampling": (settings.sampling or UniformSampling()).identity,
         # A lone worker's loader is as free as that of an ordinary fit, and may not have a length.

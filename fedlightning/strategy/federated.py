@@ -30,6 +30,7 @@ from typing_extensions import override
 from fedlightning.algorithms import (
     AggregationRule,
     Algorithm,
+    Asynchronous,
     FedAvg,
     Participation,
     Sampling,
@@ -43,6 +44,7 @@ from fedlightning.data import FederatedDataLoader, Partitioner
 from fedlightning.local.memory import OptimizerState
 from fedlightning.local.vectorised.trial import Wish
 from fedlightning.strategy import lightning_calls
+from fedlightning.strategy.asynchronous_round import AsynchronousRound
 from fedlightning.strategy.backward import GradientsTaken, GuardedBackward, PseudoGradientsTaken
 from fedlightning.strategy.checkpoint_hooks import CheckpointingStrategy
 from fedlightning.strategy.class_trees import explain_mixed_class_trees
@@ -113,6 +115,9 @@ class FederatedStrategy(CheckpointingStrategy):
             one after the other.
         clock: How fast workers and their networks are, in a simulation: a ``SimulatedClock(...)``. The
             history then has the seconds that rounds would have taken.
+        asynchronous: When the server updates the global model without waiting for all, such as
+            ``FedBuff(buffer=10)`` or ``FedAsync(alpha=0.6)``; ``cohort_size`` workers are under way at a
+            time, and arrive by the ``clock``. A round is one update of the server.
         postprocess: What is done to an update before it leaves a worker, and undone where updates are
             combined: postprocessors such as ``[TopK(fraction=0.01), Quantize(bits=8)]`` of
             ``fedlightning.algorithms.postprocessing``, or a `Postprocessing` of them with error feedback.
@@ -176,6 +181,7 @@ class FederatedStrategy(CheckpointingStrategy):
         sampling: Sampling | None = None,
         participation: Participation | Sequence[Participation] | None = None,
         clock: SimulatedClock | None = None,
+        asynchronous: Asynchronous | None = None,
         postprocess: Postprocessing | Sequence[Postprocessor] | None = None,
         downlink: Sequence[Postprocessor] | None = None,
         bad_workers: BadWorkers | None = None,
@@ -207,6 +213,7 @@ class FederatedStrategy(CheckpointingStrategy):
             sampling=sampling,
             participation=_listed(participation),
             clock=clock,
+            asynchronous=asynchronous,
             postprocess=_chain_of(postprocess),
             downlink=_chain_of(downlink),
             bad_workers=bad_workers,
@@ -447,7 +454,10 @@ class FederatedStrategy(CheckpointingStrategy):
             or self.settings.local_optimizer_state == "travel"
             or lightning_calls.overrides("optimizer_step", module),
         )
-        return LocalRound(terms, optimization, self._this_run.together)
+        together, asynchronous = self._this_run.together, self.settings.asynchronous
+        if asynchronous is None:
+            return LocalRound(terms, optimization, together)
+        return AsynchronousRound(terms, optimization, together, asynchronous, self._this_run.versions)
 
     @property
     @override
@@ -540,7 +550,7 @@ class FederatedStrategy(CheckpointingStrategy):
         assert self.current_plan is not None
         self._clock.turn_to("log")
         self._ended = record_of(self.current_plan, result, self._this_run.traffic)
-        self._this_run.complete(self._ended, result.visits, result.server_state)
+        self._this_run.complete(self._ended, result)
         self._clock.turn_to(None)
         self.history.add_times(self._ended.round, self._clock.take())
 

@@ -258,6 +258,6 @@ def _flat(record: RoundRecord | VisitRecord | Evaluation | RoundTimes) -> dict[s
             row[name] = " ".join(value)
         elif isinstance(value, dict):
             row |= {f"spread/{key}" if name == "spread" else key: number for key, number in value.items()}
-        elif name != "simulated_seconds" or value is not None:
+        elif name not in ("simulated_seconds", "staleness") or value is not None:
             row[name] = value
     return row

@@ -63,6 +63,20 @@ class Optimization:
             raise
         self._restore(self._end if self._keeps_settings else self._start)
 
+    @property
+    def settings(self) -> Any:
+        """The settings of now, as plain values."""
+        return self._capture()
+
+    @contextmanager
+    def starting_from(self, settings: Any) -> Iterator[None]:
+        """Start the visits of the block with settings of another round."""
+        of_round, self._start = self._start, settings
+        try:
+            yield
+        finally:
+            self._start = of_round
+
     @contextmanager
     def one_visit(self, steps: int) -> Iterator[None]:
         """Start a visit with the settings of the round; the longest visit decides what holds after.

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -216,7 +217,7 @@ class PlainRounds:
         self._interrupts.hold()
         result = visit.end()
         self._ended = record_of(visit.plan, result, self._run.traffic)
-        self._run.complete(self._ended, result.visits, self._run.server_state)
+        self._run.complete(self._ended, replace(result, server_state=self._run.server_state))
         if self._by_hand or lightning_calls.only_accumulates(self._trainer):
             self._announce_end()
         if self._run.replays:

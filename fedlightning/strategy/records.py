@@ -40,6 +40,8 @@ class VisitRecord:
         bytes_up: Bytes that left the worker.
         bytes_down: Bytes that were sent to it.
         simulated_seconds: How long it took by the simulated clock; ``None`` where there is none.
+        staleness: Updates of the global model since the one that it began with; ``None`` where the server
+            waits for all.
     """
 
     round: int
@@ -51,6 +53,7 @@ class VisitRecord:
     bytes_up: int
     bytes_down: int
     simulated_seconds: float | None = None
+    staleness: int | None = None
 
 
 @dataclass(frozen=True)

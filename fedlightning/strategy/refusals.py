@@ -9,7 +9,7 @@ from lightning.pytorch.callbacks import StochasticWeightAveraging
 from torch import nn
 from torch.optim import Optimizer
 
-from fedlightning.algorithms import Job
+from fedlightning.algorithms import Algorithm, Job
 from fedlightning.strategy.errors import NotFederatable
 from fedlightning.strategy.lightning_calls import devices_of, takes_dataloader_iter
 from fedlightning.strategy.settings import FederationSettings
@@ -47,7 +47,18 @@ def refuse_for_algorithm(
     names = [name for name, _ in module.named_parameters()]
     automatic, state = module.automatic_optimization, settings.local_optimizer_state
     job = Job(names, optimizers, automatic, settings.update, state)
-    _refuse(list(settings.algorithm.why_not(job)))
+    _refuse([*settings.algorithm.why_not(job), *_asynchronous(settings)])
+
+
+def _asynchronous(settings: FederationSettings) -> Iterator[str]:
+    algorithm = type(settings.algorithm)
+    own = [n for n in ("begin", "survey", "finish") if getattr(algorithm, n) is not getattr(Algorithm, n)]
+    if settings.asynchronous is not None and own:
+        yield (
+            f"{algorithm.__name__} is about rounds that all workers begin at once, and under asynchronous="
+            f"{settings.asynchronous!r} they do not. Use an algorithm whose server averages and keeps "
+            "nothing, such as FedAvg or FedProx."
+        )
 
 
 def _refuse(reasons: Sequence[str]) -> None:
@@ -100,6 +111,11 @@ def _trainer_features(
         )
     callbacks: list[pl.Callback] = getattr(trainer, "callbacks")  # noqa: B009 - untyped, set by a connector
     averages = any(isinstance(callback, StochasticWeightAveraging) for callback in callbacks)
+    if settings.asynchronous is not None and getattr(trainer, "overfit_batches"):  # noqa: B009 - as above
+        yield (
+            "overfit_batches has every epoch begin with the same visits, and asynchronous rounds go on from "
+            "those before. Use overfit_batches=0, or no asynchronous."
+        )
     if averages and not settings.steps_at_controller:
         yield (
             "StochasticWeightAveraging runs its last epoch without backward passes, and rounds of local "

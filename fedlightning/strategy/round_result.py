@@ -13,6 +13,7 @@ from fedlightning.algorithms import (
 from fedlightning.local.logs import LoggedValue
 from fedlightning.local.metrics import MetricState
 from fedlightning.strategy.records import VisitRecord
+from fedlightning.strategy.versions import Versions
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,7 @@ class RoundResult:
         samples: Samples in the batches of all visits, counted as often as they came, as far as batches tell.
         wastes_gradients: Whether a visit ended with gradients that a module that steps by hand had not used.
         server_state: What the server keeps for its algorithm from here.
+        versions: Versions of the global model that somebody under way has begun with.
     """
 
     average: Sequence[Tensor | None]
@@ -43,3 +45,4 @@ class RoundResult:
     samples: int = 0
     wastes_gradients: bool = False
     server_state: ServerState = field(default_factory=dict)
+    versions: Versions = field(default_factory=dict)

@@ -5,7 +5,7 @@ How a round is carried out lives in ``rounds``, and when Lightning asks for one 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -14,9 +14,11 @@ from torch import Tensor, nn
 
 from fedlightning._version import __version__
 from fedlightning.algorithms import (
+    AsynchronousSchedule,
     AveragedSchedule,
     Forecast,
     Plan,
+    Pool,
     Schedule,
     SequentialSchedule,
     ServerState,
@@ -36,7 +38,7 @@ from fedlightning.strategy.history import History
 from fedlightning.strategy.lone import LoneLoader, LoneTraining, plans_in
 from fedlightning.strategy.plain_loader import PlainTraining
 from fedlightning.strategy.plan_loader import CompanionLoader, PlanLoader
-from fedlightning.strategy.records import RoundRecord, VisitRecord
+from fedlightning.strategy.records import RoundRecord
 from fedlightning.strategy.replaying import Replay
 from fedlightning.strategy.root import Root
 from fedlightning.strategy.roster import (
@@ -45,10 +47,12 @@ from fedlightning.strategy.roster import (
     roster_of_ordinary_loader,
     roster_of_several_loaders,
 )
-from fedlightning.strategy.settings import FederationSettings, cohort_too_large
+from fedlightning.strategy.round_result import RoundResult
+from fedlightning.strategy.settings import FederationSettings, check_buffer, cohort_too_large
 from fedlightning.strategy.stopwatch import Stopwatch, expected_traffic
 from fedlightning.strategy.together import Together
 from fedlightning.strategy.traffic import Traffic
+from fedlightning.strategy.versions import Versions, versions_from
 from fedlightning.workers import Worker
 
 
@@ -69,6 +73,7 @@ class Run:
         server_state: What the server keeps for the algorithm.
         first_buffers: The module's buffers at the start of the fit.
         downlink: What workers know of the global model, where the way down is compressed.
+        versions: Earlier versions of the global model that somebody under way has begun with.
         root: The server's own data, where a rule compares updates with what is trained on it.
         together: Carries out visits together; ``None`` where each is made by itself.
         stopwatch: Tells how long visits take by the simulated clock; ``None`` where there is none.
@@ -90,6 +95,7 @@ class Run:
         self.server = ServerUpdate(settings.server_optimizer, settings.server_scheduler)
         self.server_state: ServerState = {}
         self.first_buffers: Sequence[Tensor] = ()
+        self.versions: Versions = {}
         self.root: Root | None = None
         self.downlink: Downlink | None = None
         self.together = Together.of(settings.vectorize, compiles=settings.compile)
@@ -150,6 +156,8 @@ class Run:
             self.first_buffers = self._resume.get("first_buffers", self.first_buffers)
             if self.downlink is not None:
                 self.downlink.load_state_dict(self._resume["downlink"])
+        saved = {} if self._resume is None else self._resume.get("versions", {})
+        self.versions = versions_from(saved, parameters[0].device if parameters else None)
 
     @property
     def replays(self) -> bool:
@@ -284,8 +292,7 @@ class Run:
         if self._settings.aggregation is not None:
             eligible = len(sampling.eligible(pool))
             self._settings.aggregation.check_cohort(min(cohort_size or eligible, eligible))
-        kind = AveragedSchedule if self._settings.update == "averaged" else SequentialSchedule
-        return kind(
+        return self._kind_of_schedule(pool)(
             federation.batches,
             self._settings.work,
             cohort_size=cohort_size,
@@ -295,6 +302,13 @@ class Run:
             pool=pool,
             participation=self._settings.participation or (),
         )
+
+    def _kind_of_schedule(self, pool: Pool) -> Callable[..., Schedule]:
+        if (asynchronous := self._settings.asynchronous) is not None:
+            there = len((self._settings.sampling or UniformSampling()).eligible(pool))
+            check_buffer(asynchronous, min(self._settings.cohort_size or there, there))
+            return partial(AsynchronousSchedule, asynchronous=asynchronous)
+        return AveragedSchedule if self._settings.update == "averaged" else SequentialSchedule
 
     # Which round comes next.
 
@@ -334,14 +348,15 @@ class Run:
         self.traffic = losses.traffic
         return self._take(plan)
 
-    def _forecast(self) -> Forecast | None:
+    def _forecast(self) -> Forecast:
         """Say when visits will arrive: with the bytes of the last ones, or what can be told of the first."""
         if self.stopwatch is None:
-            return None
+            return Forecast(flights=self._state.flights)
         traffic = self._state.traffic or expected_traffic(
             self._trainer.lightning_module, self._trainer.optimizers, self._settings.postprocess
         )
-        return Forecast(seconds=partial(self.stopwatch.expected, traffic=traffic))
+        expected = partial(self.stopwatch.expected, traffic=traffic)
+        return Forecast(seconds=expected, flights=self._state.flights)
 
     def _losses(self) -> LossesAtWorkers:
         assert self._federation is not None
@@ -390,22 +405,21 @@ class Run:
         asked = float(getattr(self._trainer, "overfit_batches")) > 0  # noqa: B009 - untyped, set by a connector
         return asked and self._lone is None
 
-    def complete(self, record: RoundRecord, visits: Sequence[VisitRecord], server_state: ServerState) -> None:
+    def complete(self, record: RoundRecord, result: RoundResult) -> None:
         """Move on to the next round.
 
         Args:
             record: What the current round came to.
-            visits: Its visits.
-            server_state: What the server keeps for the algorithm from here.
+            result: Its visits, and what the server keeps from here.
         """
         assert self._plans is not None
         assert self.plan is not None
         self._plans.rounds_done += 1
-        self._state.complete(self.plan, visits)
-        self.server_state = server_state
+        self._state.complete(self.plan, result.visits)
+        self.server_state, self.versions = result.server_state, result.versions
         if isinstance(self._lone, PlainTraining):
             self._lone.settle(lightning_calls.batches_ahead(self._trainer))
-        self.history.add_round(record, visits)
+        self.history.add_round(record, result.visits)
 
     @property
     def has_personal_models(self) -> bool:
@@ -461,6 +475,7 @@ class Run:
             "server_state": {name: list(tensors) for name, tensors in self.server_state.items()},
             "downlink": {} if self.downlink is None else self.downlink.state_dict(),
             "first_buffers": list(self.first_buffers),
+            "versions": {number: version.state_dict() for number, version in self.versions.items()},
             "workers": self._worker_states(self._federation),
             "root": {} if self.root is None else self.root.federation.state_dict(round=self.round),
             "global_streams": capture_global_streams(),

@@ -14,6 +14,7 @@ from typing_extensions import override
 from fedlightning.algorithms import (
     AggregationRule,
     Algorithm,
+    Asynchronous,
     FedAvg,
     LocalWork,
     Participation,
@@ -23,7 +24,7 @@ from fedlightning.algorithms import (
     ServerSchedulerFactory,
     SimulatedClock,
 )
-from fedlightning.algorithms.attacks import BadWorkers
+from fedlightning.algorithms.attacks import BadWorkers, Collusion
 from fedlightning.algorithms.postprocessing import Postprocessing
 from fedlightning.data import IID, Partitioner
 from fedlightning.data.map_style import check_map_style
@@ -54,6 +55,7 @@ class FederationSettings:
     sampling: Sampling | None
     participation: Sequence[Participation] | None
     clock: SimulatedClock | None
+    asynchronous: Asynchronous | None
     postprocess: Postprocessing | None
     downlink: Postprocessing | None
     bad_workers: BadWorkers | None
@@ -93,6 +95,7 @@ class FederationSettings:
             )
         self._check_sampling()
         self._check_participation()
+        self._check_asynchronous()
         if self.postprocess is not None and not isinstance(self.postprocess, Postprocessing):
             raise TypeError(
                 "postprocess must be a list of postprocessors such as "
@@ -148,6 +151,7 @@ class FederationSettings:
             and self.postprocess is None
             and self.downlink is None
             and self.bad_workers is None
+            and self.asynchronous is None
             and self.server_optimizer is None
             and self.optimizer_state in (None, "travel")
         )
@@ -233,6 +237,40 @@ class FederationSettings:
             if isinstance(self.workers, Sequence):
                 names = sorted(worker.id for worker in self.workers)
                 part.check(Pool(names, samples={}))
+
+    def _check_asynchronous(self) -> None:
+        if self.asynchronous is None:
+            return
+        if not isinstance(self.asynchronous, Asynchronous):
+            raise TypeError(
+                "asynchronous must be such as fedlightning.algorithms.FedBuff(buffer=10), got "
+                f"{self.asynchronous!r}."
+            )
+        for name, odd, why in (
+            ("update", self.update == "sequential", "has nobody under way beside the worker that is visited"),
+            ("aggregator", self.aggregator is not None, "sees the updates of one round, from one start"),
+            ("participation", self.participation is not None, "is about rounds of a cohort"),
+            ("postprocess", self.postprocess is not None, "is undone from one start for all"),
+            ("downlink", self.downlink is not None, "sends what has changed up to one version for all"),
+            ("sampling", self._draws_for_average, "draws for rounds of a cohort"),
+        ):
+            if odd:
+                raise ValueError(
+                    f"{name}={getattr(self, name)!r} {why}, and does not go with asynchronous="
+                    f"{self.asynchronous!r}. Leave one of the two out."
+                )
+        if isinstance(getattr(self.bad_workers, "attack", None), Collusion):
+            raise ValueError(
+                f"bad_workers={self.bad_workers!r} agree within a cohort, and under asynchronous="
+                f"{self.asynchronous!r} nobody knows who arrives with whom. Use an attack of single workers."
+            )
+        count = len(self.workers) if isinstance(self.workers, Sequence) else self.workers
+        if (concurrency := self.cohort_size or count) is not None:
+            check_buffer(self.asynchronous, concurrency)
+
+    @property
+    def _draws_for_average(self) -> bool:
+        return self.sampling is not None and self.sampling.needs_average
 
     def _check_aggregation(self) -> None:
         if self.aggregation is None:
@@ -338,6 +376,23 @@ class FederationSettings:
                 "server_scheduler steps after each round, when there is no metric for ReduceLROnPlateau to "
                 "go by. Use a schedule over rounds, or ReduceLROnPlateau in configure_optimizers."
             )
+
+
+def check_buffer(asynchronous: Asynchronous, concurrency: int) -> None:
+    """Refuse a buffer that would never be full.
+
+    Args:
+        asynchronous: The server.
+        concurrency: How many workers are under way at a time.
+
+    Raises:
+        ValueError: They are fewer than the buffer has room for.
+    """
+    if asynchronous.buffer > concurrency:
+        raise ValueError(
+            f"asynchronous has buffer={asynchronous.buffer}, and at most {concurrency} workers are under way "
+            f"at a time. Use a buffer of at most {concurrency}, a larger cohort_size, or more workers."
+        )
 
 
 def cohort_too_large(cohort_size: int, workers: int) -> str:

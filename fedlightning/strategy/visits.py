@@ -41,11 +41,13 @@ class VisitBook:
         self._stopwatch = stopwatch
         self._wanted = bool(audience) or len(plan.assignments) <= MAX_NAMED_WORKERS
         self._before = Traffic()
+        self._staleness: int | None = None
         self.records: list[VisitRecord] = []
 
     def begin(self, member: Member, assignment: Assignment) -> None:
         """Announce a visit."""
         self._before = Traffic.of(member)
+        self._staleness = None if assignment.version is None else self._round - assignment.version
         if self._audience:
             start = VisitStart(
                 self._round, assignment.worker, member.samples, assignment.first_step, assignment.steps
@@ -71,6 +73,7 @@ class VisitBook:
             bytes_up=traffic.up,
             bytes_down=traffic.down,
             simulated_seconds=None if watch is None else watch.seconds(worker, report.steps, traffic),
+            staleness=self._staleness,
         )
         self.records.append(record)
         if self._audience:

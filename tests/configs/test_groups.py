@@ -15,7 +15,7 @@ from tests.configs.composing import Compose
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 GROUPS = (
-    "aggregation algorithm bad_workers callbacks clock data debug experiment hydra logger model "
+    "aggregation algorithm asynchronous bad_workers callbacks clock data debug experiment hydra logger model "
     "participation partition paths postprocess sampling server_optimizer server_scheduler "
     "strategy tolerance trainer"
 )

@@ -23,9 +23,11 @@ from fedlightning.algorithms import (
     IFCA,
     Algorithm,
     Ditto,
+    FedAsync,
     FedAvg,
     FedBABU,
     FedBN,
+    FedBuff,
     FedDyn,
     FedNova,
     FedPer,
@@ -40,6 +42,7 @@ from fedlightning.algorithms import (
     Moon,
     PerFedAvg,
     Scaffold,
+    SimulatedClock,
     Yogi,
 )
 from fedlightning.data import Explicit
@@ -174,6 +177,15 @@ ROWS: Mapping[str, Row] = {
     "`Moon`": row_of(Moon("body"), Moon("body", mu=0), "`mu=0`"),
     "`MimeLite`": row_of(MimeLite(), MimeLite(FixedMomentum(beta=0)), "`FixedMomentum(beta=0)`"),
     "`Mime`": row_of(Mime(FixedAdam())),
+    "`FedAsync`": Row({"asynchronous": FedAsync(alpha=0.5)}),
+    "`FedBuff`": Row(
+        {
+            "asynchronous": FedBuff(buffer=2),
+            "clock": SimulatedClock({"a": 1.0, "b": 1.0, "c": 5.0, "d": 2.0}),
+        },
+        {"asynchronous": FedBuff(buffer=4)},
+        label="`buffer=4`, no delay",
+    ),
     "FedAvgM": server(torch.optim.SGD, lr=1.0, momentum=0.9),
     "FedAdam": server(torch.optim.Adam, lr=0.01),
     "FedAdagrad": server(torch.optim.Adagrad, lr=0.01),

@@ -16,7 +16,17 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, IterableDataset, WeightedRandomSampler
 
 from fedlightning import Tolerance
-from fedlightning.algorithms import Median, OverSelection, SimulatedClock, Stragglers, WorkerDropout
+from fedlightning.algorithms import (
+    FedBuff,
+    Median,
+    OverSelection,
+    PoissonSampling,
+    SimulatedClock,
+    Stragglers,
+    WorkerDropout,
+)
+from fedlightning.algorithms.attacks import ALIE, BadWorkers
+from fedlightning.algorithms.postprocessing import Sign
 from fedlightning.data import Dirichlet, Explicit, FederatedDataLoader, FederatedDataset, Natural
 from fedlightning.strategy import FederatedStrategy, NotFederatable
 from fedlightning.workers import VirtualWorker
@@ -115,6 +125,32 @@ BAD_SETTINGS: list[tuple[dict[str, Any], type[Exception], Says]] = [
         {"participation": OverSelection(), "clock": SimulatedClock()},
         ValueError,
         ("extra=0.3 is a share of cohort_size", "Give a cohort_size"),
+    ),
+    ({"asynchronous": "fedbuff"}, TypeError, ("asynchronous must be", "FedBuff(buffer=10)", "got 'fedbuff'")),
+    (
+        {"asynchronous": FedBuff(buffer=4), "workers": 9, "cohort_size": 3},
+        ValueError,
+        ("buffer=4", "at most 3 workers are under way", "a larger cohort_size"),
+    ),
+    *(
+        (
+            {"asynchronous": FedBuff(buffer=2), "workers": 9} | other,
+            ValueError,
+            (*says, "does not go with asynchronous=FedBuff(", "Leave one of the two out"),
+        )
+        for other, says in (
+            ({"update": "sequential"}, ("update='sequential'", "nobody under way")),
+            ({"aggregator": VirtualWorker(id="trusted")}, ("aggregator=", "from one start")),
+            ({"participation": Stragglers(0.5)}, ("participation=", "rounds of a cohort")),
+            ({"postprocess": [Sign()]}, ("postprocess=", "undone from one start")),
+            ({"downlink": [Sign()]}, ("downlink=", "one version for all")),
+            ({"sampling": PoissonSampling(0.5)}, ("sampling=PoissonSampling", "rounds of a cohort")),
+        )
+    ),
+    (
+        {"asynchronous": FedBuff(buffer=2), "workers": 9, "bad_workers": BadWorkers(ALIE(), share=0.2)},
+        ValueError,
+        ("bad_workers=", "agree within a cohort", "an attack of single workers"),
     ),
     (
         {"tolerance": Tolerance(min_cohort=3), "cohort_size": 2},

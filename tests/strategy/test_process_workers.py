@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch.utils.data import DataLoader, TensorDataset
 
-from fedlightning.algorithms import PowerOfChoice, Stragglers, WorkerDropout
+from fedlightning.algorithms import FedBuff, PowerOfChoice, Stragglers, WorkerDropout
 from fedlightning.data import FederatedDataLoader, FederatedDataset
 from fedlightning.strategy import FederatedStrategy
 from fedlightning.workers import HostProcess, KeepData, ProcessWorker, UnsendableError, VirtualWorker, Worker
@@ -85,6 +85,7 @@ CASES: list[dict[str, Any]] = [
     {"update": "averaged", "local_steps": 3, "trainer": {"precision": "bf16-mixed"}},
     {"local_epochs": 1, "cohort_size": 2, "sampling": PowerOfChoice(3, batches=2)},
     {"local_epochs": 2, "participation": [Stragglers(0.5), WorkerDropout(rate=0.3)]},
+    {"local_epochs": 1, "asynchronous": FedBuff(buffer=2)},
 ]
 
 

@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from fedlightning.algorithms.flights import Flights
 from fedlightning.algorithms.plan import Assignment, Plan
 from fedlightning.algorithms.sampling.base import Pool, check_names
 from fedlightning.algorithms.sampling.identity import identity_of
@@ -24,6 +25,7 @@ class Forecast:
             step otherwise. One step for those that are not in it.
         goal: How many updates are wanted, the ``cohort_size``; ``None`` for all.
         seconds: Tells how long a visit will take, by the simulated clock.
+        flights: Who is under way already, where the server is asynchronous.
 
     Example:
         >>> Forecast(pieces={"bob": 10}).goal is None
@@ -33,6 +35,12 @@ class Forecast:
     pieces: Mapping[str, int] = field(default_factory=dict)
     goal: int | None = None
     seconds: Callable[[Assignment], float] = _no_clock
+    flights: Flights = field(default_factory=Flights)
+
+    @property
+    def has_clock(self) -> bool:
+        """Whether it is known how long visits will take."""
+        return self.seconds is not _no_clock
 
 
 class Participation(ABC):

@@ -13,6 +13,7 @@ from torch.testing._internal.common_methods_invocations import op_db
 
 from fedlightning.pointers.operations import NAMES, OPERATIONS
 from fedlightning.pointers.promises import changes_its_first_argument, gives_one_tensor
+from tests.operators import samples_of
 
 # All operators take a minute: ``PROMISES_SPACING=1 pytest tests/pointers/test_promises.py``.
 SPACING = int(os.environ.get("PROMISES_SPACING", "12"))
@@ -43,7 +44,7 @@ def test_promises_are_kept() -> None:
     comparing = Comparing()
     for operator in op_db[::SPACING]:
         if torch.float32 in operator.supported_dtypes("cpu"):
-            sample = next(iter(operator.sample_inputs("cpu", torch.float32)))
+            sample = next(samples_of(operator))
             for function in (operator.op, operator.method_variant, operator.inplace_variant):
                 if function is not None:
                     _call(comparing, function, sample)

@@ -19,6 +19,7 @@ from fedlightning.pointers import HiddenValueError, MixedLocationsError, Pointer
 from fedlightning.workers import KeepData, RefusedByPolicy, RemoteError, VirtualWorker
 from fedlightning.workers.labels import LabelBook
 from fedlightning.workers.policy import PUBLIC, Source
+from tests.operators import samples_of
 from tests.workers.programs import count
 
 OWNERS = ("ann", "ben", "cem")
@@ -99,7 +100,7 @@ NOT_RUN = (RefusedByPolicy, RemoteError, HiddenValueError, MixedLocationsError, 
 def _calls(part: int) -> Iterator[tuple[str, Any, Any]]:
     for info in op_db[part::PARTS]:
         if torch.float32 in info.dtypes:
-            sample = next(iter(info.sample_inputs("cpu", torch.float32)), None)
+            sample = next(samples_of(info), None)
             if sample is not None:
                 yield info.name, info.op, (sample.input, sample.args, sample.kwargs)
 

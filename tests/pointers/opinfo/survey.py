@@ -14,6 +14,7 @@ from torch.utils._pytree import tree_leaves
 
 from fedlightning.pointers.adjusting import adjust_torch
 from fedlightning.pointers.overridable import MADE_OVERRIDABLE
+from tests.operators import samples_of
 from tests.pointers.opinfo.comparison import Outcome, Verdict, judge
 from tests.pointers.opinfo.forms import FORMS, Sample
 
@@ -85,8 +86,7 @@ def _samples(operator: Any) -> Iterator[Sample]:
     """Give float32 samples that have a tensor among their arguments; others have nothing to be sent."""
     if torch.float32 not in operator.supported_dtypes("cpu") or operator.name.startswith("jiterator"):
         return
-    torch.manual_seed(0)
-    for sample in operator.sample_inputs("cpu", torch.float32, requires_grad=operator.supports_autograd):
+    for sample in samples_of(operator, requires_grad=operator.supports_autograd):
         arguments: Sample = (sample.input, sample.args, sample.kwargs)
         if any(isinstance(leaf, Tensor) for leaf in tree_leaves(arguments)):
             yield arguments

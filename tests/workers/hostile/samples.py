@@ -17,6 +17,7 @@ from torch.utils._pytree import tree_leaves, tree_map
 
 from fedlightning.pointers.operations import NAMES
 from fedlightning.workers.blank_memory import WORKER_OPERATIONS
+from tests.operators import samples_of
 
 SAMPLES_PER_OPERATOR = 6
 CALLS_PER_OPERATION = 2
@@ -116,7 +117,7 @@ def _run_samples(operator: Any, dtype: torch.dtype, recorded: Recorded) -> None:
     grad = dtype is torch.float32 and operator.supports_autograd
     torch.manual_seed(0)
     variants = [operator.op, operator.method_variant, operator.inplace_variant]
-    for sample in islice(operator.sample_inputs("cpu", dtype, requires_grad=grad), SAMPLES_PER_OPERATOR):
+    for sample in islice(samples_of(operator, dtype, requires_grad=grad), SAMPLES_PER_OPERATOR):
         for variant in filter(None, variants):
             value = tree_map(_cloned, sample.input) if variant is operator.inplace_variant else sample.input
             with warnings.catch_warnings(), suppress(Exception):

@@ -17,6 +17,7 @@ from fedlightning.pointers import ids, new_id
 from fedlightning.pointers.messages import Put
 from fedlightning.workers import Ledger, VirtualWorker, program
 from fedlightning.workers.ledger import Entry
+from fedlightning.workers.loan import Loan
 from fedlightning.workers.remote.connection import Pending
 from fedlightning.workers.remote.lent import Lent
 from fedlightning.workers.store import ObjectStore
@@ -140,5 +141,5 @@ def test_a_backward_ends_amid_a_program_on_loan() -> None:
     worker = VirtualWorker(id="bob")
     WORKERS[:] = [worker]
     x = worker.send(torch.ones(2, requires_grad=True))
-    worker.lend(double_on_loan, [nn.Linear(1, 1)], x)
+    worker.lend(Loan(double_on_loan, [nn.Linear(1, 1)]), x)
     assert x.grad is not None

@@ -12,7 +12,7 @@ export UV_FIND_LINKS ?= $(PIP_FIND_LINKS)
 export OMP_NUM_THREADS ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lint types pytest bench-pointers bench-simulation bench-scale bench-trainer lightning-suite opinfo hostile properties docs clean
+.PHONY: help run test lint types pytest bench-pointers bench-simulation bench-scale bench-self-log bench-trainer lightning-suite opinfo hostile properties docs clean
 
 help:  ## Show these targets.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -41,6 +41,9 @@ bench-simulation: $(STAMP)  ## Measure what a simulated federation costs beside 
 
 bench-scale: $(STAMP)  ## Measure what many workers and many rounds cost in time and memory (minutes).
 	$(BIN)/python -m benchmarks.scale
+
+bench-self-log: $(STAMP)  ## Measure what a call of self.log costs during a visit (seconds).
+	$(BIN)/python -m benchmarks.self_log
 
 bench-trainer: $(STAMP)  ## Measure what the strategy adds to an ordinary fit, step for step (minutes).
 	$(BIN)/python -m benchmarks.trainer

@@ -126,7 +126,8 @@ class UpdateMean:
             weight: As a rule the worker's number of samples; positive.
         """
         self._tensors.add(update.tensors, weight)
-        self._buffers.add(update.buffers, weight)
+        if update.buffers:
+            self._buffers.add(update.buffers, weight)
         for name, tensors in update.extras.items():
             self._extras[name].add(tensors, weight)
         if not self._present:

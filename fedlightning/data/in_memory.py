@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from functools import cached_property
+from math import prod
 from typing import cast
 
 import torch
@@ -69,7 +70,7 @@ class TensorRows:
     @cached_property
     def at_once(self) -> int:
         """How many rows to gather at once, at least 1."""
-        of_row = sum(tensor[:1].numel() * tensor.element_size() for tensor in self.tensors)
+        of_row = sum(prod(tensor.shape[1:]) * tensor.element_size() for tensor in self.tensors)
         return max(_BYTES_AT_ONCE // max(of_row, 1), 1)
 
 

@@ -77,11 +77,20 @@ class VisitReport:
 
 @payload_bytes.register
 def _(value: VisitReport) -> int:
-    loss = 0 if value.loss is None else payload_bytes(value.loss)
-    logs = sum(payload_bytes((logged.name, logged.weight, logged.value)) for logged in value.logs)
-    return loss + logs + sum(payload_bytes(metric.values) for metric in value.metrics)
+    loss = 0 if value.loss is None else value.loss.nbytes
+    return (
+        loss + sum(map(_bytes_of, value.logs)) + sum(payload_bytes(state.values) for state in value.metrics)
+    )
+
+
+def _bytes_of(logged: LoggedValue) -> int:
+    # Without looking up what kind each part is: every visit reports some.
+    return len(logged.name) + _BYTES_OF_WEIGHT + (0 if logged.value is None else logged.value.nbytes)
 
 
 @kept_samples.register
 def _(value: VisitReport) -> str:
     return samples_kept_by(value.metrics)
+
+
+_BYTES_OF_WEIGHT = payload_bytes(0)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import partial
 from typing import Any
 
 import torch
@@ -24,6 +23,7 @@ from fedlightning.pointers.messages import (
     ObjectDescription,
     Put,
     Recall,
+    Ref,
     Run,
     Search,
     Tag,
@@ -75,20 +75,6 @@ class Host:
         self.generation = generation
         self.store = ObjectStore((worker_id, generation))
         self.labels = LabelBook()
-        self._handlers: dict[type, Callable[[Any], Any]] = {
-            Execute: partial(run_operation, self),
-            Put: self._put,
-            Backward: self._backward,
-            Run: self._run,
-            Get: self._get,
-            Move: partial(hand_over, self),
-            Recall: partial(recall, self),
-            Delete: self._delete,
-            Clear: lambda message: self._delete(Delete(tuple(self.store.unregistered()))),
-            Tag: self._tag,
-            Search: self._search,
-            Describe: lambda message: self.store.describe(message.object_id),
-        }
 
     def handle(self, message: Message) -> Any:
         """Do what a message asks and return the answer.
@@ -97,7 +83,7 @@ class Host:
             WorkerError: A program or operation raised, or the policy refused; nothing else comes out of here.
         """
         try:
-            return self._handlers[type(message)](message)
+            return _HANDLERS[type(message)](self, message)
         except WorkerError as error:
             if error.__cause__ is None:
                 # What is withheld would else be the context of the error that says so.
@@ -239,7 +225,8 @@ class Host:
         program = self._program(name)
         for kind, nbytes, _ in loan.weighed():
             ledger.receive(kind, nbytes, round, self.worker_id)
-        if received := payload_bytes(args):
+        # References weigh nothing, and what they lead to is here.
+        if received := payload_bytes([value for value in args if type(value) is not Ref]):
             ledger.receive(name, received, round, self.worker_id)
         held = self.store.resolve(args, [])
         try:
@@ -375,3 +362,26 @@ class Host:
             return "data"
         # Written to by single operations, it is no product of a reviewed program, whatever its class.
         return "data" if self.labels.written_by_operations(value) else "module"
+
+    def _clear(self, _: Clear) -> None:
+        self._delete(Delete(tuple(self.store.unregistered())))
+
+    def _describe(self, message: Describe) -> Any:
+        return self.store.describe(message.object_id)
+
+
+# One table for all hosts: of those that simulate workers, there are thousands.
+_HANDLERS: dict[type, Callable[[Host, Any], Any]] = {
+    Execute: run_operation,
+    Put: Host._put,
+    Backward: Host._backward,
+    Run: Host._run,
+    Get: Host._get,
+    Move: hand_over,
+    Recall: recall,
+    Delete: Host._delete,
+    Clear: Host._clear,
+    Tag: Host._tag,
+    Search: Host._search,
+    Describe: Host._describe,
+}

@@ -26,6 +26,9 @@ if TYPE_CHECKING:
     from fedlightning.workers.hook import TorchHook
 
 
+_CAPABILITIES = Capabilities(fine_grained=True, ships_code=True)
+
+
 class VirtualWorker(Worker):
     """Be a worker inside this process.
 
@@ -58,7 +61,7 @@ class VirtualWorker(Worker):
     def __init__(self, hook: TorchHook | None = None, id: str = "", policy: Policy | None = None) -> None:
         super().__init__(
             id,
-            capabilities=Capabilities(fine_grained=True, ships_code=True),
+            capabilities=_CAPABILITIES,
             policy=AllowAll() if policy is None else policy,
         )
         self._host = Host(id, self.policy, Ledger(), self.generation)

@@ -67,7 +67,7 @@ from fedlightning.strategy.reporting import duration_of, log_round, log_time, re
 from fedlightning.strategy.round_result import RoundResult
 from fedlightning.strategy.rounds import Round, RoundTerms
 from fedlightning.strategy.run import Run
-from fedlightning.strategy.settings import FederationSettings, Update
+from fedlightning.strategy.settings import Aggregator, FederationSettings, Update
 from fedlightning.strategy.tolerance import Tolerance
 from fedlightning.workers import Worker
 
@@ -131,7 +131,8 @@ class FederatedStrategy(CheckpointingStrategy):
             to be read as the train loader reads; or a number of samples to draw from the training data,
             which workers keep, too.
         aggregator: A worker that is trusted to average: updates go to it from worker to worker, and only
-            their mean comes here. ``None`` to average at the controller.
+            their mean comes here; ``"rotating"`` for one of each round's own workers, in turn. ``None`` to
+            average at the controller.
         tolerance: What happens when a worker fails, is lost, or sends numbers that are not finite; by default
             the run stops at the first two and keeps the third.
         vectorize: Whether virtual workers take their local steps together, by ``torch.vmap``: ``True`` where
@@ -187,7 +188,7 @@ class FederatedStrategy(CheckpointingStrategy):
         bad_workers: BadWorkers | None = None,
         aggregation: AggregationRule | None = None,
         root_data: Dataset[Any] | int | None = None,
-        aggregator: Worker | None = None,
+        aggregator: Aggregator | None = None,
         tolerance: Tolerance | None = None,
         vectorize: Wish = False,
         compile: bool = False,

@@ -41,6 +41,7 @@ from fedlightning.strategy.phases import PhaseClock
 from fedlightning.strategy.records import VisitRecord
 from fedlightning.strategy.root import Root
 from fedlightning.strategy.round_result import RoundResult
+from fedlightning.strategy.settings import Aggregator
 from fedlightning.strategy.snapshot import ModuleSnapshot
 from fedlightning.strategy.stopwatch import Stopwatch
 from fedlightning.strategy.tolerance import Tolerance
@@ -62,7 +63,7 @@ class RoundTerms:
         tolerance: Which failures the round survives.
         aggregation: How updates are combined; ``None`` for their weighted mean.
         root: The server's own data, for a rule that needs it.
-        aggregator: A worker that is trusted to combine the updates; ``None`` for the controller.
+        aggregator: Who is trusted to combine the updates; ``None`` for the controller.
         postprocess: What is done to updates before they leave; ``None`` for nothing.
         downlink: What workers are sent in place of the module's parameters; ``None`` for these themselves.
         bad_workers: Who does something else, in a simulation of attacks.
@@ -82,7 +83,7 @@ class RoundTerms:
     tolerance: Tolerance
     aggregation: AggregationRule | None
     root: Root | None
-    aggregator: Worker | None
+    aggregator: Aggregator | None
     postprocess: Postprocessing | None
     downlink: Downlink | None
     bad_workers: BadWorkers | None
@@ -187,9 +188,17 @@ class Round(ABC):
         needed = any(part is not None for part in (self._rule, chain, collusion))
         start = self._starting_point() if needed else ()
         how = (self._rule, start, chain, self._trained, collusion, self._update_at_root(plan))
-        if self._terms.aggregator is None:
-            return AtController(*how)
-        return AtTrustedWorker(self._terms.aggregator, *how)
+        aggregator = self._aggregator_of(plan)
+        return AtController(*how) if aggregator is None else AtTrustedWorker(aggregator, *how)
+
+    def _aggregator_of(self, plan: Plan) -> Worker | None:
+        """Return who combines; of a cohort in turn, by the number of the round (swarm learning)."""
+        aggregator = self._terms.aggregator
+        if aggregator != "rotating":
+            return aggregator
+        if not plan.workers:
+            return None  # there is nothing to combine
+        return self._federation.members[plan.workers[plan.round % len(plan.workers)]].worker
 
     @property
     def _trained(self) -> list[int]:

@@ -36,6 +36,9 @@ from fedlightning.workers import Worker
 Update = Literal["averaged", "sequential"]
 """How the module learns from several workers: in rounds that are averaged, or from one after the other."""
 
+Aggregator = Worker | Literal["rotating"]
+"""Who combines updates in place of the controller: a worker, or in each round another one of its cohort."""
+
 
 @dataclass(frozen=True)
 class FederationSettings:
@@ -61,7 +64,7 @@ class FederationSettings:
     bad_workers: BadWorkers | None
     aggregation: AggregationRule | None
     root_data: Dataset[Any] | int | None
-    aggregator: Worker | None
+    aggregator: Aggregator | None
     tolerance: Tolerance
     vectorize: Wish
     compile: bool
@@ -327,9 +330,10 @@ class FederationSettings:
     def _check_aggregator(self) -> None:
         if self.aggregator is None:
             return
-        if not isinstance(self.aggregator, Worker):
+        if not isinstance(self.aggregator, Worker) and self.aggregator != "rotating":
             raise TypeError(
-                f"aggregator must be a Worker such as VirtualWorker(id='trusted'), got {self.aggregator!r}."
+                "aggregator must be a Worker such as VirtualWorker(id='trusted'), or 'rotating' for another "
+                f"one of the workers in each round, got {self.aggregator!r}."
             )
         if self.update == "sequential":
             raise ValueError(
@@ -337,6 +341,8 @@ class FederationSettings:
                 "worker to worker. Use update='averaged', or leave aggregator out."
             )
         workers = self.workers if isinstance(self.workers, Sequence) else []
+        if not isinstance(self.aggregator, Worker):
+            return
         if any(worker.id == self.aggregator.id and worker is not self.aggregator for worker in workers):
             raise ValueError(
                 f"aggregator has the id {self.aggregator.id!r} of another one of the workers. Give it an id "

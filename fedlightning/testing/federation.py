@@ -121,6 +121,7 @@ def _checks(fitting: _Fitting, count: int) -> Iterator[tuple[str, Fit, Fit, floa
     for name, settings in (
         ("a proximal term of 0", {"algorithm": FedProx(mu=0)}),
         ("updates averaged at a trusted worker", {"aggregator": VirtualWorker(id="trusted")}),
+        ("updates averaged at each worker in turn", {"aggregator": "rotating"}),
     ):
         changed = partial(fitting.run, partial(FederatedStrategy, count, **settings))
         yield f"several workers = with {name}", several, changed, 0

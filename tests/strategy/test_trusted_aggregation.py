@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import nn
 
-from fedlightning.algorithms import Update, UpdateMean
+from fedlightning.algorithms import PoissonSampling, Update, UpdateMean
 from fedlightning.strategy import FederatedStrategy, RoundFailed, Tolerance
 from fedlightning.workers import Allow, AtLeast, RefusedByPolicy, Rules, VirtualWorker, WorkerLost
 from fedlightning.workers.reply import Failed
@@ -106,9 +106,44 @@ def test_no_run_goes_on_without_its_trusted_worker() -> None:
         fit(strategy)
 
 
+@pytest.mark.parametrize("work", WORK.values(), ids=list(WORK))
+def test_whose_turn_it_is_combines_to_the_same_bits(work: dict[str, Any]) -> None:
+    direct, before = fit(FederatedStrategy(crew(), **work))
+    rotating, after = fit(FederatedStrategy(crew(), aggregator="rotating", **work))
+    assert_same_module(direct, rotating)
+    assert before.callback_metrics == after.callback_metrics
+
+
+def test_each_round_another_one_gets_the_others_updates() -> None:
+    workers = crew()
+    fit(FederatedStrategy(workers, aggregator="rotating", rounds_per_epoch=2), max_epochs=2)
+    combines = [
+        {worker.id for worker in workers for entry in of_round(worker, number) if "Update" in entry.item}
+        for number in range(4)
+    ]
+    assert combines == [{"alice"}, {"bob"}, {"carol"}, {"alice"}]
+    for number, name in enumerate(["alice", "bob", "carol", "alice"]):
+        for worker in workers:
+            to = {e.to for e in worker.ledger.entries if e.round == number and e.kind == "module"}
+            assert to == (set() if worker.id == name else {name})
+
+
+def of_round(worker: VirtualWorker, number: int) -> list[Any]:
+    return [e for e in worker.ledger.entries if e.round == number and e.direction == "received"]
+
+
+def test_nobody_combines_what_nobody_sends() -> None:
+    strategy = FederatedStrategy(5, aggregator="rotating", sampling=PoissonSampling(rate=0.1), seed=0)
+    fit(strategy)
+    assert any(not record.workers for record in strategy.history)
+    assert any(record.workers for record in strategy.history)
+
+
 def test_settings() -> None:
     with pytest.raises(ValueError, match="update='sequential' has nothing to average"):
         FederatedStrategy(aggregator=VirtualWorker(id="trusted"), update="sequential")
+    with pytest.raises(ValueError, match="update='sequential' has nothing to average"):
+        FederatedStrategy(aggregator="rotating", update="sequential")
     with pytest.raises(TypeError, match="aggregator must be a Worker"):
         FederatedStrategy(aggregator="trusted")  # type: ignore[arg-type]  # what is tested
     with pytest.raises(ValueError, match="the id 'bob' of another one"):

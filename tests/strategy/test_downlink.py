@@ -107,7 +107,7 @@ def test_a_worker_is_sent_the_whole_model_where_that_is_less() -> None:
         {"aggregation": FLTrust(), "root_data": samples(6)},
         {"server_optimizer": partial(torch.optim.SGD, lr=0.5)},
     ],
-    ids=lambda settings: str(list(settings.values())),
+    ids=lambda settings: ", ".join(settings),
 )
 def test_a_trusted_aggregator_gives_the_same_bits(settings: dict[str, Any]) -> None:
     direct, _ = run(downlink=CHAINS[0], **settings)

@@ -82,6 +82,25 @@ def test_totals_are_the_sums_of_the_entries(moves: list[tuple[str, str, int, int
     assert len(ledger.rows()) == len(ledger.entries)
 
 
+@given(st.lists(MOVES), st.lists(MOVES))
+def test_an_account_that_was_sent_goes_on(before: list[Any], after: list[Any]) -> None:
+    sent, whole = Ledger(), Ledger()
+    for direction, item, nbytes, round in before:
+        for ledger in (sent, whole):
+            ledger.send(direction, item, nbytes, round, "a rule", "controller")
+    sent = Ledger.from_columns(*sent.columns())
+    for _, item, nbytes, round in after:
+        for ledger in (sent, whole):
+            ledger.receive(item, nbytes, round, "bob")
+    assert sent.rows() == whole.rows()
+    assert (sent.sent_bytes, sent.received_bytes) == (whole.sent_bytes, whole.received_bytes)
+
+
+def test_numbers_that_are_no_account_are_refused() -> None:
+    with pytest.raises(ValueError, match="do not fit"):
+        Ledger.from_columns([0, 3, 1, 8], [("sent", "data", "x", "controller", "a rule")])
+
+
 def test_items_named_by_messages_do_not_fill_the_memory() -> None:
     ledger = Ledger()
     for number in range(3 * ITEMS_PER_ROUND):

@@ -62,13 +62,12 @@ def _unpack_policy(items: list[Any], unpacker: Unpacker) -> Any:
 
 
 def _pack_ledger(value: Ledger, packer: Packer) -> list[Any]:
-    return [packer.pack(dict(vars(value)))]
+    return [packer.pack(part) for part in value.columns()]
 
 
 def _unpack_ledger(items: list[Any], unpacker: Unpacker) -> Ledger:
-    ledger = Ledger()
-    vars(ledger).update(unpacker.unpack(*items))
-    return ledger
+    columns, kinds = map(unpacker.unpack, items)
+    return Ledger.from_columns(columns, kinds)
 
 
 record(Entry)

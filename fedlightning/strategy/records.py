@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class VisitStart:
     """One visit to a worker, before its work begins.
 
@@ -25,7 +25,7 @@ class VisitStart:
     steps: int
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class VisitRecord:
     """One completed visit: what left the worker through its policy, and nothing else.
 
@@ -56,7 +56,7 @@ class VisitRecord:
     staleness: int | None = None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class RoundRecord:
     """One completed round.
 
@@ -87,7 +87,7 @@ class RoundRecord:
     simulated_seconds: float | None = None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class RoundTimes:
     """Seconds on the clock that a round took, by phase; what the phases are is said in `phases`.
 
@@ -108,7 +108,7 @@ class RoundTimes:
     log: float = 0.0
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class WorkerSummary:
     """One worker: what it holds, how the global module does there, and what has passed its door.
 

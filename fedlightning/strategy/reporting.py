@@ -90,13 +90,15 @@ def record_of(plan: Plan, result: RoundResult, chosen_by: Traffic) -> RoundRecor
     if isinstance(visits, VisitColumns):
         steps, up, down = (int(n.sum()) for n in (visits.steps, visits.bytes_up, visits.bytes_down))
         spread = spread_of_columns(visits.in_common())
+        workers = visits.workers
     else:
         steps = sum(visit.steps for visit in visits)
         up, down = sum(visit.bytes_up for visit in visits), sum(visit.bytes_down for visit in visits)
         spread = spread_of([metrics_or_loss(visit) for visit in visits])
+        workers = tuple(worker for worker in plan.workers if worker not in result.skipped)
     return RoundRecord(
         round=plan.round,
-        workers=tuple(worker for worker in plan.workers if worker not in result.skipped),
+        workers=workers,
         steps=steps,
         loss=None if result.loss is None else float(result.loss),
         metrics={logged.name: float(logged.value) for logged in result.logs if logged.value is not None},

@@ -26,8 +26,9 @@ class FederatedMetrics(FederatedCallback):
     without this callback. Added are, at the step that is the round's number:
 
     - ``worker/<id>/<metric>``: the metric at one worker, for cohorts up to ``max_workers``;
-    - ``spread/<metric>_min``, ``_p10``, ``_std``: how the cohort differs (minimum, 10th percentile, standard
-      deviation; every worker counts alike);
+    - ``spread/<metric>_min``, ``_p10``, ``_median``, ``_std``, ``_low10``, ``_high10``, ``_gap``: how the
+      cohort differs (minimum, 10th percentile, median, standard deviation, means of the lowest and highest
+      tenth, distance of the extremes; every worker counts alike);
     - ``comm/up_mb``, ``comm/down_mb``: megabytes (10^6 bytes) that left and reached the workers.
 
     Where the validation data lies at the workers, what ``validation_step`` logs there is added at each

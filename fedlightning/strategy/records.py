@@ -68,9 +68,9 @@ class RoundRecord:
         metrics: Values given to ``self.log`` during the round, combined over the cohort.
         bytes_up: Bytes that left the workers, candidates that were only asked for their loss included.
         bytes_down: Bytes that were sent to the workers, and to candidates.
-        spread: How the metrics (the loss, where nothing was logged) differ over the cohort: minimum, 10th
-            percentile and standard deviation as ``<metric>_min``, ``_p10`` and ``_std``. Empty for a cohort
-            of one.
+        spread: How the metrics (the loss, where nothing was logged) differ over the cohort: ``<metric>_min``,
+            ``_p10`` (10th percentile), ``_median``, ``_std``, ``_low10`` and ``_high10`` (means of the lowest
+            and the highest tenth) and ``_gap`` (between the extremes). Empty for a cohort of one.
         skipped: Why a worker of the cohort sent no update, by name.
         simulated_seconds: How long it took by the simulated clock; ``None`` where there is none.
     """

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
+from math import ceil
 from typing import Any
 
 import lightning.pytorch as pl
@@ -126,14 +127,16 @@ def duration_of(plan: Plan, result: RoundResult) -> float | None:
 
 
 def spread_of(rows: Sequence[Mapping[str, float]]) -> dict[str, float]:
-    """Return how each metric differs over workers: minimum, 10th percentile, standard deviation.
+    """Return how each metric differs over workers: what the worst have, and how far they are from the others.
 
     Args:
         rows: The metrics at each worker; all count alike, since the question is how the worst fare.
 
     Returns:
-        ``<metric>_min``, ``<metric>_p10`` and ``<metric>_std`` (of the population) for each metric that every
-        worker has. Empty for fewer than two workers.
+        For each metric that every worker has: ``<metric>_min``, ``_p10`` (10th percentile), ``_median``,
+        ``_std`` (of the population), ``_low10`` and ``_high10`` (means of the lowest and the highest tenth,
+        rounded up: of an accuracy the worst decile is the lowest, of a loss the highest) and ``_gap`` (from
+        the lowest to the highest). Empty for fewer than two workers.
     """
     if len(rows) < 2:
         return {}
@@ -153,8 +156,18 @@ def spread_of_columns(columns: Mapping[str, npt.NDArray[np.float64]]) -> dict[st
     if not names or len(columns[names[0]]) < 2:
         return {}
     # One table, one call each: torch.quantile takes longer to start than to work.
-    table = torch.from_numpy(np.stack([columns[name] for name in names], axis=1))
-    spread = {"min": table.amin(0), "p10": table.quantile(0.1, dim=0), "std": table.std(0, correction=0)}
+    table = torch.from_numpy(np.stack([columns[name] for name in names], axis=1)).sort(dim=0).values
+    tenth = ceil(len(table) / 10)
+    p10, median = table.quantile(torch.tensor([0.1, 0.5], dtype=table.dtype), dim=0)
+    spread = {
+        "min": table[0],
+        "p10": p10,
+        "median": median,
+        "std": table.std(0, correction=0),
+        "low10": table[:tenth].mean(0),
+        "high10": table[-tenth:].mean(0),
+        "gap": table[-1] - table[0],
+    }
     numbers_of = {kind: column.tolist() for kind, column in spread.items()}
     return {
         f"{name}_{kind}": numbers[index]

@@ -2,12 +2,33 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
 from fedlightning.callbacks import FederationTable
 from fedlightning.strategy import FederatedStrategy
+from fedlightning.strategy.reporting import spread_of
 from fedlightning.workers import AllowAll, KeepData, VirtualWorker
 from tests.strategy.toys import fit
+
+
+def test_spread_by_hand() -> None:
+    """Of 25 workers with 0, 1, 4, ... 576, in no order: a tenth of them is three."""
+    values = [number**2 for number in range(25)]
+    spread = spread_of([{"acc": float(value)} for value in values[::-1]])
+    assert spread == {
+        "acc_min": 0.0,
+        "acc_p10": pytest.approx(np.percentile(values, 10)),
+        "acc_median": 144.0,
+        "acc_std": pytest.approx(np.std(values)),
+        "acc_low10": pytest.approx((0 + 1 + 4) / 3),
+        "acc_high10": pytest.approx((484 + 529 + 576) / 3),
+        "acc_gap": 576.0,
+    }
+
+
+def test_one_worker_has_no_spread() -> None:
+    assert spread_of([{"acc": 0.5}]) == {}
 
 
 def test_label_counts_stay_where_private_data_stays(capsys: pytest.CaptureFixture[str]) -> None:

@@ -112,8 +112,11 @@ def test_the_mean_falls_and_the_median_stands(attack: Attack) -> None:
     assert accuracy(attack, Median()) > 0.9 > accuracy(attack, None)
 
 
-def test_a_back_door_opens_in_the_mean_and_not_without_bad_workers() -> None:
-    patch = BackdoorPatch(target=1, size=1, value=3.0, fraction=1.0)
+PATCH = BackdoorPatch(target=1, size=1, value=3.0, fraction=1.0)
+
+
+@pytest.mark.parametrize("attack", [PATCH, Replacement(scale=5.0, trained_on=PATCH)], ids=repr)
+def test_a_back_door_opens_in_the_mean_and_not_without_bad_workers(attack: Attack) -> None:
 
     def opened(bad: BadWorkers | None) -> float:
         x = torch.randn(400, 4, generator=torch.Generator().manual_seed(0))
@@ -122,9 +125,9 @@ def test_a_back_door_opens_in_the_mean_and_not_without_bad_workers() -> None:
         train = DataLoader(TensorDataset(x, y), batch_size=10)
         module, _ = fit(strategy, module=Softmax, train=train, max_epochs=4)
         assert isinstance(module, Softmax)
-        return float((module.map(patch.stamp(x[y == 0])).argmax(1) == 1).float().mean())
+        return float((module.map(PATCH.stamp(x[y == 0])).argmax(1) == 1).float().mean())
 
-    assert opened(BadWorkers(patch, share=0.2)) > 0.5 > 0.2 > opened(None)
+    assert opened(BadWorkers(attack, share=0.2)) > 0.5 > 0.2 > opened(None)
 
 
 @pytest.mark.xdist_group("strategy processes")

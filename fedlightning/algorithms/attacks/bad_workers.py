@@ -26,7 +26,13 @@ class Attack:
 
 
 class UpdateAttack(Attack, ABC):
-    """Train as all do, and send something else."""
+    """Train as all do, or on something else, and send something else.
+
+    Attributes:
+        trained_on: What is done to the data; ``None`` to train as all do.
+    """
+
+    trained_on: DataAttack | None = None
 
     @abstractmethod
     def change(self, way: list[Tensor]) -> list[Tensor]:
@@ -147,8 +153,9 @@ class AttackedTraining(WrappedProcedure):
     @override
     def run(self, local: LocalTraining) -> None:
         start = local.copy_parameters()
-        if isinstance(self.attack, DataAttack):
-            local.alter_batches(self.attack.change)
+        data = self.attack.trained_on if isinstance(self.attack, UpdateAttack) else self.attack
+        if isinstance(data, DataAttack):
+            local.alter_batches(data.change)
         self.carry_out(local)
         if isinstance(self.attack, UpdateAttack):
             self._change(local, start, self.attack)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from typing_extensions import override
 
-from fedlightning.algorithms.attacks.bad_workers import UpdateAttack
+from fedlightning.algorithms.attacks.bad_workers import DataAttack, UpdateAttack
 from fedlightning.algorithms.numbers import require_at_least
 from fedlightning.workers.remote import record
 
@@ -41,8 +41,15 @@ class SignFlip(UpdateAttack):
 class Replacement(UpdateAttack):
     """Scale the update up, so that the mean becomes this worker's model (Bagdasaryan et al. 2020).
 
+    The paper's workers first train a back door into that model: ``trained_on=BackdoorPatch(target=0)``.
+
     Args:
         scale: By how much; the number of workers in a round replaces the mean altogether.
+        trained_on: What is done to the data; ``None`` to train as all do.
+
+    Raises:
+        TypeError: ``trained_on`` is something else.
+        ValueError: ``scale`` is negative.
 
     Example:
         >>> Replacement(scale=10.0).change([torch.tensor([1.0])])
@@ -50,9 +57,15 @@ class Replacement(UpdateAttack):
     """
 
     scale: float = 10.0
+    trained_on: DataAttack | None = None
 
     def __post_init__(self) -> None:
         require_at_least("scale", self.scale, 0)
+        if self.trained_on is not None and not isinstance(self.trained_on, DataAttack):
+            raise TypeError(
+                "trained_on must be an attack on data such as BackdoorPatch(target=0), got "
+                f"{self.trained_on!r}."
+            )
 
     @override
     def change(self, way: list[Tensor]) -> list[Tensor]:

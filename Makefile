@@ -12,7 +12,7 @@ export UV_FIND_LINKS ?= $(PIP_FIND_LINKS)
 export OMP_NUM_THREADS ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lint types pytest bench-pointers bench-simulation bench-scale bench-self-log bench-trainer lightning-suite opinfo hostile properties docs clean
+.PHONY: help run test lint types pytest bench-pointers bench-simulation bench-scale bench-self-log bench-trainer bench-published lightning-suite opinfo hostile properties docs clean
 
 help:  ## Show these targets.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -47,6 +47,9 @@ bench-self-log: $(STAMP)  ## Measure what a call of self.log costs during a visi
 
 bench-trainer: $(STAMP)  ## Measure what the strategy adds to an ordinary fit, step for step (minutes).
 	$(BIN)/python -m benchmarks.trainer
+
+bench-published: $(STAMP)  ## Try what papers report over ten draws of data, and write docs/published.md (an hour).
+	$(BIN)/python -m benchmarks.published --write
 
 lightning-suite: $(STAMP)  ## Run Lightning's own tests with our strategy (LIGHTNING_TESTS=<its checkout> UPDATE=averaged).
 	$(BIN)/python -m tests.lightning_suite.compare "$(LIGHTNING_TESTS)" --update $(or $(UPDATE),sequential)

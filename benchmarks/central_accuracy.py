@@ -134,8 +134,8 @@ JOBS: dict[str, Callable[[], Job]] = {
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="Train centrally, for a figure to compare with.")
-    parser.add_argument("jobs", nargs="*", choices=[*JOBS, []], default=list(JOBS))
-    for name in parser.parse_args().jobs:
+    parser.add_argument("jobs", nargs="*", choices=[*JOBS, []], default=[], help="all unless given")
+    for name in parser.parse_args().jobs or JOBS:
         torch.manual_seed(0)
         job = JOBS[name]()
         parameters = sum(parameter.numel() for parameter in job.model.parameters())

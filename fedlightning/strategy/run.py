@@ -113,7 +113,7 @@ class Run:
 
     def __getstate__(self) -> dict[str, Any]:
         # What lies at the workers stays there: the copy or pickle of a Trainer has its history alone.
-        placed = ("root", "_federation", "_schedule", "_plans", "_lone")
+        placed = ("root", "stopwatch", "_federation", "_schedule", "_plans", "_lone")
         return {**self.__dict__, **dict.fromkeys(placed), "_loaders": []}
 
     def _begin(self, seed: int | None, resume: Mapping[str, Any] | None) -> None:

@@ -7,6 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import lightning as L
 import pytest
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
@@ -26,7 +27,9 @@ from fedlightning.algorithms import (
     Scaffold,
     SimulatedClock,
 )
-from fedlightning.strategy import FederatedStrategy, NotFederatable, RoundFailed, Tolerance
+from fedlightning.callbacks import FederatedCallback
+from fedlightning.strategy import FederatedStrategy, NotFederatable, RoundFailed, Tolerance, replay
+from fedlightning.strategy.records import VisitRecord
 from tests.strategy.quadratic import assert_at, fit_quadratic
 from tests.strategy.test_tolerance import Fails
 from tests.strategy.toys import Classifier, Memo, assert_same_module, fit, loader, trainer
@@ -141,6 +144,34 @@ def test_a_run_that_was_cut_goes_on_with_those_under_way(settings: dict[str, Any
         other.fit(module, loader(24, 2), loader(12, shuffle=False), ckpt_path=str(path))
         assert_same_module(whole, module)
         assert list(other.strategy.history) == list(run.strategy.history)
+
+
+class Listens(FederatedCallback):
+    """Keep the records of visits."""
+
+    def __init__(self) -> None:
+        self.records: list[VisitRecord] = []
+
+    def on_worker_end(self, trainer: L.Trainer, pl_module: L.LightningModule, record: VisitRecord) -> None:
+        self.records.append(record)
+
+
+def test_a_visit_that_began_with_an_earlier_version_is_replayed_as_it_was(tmp_path: Path) -> None:
+    def strategy() -> FederatedStrategy:
+        return FederatedStrategy(6, seed=2, rounds_per_epoch=12, clock=DRAWN, asynchronous=FedAsync())
+
+    each = ModelCheckpoint(tmp_path, filename="{step}", every_n_train_steps=1, save_top_k=-1)
+    _, run = fit(strategy(), train=loader(24, 2), enable_checkpointing=True, callbacks=[each], max_epochs=1)
+    late = next(visit for visit in run.strategy.history.visits if (visit.staleness or 0) > 1)
+    heard = Listens()
+    replay(
+        trainer(strategy(), callbacks=[heard]),
+        Classifier(),
+        tmp_path / f"step={late.round}.ckpt",
+        worker=late.worker,
+        train_dataloaders=loader(24, 2),
+    )
+    assert heard.records == [late]
 
 
 def test_no_more_versions_are_kept_than_workers_are_under_way() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +56,12 @@ def test_the_clock_changes_no_bit_and_is_logged(settings: dict[str, Any]) -> Non
     logged = [entry["simulated_seconds"] for _, entry in memo.entries if "simulated_seconds" in entry]
     assert logged[-1] == pytest.approx(run.strategy.history.simulated_seconds, rel=1e-6)
     assert len(logged) == len(run.strategy.history)
+
+
+def test_a_trainer_that_has_run_by_it_can_be_pickled() -> None:
+    _, run = fit(FederatedStrategy(3, seed=1, clock=DRAWN), module=PlainSGD, max_epochs=1)
+    again = pickle.loads(pickle.dumps(run.strategy))
+    assert again.history.simulated_seconds == run.strategy.history.simulated_seconds > 0
 
 
 def test_without_a_clock_nothing_is_said_of_it() -> None:

@@ -105,7 +105,8 @@ class TrimmedMean(AggregationRule):
     def __post_init__(self) -> None:
         if not 0 <= self.fraction < 0.5:
             raise ValueError(
-                f"fraction must be at least 0 and below 0.5, got {self.fraction!r}: each end loses it."
+                f"fraction must be at least 0 and below 0.5, got {self.fraction!r}: each end loses it. Use "
+                "the share of workers that may be bad, such as 0.2."
             )
 
     @override

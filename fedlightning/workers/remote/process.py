@@ -9,7 +9,6 @@ import os
 import signal
 import socket
 import subprocess
-import sys
 import threading
 import time
 import weakref
@@ -29,14 +28,10 @@ from fedlightning.workers.remote.codecs.policies import PolicySettings
 from fedlightning.workers.remote.connection import Connection, Pending
 from fedlightning.workers.remote.errors import BrokenChannelError
 from fedlightning.workers.remote.frames import MAX_MESSAGE_BYTES
+from fedlightning.workers.remote.launching import end, launch
 from fedlightning.workers.remote.limits import Limits
 from fedlightning.workers.remote.protocol import OpenWorker, StartUp
 
-_PATIENCE_SECONDS = 5.0
-# What one training step has freed is kept for the next. The C library (glibc; others pass this over) would
-# else hand it back to the system, which maps and clears it again page by page: a quarter of a small CNN's
-# step. By itself it settles on these very figures once it has freed 32 MiB in one piece.
-_KEEP_FREED_MEMORY = {"MALLOC_MMAP_THRESHOLD_": str(32 * 2**20), "MALLOC_TRIM_THRESHOLD_": str(64 * 2**20)}
 _numbers = count()
 
 Channels: TypeAlias = "WeakValueDictionary[int, Channel]"
@@ -85,7 +80,7 @@ class HostProcess:
         self.start_up_seconds: float | None = None
         self._began = time.perf_counter()
         ours, theirs = socket.socketpair()
-        self._process = _launch(theirs)
+        self._process = launch("fedlightning.workers.remote", theirs)
         control = Channel(ours, max_message_bytes)
         # Weak: with the last reference to a worker its connection ends, and with that its objects go.
         self._channels: Channels = WeakValueDictionary({control.connection.fileno(): control})
@@ -221,18 +216,6 @@ def _check(programs: Sequence[str], threads: int | None, max_message_bytes: int)
         raise ValueError(f"max_message_bytes={max_message_bytes} is less than 65536, too little for any work")
 
 
-def _launch(connection: socket.socket) -> subprocess.Popen[bytes]:
-    # The same modules as here must be found there, wherever the starter found them.
-    modules = {"PYTHONPATH": os.pathsep.join(path or os.getcwd() for path in sys.path)}
-    with connection:
-        return subprocess.Popen(
-            [sys.executable, "-m", "fedlightning.workers.remote", str(connection.fileno())],
-            stdin=subprocess.PIPE,
-            pass_fds=[connection.fileno()],
-            env={**_KEEP_FREED_MEMORY, **os.environ, **modules},
-        )
-
-
 def _watch(process: subprocess.Popen[bytes], channels: Channels) -> None:
     """Wait for the process's end, and make it known to whoever waits for an answer."""
     process.wait()
@@ -252,10 +235,4 @@ def _end(process: subprocess.Popen[bytes], channels: Channels, starter: int) -> 
     if os.getpid() != starter:
         return
     _shut_down(channels)
-    if process.stdin is not None:
-        process.stdin.close()
-    try:
-        process.wait(_PATIENCE_SECONDS)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.wait()
+    end(process)

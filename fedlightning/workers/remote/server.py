@@ -10,7 +10,6 @@ import os
 import selectors
 import signal
 import socket
-import sys
 import threading
 from typing import Any, cast
 
@@ -28,6 +27,7 @@ from fedlightning.workers.remote.codecs.packing import Surroundings
 from fedlightning.workers.remote.codecs.travellers import Guests
 from fedlightning.workers.remote.errors import BrokenChannelError
 from fedlightning.workers.remote.frames import MAX_MESSAGE_BYTES, Incoming, encode
+from fedlightning.workers.remote.launching import end_with_starter
 from fedlightning.workers.remote.limits import Limits, expect_the_clock
 from fedlightning.workers.remote.offers import offer
 from fedlightning.workers.remote.protocol import Answered, Failed, OpenWorker, StartUp
@@ -139,14 +139,7 @@ def main(descriptor: int) -> None:
     # An interrupt is for the controller, which then decides what becomes of its workers.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     expect_the_clock()
-    threading.Thread(target=_end_with_starter, daemon=True).start()
+    threading.Thread(target=end_with_starter, daemon=True).start()
     Server(socket.socket(fileno=descriptor)).run()
     # There is nothing to tidy up, and torch takes a second for it.
-    os._exit(0)
-
-
-def _end_with_starter() -> None:
-    """End the process when its starter closes standard input, or dies, even amid a program."""
-    while os.read(sys.stdin.fileno(), 4096):
-        pass
     os._exit(0)

@@ -19,12 +19,13 @@ from fedlightning.algorithms.update import Update
 class Combiner(Protocol):
     """Collect the updates of one round."""
 
-    def add(self, update: Update, weight: float) -> None:
+    def add(self, update: Update, weight: float, block: int = 0) -> None:
         """Take an update; it is not kept.
 
         Args:
             update: Like all others in the number, order and shapes of its tensors.
             weight: Its weight, positive.
+            block: Number of its block, where means are taken block by block.
         """
 
     def result(self) -> Update | None:
@@ -62,8 +63,8 @@ class RuleCombiner:
         self._present: list[bool] = []
         self._extras: defaultdict[str, list[Sequence[Tensor]]] = defaultdict(list)
 
-    def add(self, update: Update, weight: float) -> None:
-        """Take an update; see `Combiner`."""
+    def add(self, update: Update, weight: float, block: int = 0) -> None:
+        """Take an update; see `Combiner`. It takes all at once, and knows no blocks."""
         self._rows.append(_flat(update.tensors))
         self._weights.append(weight)
         self._buffers.append([buffer.detach().clone() for buffer in update.buffers])

@@ -60,7 +60,7 @@ def open_mean(
 
 
 @program(returns="module")
-def add_update(mean: Combiner, update: Update, weight: float) -> Combiner:
+def add_update(mean: Combiner, update: Update, weight: float, block: int = 0) -> Combiner:
     """Take an update into the mean, at the worker that is trusted.
 
     The mean is returned, to stay there: as a result, it counts as something that all of them contributed to.
@@ -69,8 +69,9 @@ def add_update(mean: Combiner, update: Update, weight: float) -> Combiner:
         mean: The round's mean.
         update: One worker's update, which has come there directly.
         weight: Its weight.
+        block: Number of its block.
     """
-    mean.add(update, weight)
+    mean.add(update, weight, block)
     return mean
 
 

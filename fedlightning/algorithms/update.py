@@ -101,7 +101,10 @@ def _(value: Update) -> int:
 
 
 class UpdateMean:
-    """Average updates, one at a time, weighted; memory is that of one.
+    """Average updates, one at a time, weighted; memory is that of two.
+
+    Updates come in blocks, and what is averaged in the end are the blocks' means. Without blocks, this is the
+    running mean of all.
 
     Example:
         >>> mean = UpdateMean()
@@ -112,29 +115,23 @@ class UpdateMean:
     """
 
     def __init__(self) -> None:
-        self._tensors = ParameterMean()
-        self._buffers = BufferMean()
-        self._extras: defaultdict[str, ParameterMean] = defaultdict(ParameterMean)
-        self._present: list[bool] = []
+        self._whole: _RunningMean | None = None
+        self._part = _RunningMean()
+        self._block = 0
         self.count = 0
 
-    def add(self, update: Update, weight: float) -> None:
+    def add(self, update: Update, weight: float, block: int = 0) -> None:
         """Take an update into the mean.
 
         Args:
             update: Like all others in the number, order and shapes of its tensors; not kept.
             weight: As a rule the worker's number of samples; positive.
+            block: Number of its block; those of a block come one after the other.
         """
-        self._tensors.add(update.tensors, weight)
-        if update.buffers:
-            self._buffers.add(update.buffers, weight)
-        for name, tensors in update.extras.items():
-            self._extras[name].add(tensors, weight)
-        if not self._present:
-            self._present = list(update.present)
-        elif self._present != update.present:
-            pairs = zip(self._present, update.present, strict=True)
-            self._present = [there or here for there, here in pairs]
+        if block != self._block and self._part.weight:
+            self._end_block()
+        self._block = block
+        self._part.add(update, weight)
         self.count += 1
 
     def result(self) -> Update | None:
@@ -145,5 +142,41 @@ class UpdateMean:
         """
         if self.count == 0:
             return None
+        if self._whole is None:
+            return self._part.result()
+        if self._part.weight:
+            self._end_block()
+        return self._whole.result()
+
+    def _end_block(self) -> None:
+        self._whole = _RunningMean() if self._whole is None else self._whole
+        self._whole.add(self._part.result(), self._part.weight)
+        self._part = _RunningMean()
+
+
+class _RunningMean:
+    """The running mean of updates."""
+
+    def __init__(self) -> None:
+        self.weight = 0.0
+        self._tensors = ParameterMean()
+        self._buffers = BufferMean()
+        self._extras: defaultdict[str, ParameterMean] = defaultdict(ParameterMean)
+        self._present: list[bool] = []
+
+    def add(self, update: Update, weight: float) -> None:
+        self._tensors.add(update.tensors, weight)
+        if update.buffers:
+            self._buffers.add(update.buffers, weight)
+        for name, tensors in update.extras.items():
+            self._extras[name].add(tensors, weight)
+        if not self._present:
+            self._present = list(update.present)
+        elif self._present != update.present:
+            pairs = zip(self._present, update.present, strict=True)
+            self._present = [there or here for there, here in pairs]
+        self.weight += weight
+
+    def result(self) -> Update:
         extras = {name: mean.result() for name, mean in self._extras.items()}
         return Update(self._tensors.result(), list(self._present), self._buffers.result(), extras)

@@ -73,6 +73,11 @@ class CombinedShard:
         self._mode = mode
         self._layout = layout
 
+    @property
+    def parts(self) -> Sequence[Shard]:
+        """One shard per loader."""
+        return self._parts
+
     def batches(self, first: int, count: int, *, seed: int, worker: str) -> Iterator[Any]:
         """Read some batches of the endless stream; as `Shard.batches`."""
         numbers = range(first, first + count)

@@ -6,7 +6,7 @@ import lightning.pytorch as pl
 from lightning.pytorch.core.hooks import DataHooks
 from lightning.pytorch.plugins.precision import Precision
 from lightning.pytorch.utilities.model_helpers import is_overridden
-from torch import nn
+from torch import Tensor, nn
 
 from fedlightning.local.lightning_calls import callbacks_of
 
@@ -26,6 +26,12 @@ MODULE_HOOKS = (
     "configure_gradient_clipping",
     "clip_gradients",
 )
+
+
+def is_hooked(tensor: Tensor) -> bool:
+    """Tell whether somebody has registered a function on a tensor, to be called with its gradient."""
+    # Private to torch: nothing public tells.
+    return bool(tensor._backward_hooks or tensor._post_accumulate_grad_hooks)
 
 
 def why_not_lean(module: nn.Module) -> str:

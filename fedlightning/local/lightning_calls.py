@@ -12,6 +12,7 @@ from typing import Any
 
 import lightning.pytorch as pl
 import torch
+from lightning.pytorch.plugins.precision import Precision
 from lightning.pytorch.trainer import call
 from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities.model_helpers import is_overridden
@@ -69,6 +70,11 @@ def attach(trainer: pl.Trainer, module: pl.LightningModule) -> None:
     trainer._data_connector.attach_data(module)
     trainer.state.fn = TrainerFn.FITTING
     trainer.training = True
+
+
+def set_precision(trainer: pl.Trainer, plugin: Precision) -> None:
+    """Give a Trainer that never fits another one's precision plugin."""
+    trainer.strategy._precision_plugin = plugin
 
 
 def callbacks_of(trainer: pl.Trainer) -> list[pl.Callback]:

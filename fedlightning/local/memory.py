@@ -129,6 +129,33 @@ class WorkerMemory:
         """Return what an algorithm has kept here before a round begins."""
         return self._kept_before(round).own
 
+    def lent_out(self, round: int) -> WorkerMemory:
+        """Return a memory for a visit in another process: it has kept what this one has.
+
+        Args:
+            round: Number of the visit's round.
+        """
+        lent = WorkerMemory(self._policy)
+        lent._kept = self._kept_before(round)
+        return lent
+
+    def left_for_controller(self) -> WorkerMemory | None:
+        """Return what a visit in another process takes back of its memory; ``None`` for nothing."""
+        left, self._kept = self._left, _NOTHING
+        return None if left is None or not (left.optimizers or left.precision or left.own) else self
+
+    def take_back(self, lent: WorkerMemory | None, round: int) -> None:
+        """Keep what a visit in another process has left.
+
+        Args:
+            lent: What came back; ``None`` for nothing.
+            round: Number of the visit's round.
+        """
+        self._begin(round)
+        left = _NOTHING if lent is None or lent._left is None else lent._left
+        self.own = dict(left.own)
+        self._left, self._left_in = left, round
+
     def state_dict(self, round: int) -> dict[str, Any]:
         """Return what is kept, as plain values: optimizer states by the index of their parameter.
 

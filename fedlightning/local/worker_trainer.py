@@ -125,21 +125,31 @@ def _give(module: nn.Module, view: Any) -> None:
 
 
 def _check_hooks(trainer: pl.Trainer) -> None:
+    for reason in hooks_left_behind(trainer):
+        raise UnsendableError(f"{reason}, or use virtual workers")
+
+
+def hooks_left_behind(trainer: pl.Trainer) -> Iterator[str]:
+    """Yield what of a Trainer's callbacks and DataModule would act at a worker, if it were not elsewhere.
+
+    Args:
+        trainer: The Trainer.
+    """
     datamodule = getattr(trainer, "datamodule", None)
     if datamodule is not None:
         for hook in BATCH_HOOKS:
             if is_overridden(hook, datamodule, parent=DataHooks):
-                _refuse(type(datamodule).__name__, hook, "move it to the LightningModule")
+                yield _left_behind(type(datamodule).__name__, hook, "move it to the LightningModule")
     for callback in callbacks_of(trainer):
         for hook in STEP_HOOKS:
             if is_overridden(hook, callback, parent=pl.Callback):
-                _refuse(type(callback).__name__, hook, "override the hook in the LightningModule")
+                yield _left_behind(type(callback).__name__, hook, "override the hook in the LightningModule")
 
 
-def _refuse(owner: str, hook: str, remedy: str) -> None:
-    raise UnsendableError(
+def _left_behind(owner: str, hook: str, remedy: str) -> str:
+    return (
         f"{owner}.{hook} acts on the batches or steps of a worker, but stays at the controller when the "
-        f"worker is in another process: {remedy}, or use virtual workers"
+        f"worker is in another process: {remedy}"
     )
 
 

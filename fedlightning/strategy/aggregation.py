@@ -71,14 +71,33 @@ class Aggregation(ABC):
         """
 
     @abstractmethod
-    def add(self, module: nn.Module, kind: UpdateKind, weight: float) -> None:
+    def add(self, module: nn.Module, kind: UpdateKind, weight: float, block: int) -> None:
         """Take what was fetched last into the mean.
 
         Args:
             module: The global module.
             kind: What its update is.
             weight: The weight of the update.
+            block: Number of the block of the cohort that its worker is in.
         """
+
+    @property
+    def takes_means(self) -> bool:
+        """Whether nobody asks for single updates, and the mean of some will do."""
+        return False
+
+    def add_update(self, update: Update, weight: float, block: int) -> None:
+        """Take an update into the mean, or the mean of a block of them.
+
+        Args:
+            update: Made in another process; not kept.
+            weight: Its weight, or that of all that are in it.
+            block: Number of the block.
+
+        Raises:
+            NotImplementedError: Updates go elsewhere.
+        """
+        raise NotImplementedError
 
     def add_chunk(self, chunk: TrainedChunk, weights: Mapping[int, float]) -> None:
         """Take parameters of visits that were carried out together into the mean.
@@ -134,14 +153,23 @@ class AtController(Aggregation):
     def release(self, worker: Worker, pointer: Any) -> None:
         worker.get(pointer)
 
+    @property
     @override
-    def add(self, module: nn.Module, kind: UpdateKind, weight: float) -> None:
+    def takes_means(self) -> bool:
+        return self._takes_means
+
+    @override
+    def add(self, module: nn.Module, kind: UpdateKind, weight: float, block: int) -> None:
         if self._processed:
             update = Update([], [], [], self._extras or {})
         else:
             tensors = known(module)
             update = Update.left_on(tensors.parameters, tensors.buffers, kind, self._extras)
-        self._combiner.add(update, weight)
+        self._combiner.add(update, weight, block)
+
+    @override
+    def add_update(self, update: Update, weight: float, block: int) -> None:
+        self._combiner.add(update, weight, block)
 
     @override
     def add_chunk(self, chunk: TrainedChunk, weights: Mapping[int, float]) -> None:
@@ -204,8 +232,8 @@ class AtTrustedWorker(Aggregation):
         worker.delete(pointer)
 
     @override
-    def add(self, module: nn.Module, kind: UpdateKind, weight: float) -> None:
-        self._mean = self._aggregator.start(add_update, self._mean, self._update, weight)
+    def add(self, module: nn.Module, kind: UpdateKind, weight: float, block: int) -> None:
+        self._mean = self._aggregator.start(add_update, self._mean, self._update, weight, block)
         self._update = None
 
     @override

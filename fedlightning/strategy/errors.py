@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Literal
 
@@ -156,6 +156,25 @@ def failures_named(worker: str, round: int) -> Iterator[None]:
         step = failure.step if isinstance(failure, LocalStepFailed) else None
         original = (failure.__cause__ if step is not None else None) or failure
         raise round_failed(worker, round, step, original) from original
+
+
+@contextmanager
+def interrupts_named(worker: Callable[[], str], round: int) -> Iterator[None]:
+    """Say of a Ctrl-C where it has come, in a block of several visits.
+
+    Args:
+        worker: Returns the name of the worker whose visit is waited for.
+        round: Number of the round.
+
+    Raises:
+        RoundInterrupted: The run was interrupted within the block.
+    """
+    try:
+        yield
+    except RoundInterrupted:
+        raise
+    except KeyboardInterrupt as interrupt:
+        raise RoundInterrupted(worker(), round, None) from interrupt
 
 
 class EvaluationFailed(RuntimeError):

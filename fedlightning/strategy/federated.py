@@ -141,6 +141,8 @@ class FederatedStrategy(CheckpointingStrategy):
             line says why.
         compile: Whether local steps of virtual workers are compiled by ``torch.compile``, once per shape of
             batches; the seconds that takes pay in long runs.
+        processes: How many processes of this machine visit virtual workers, side by side; ``None`` for this
+            one. They have a thread each, and come to the same bits; see ``docs/fast.md``.
         seed: Seed of partition, cohorts, shuffling and local randomness; ``None`` for the seed that
             ``seed_everything`` or ``torch.manual_seed`` set.
         accelerator: Set by the Trainer.
@@ -192,6 +194,7 @@ class FederatedStrategy(CheckpointingStrategy):
         tolerance: Tolerance | None = None,
         vectorize: Wish = False,
         compile: bool = False,
+        processes: int | None = None,
         seed: int | None = None,
         accelerator: Accelerator | None = None,
         checkpoint_io: CheckpointIO | None = None,
@@ -224,6 +227,7 @@ class FederatedStrategy(CheckpointingStrategy):
             tolerance=tolerance if tolerance is not None else Tolerance(),
             vectorize=vectorize,
             compile=compile,
+            processes=processes,
             seed=seed,
         )
         super().__init__("cpu", accelerator, checkpoint_io, precision_plugin, settings=settings)
@@ -286,6 +290,8 @@ class FederatedStrategy(CheckpointingStrategy):
             refuse_for_algorithm(self.lightning_module, self.optimizers, self.settings)
             self._this_run.prepare_server(self.lightning_module)
             self._fitting = True
+            if self._this_run.spread is not None:
+                self._this_run.spread.open()  # they start while the data is placed
 
     @override
     def process_dataloader(self, dataloader: object) -> object:
@@ -457,7 +463,7 @@ class FederatedStrategy(CheckpointingStrategy):
         )
         together, asynchronous = self._this_run.together, self.settings.asynchronous
         if asynchronous is None:
-            return LocalRound(terms, optimization, together)
+            return LocalRound(terms, optimization, together, self._this_run.spread)
         return AsynchronousRound(terms, optimization, together, asynchronous, self._this_run.versions)
 
     @property

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import closing, contextmanager, nullcontext
 from dataclasses import replace
 from functools import partial
 from typing import TypeGuard
@@ -27,12 +27,13 @@ from fedlightning.local.training import train_locally
 from fedlightning.local.visit import Visit, VisitReport
 from fedlightning.strategy.aggregation import Aggregation, afterwards
 from fedlightning.strategy.cohort_round import CohortRound
-from fedlightning.strategy.errors import RoundFailed
+from fedlightning.strategy.errors import RoundFailed, failures_named, interrupts_named
 from fedlightning.strategy.events import Audience
 from fedlightning.strategy.federation import Member
 from fedlightning.strategy.optimization import Optimization
 from fedlightning.strategy.round_result import RoundResult
 from fedlightning.strategy.rounds import Progress, RoundTerms
+from fedlightning.strategy.spread import DoneVisit, Spread, SpreadRound, SpreadVisit
 from fedlightning.strategy.together import DoneTogether, JointVisit, Together
 from fedlightning.strategy.traffic import with_traffic_of
 from fedlightning.workers import VirtualWorker, Worker, in_round
@@ -47,14 +48,20 @@ class LocalRound(CohortRound):
         terms: What with.
         optimization: The module's optimizers, which go along to the workers.
         together: Carries out visits together; ``None`` to make one after the other.
+        spread: Makes visits in other processes; ``None`` to make them in this one.
     """
 
     update = "parameters"
 
     def __init__(
-        self, terms: RoundTerms, optimization: Optimization, together: Together | None = None
+        self,
+        terms: RoundTerms,
+        optimization: Optimization,
+        together: Together | None = None,
+        spread: Spread | None = None,
     ) -> None:
         super().__init__(terms, optimization, together)
+        self._spread = spread
         self._procedure: LocalProcedure | None = None
         self._loan = Loan(train_locally, (self._module, optimization.optimizers))
         self._bad: frozenset[str] = frozenset()
@@ -67,7 +74,7 @@ class LocalRound(CohortRound):
         question = algorithm.survey(self._state, plan)
         if question is None or self._federation.alone:
             return self._carry_out(algorithm.procedure(self._state, plan), plan)
-        survey = Survey(self._terms, self._optimization, question)
+        survey = Survey(self._terms, self._optimization, question, self._spread)
         asked = survey.run(plan)
         if not survey.answers:
             return asked
@@ -161,6 +168,61 @@ class LocalRound(CohortRound):
             buffer.copy_(first)
 
     @override
+    def _not_done_elsewhere(self, progress: Progress) -> Sequence[Assignment]:
+        if self._spread is not None and len(progress.plan.assignments) > 1:
+            self._done_in_processes(self._spread, progress)
+            return ()
+        return self._not_done_together(progress)
+
+    def _done_in_processes(self, spread: Spread, progress: Progress) -> None:
+        """Make the visits of a round in other processes, and take them in, in the order of the plan."""
+        plan, terms, clock = progress.plan, self._terms, self._terms.clock
+        visits = []
+        for assignment in plan.assignments:
+            member = self._federation.members[assignment.worker]
+            visit, weight = self._visit_of(assignment, plan), self._weight_of(assignment, member)
+            visits.append(SpreadVisit(member, visit, weight, self._procedure_of(assignment.worker)))
+        resets = terms.algorithm.buffers == "reset"
+        task = SpreadRound(
+            module=self._module,
+            optimization=self._optimization,
+            start=[*self._module.parameters(), *(terms.first_buffers if resets else self._module.buffers())],
+            visits=visits,
+            takes_means=progress.aggregation.takes_means,
+            processed=terms.postprocess is not None,
+            retries=self._tolerance.retries_of("error"),
+        )
+        clock.turn_to("work")
+        with (
+            interrupts_named(progress.next_worker, plan.round),
+            in_round(plan.round),
+            closing(spread.carry_out(task)) as blocks,
+        ):
+            for block in blocks:
+                clock.turn_to("log")
+                for place, done in enumerate(block.visits, block.first):
+                    self._take_visit_in(done, visits[place], plan.assignments[place], progress)
+                if block.update is not None:
+                    clock.turn_to("aggregate")
+                    number = progress.block_of(plan.assignments[block.first].worker)
+                    progress.aggregation.add_update(block.update, block.weight, number)
+                clock.turn_to("work")
+
+    def _take_visit_in(
+        self, done: DoneVisit, visit: SpreadVisit, assignment: Assignment, progress: Progress
+    ) -> None:
+        """Record a visit whose update is in the aggregate, or skip it."""
+        worker, round = assignment.worker, progress.plan.round
+        try:
+            with failures_named(worker, round):
+                progress.visits.begin(visit.member, assignment)
+                report = done.finish(visit, self._optimization)
+            self._check(report, worker, round)
+        except RoundFailed as failure:
+            self._skip(failure, progress)
+            return
+        progress.end(visit.member, report, visit.weight)
+
     def _not_done_together(self, progress: Progress) -> Sequence[Assignment]:
         plan, together = progress.plan, self._together
         alone = len({assignment.worker for assignment in plan.assignments}) < max(2, len(plan.assignments))
@@ -236,13 +298,16 @@ class Survey(LocalRound):
         terms: What with.
         optimization: The module's optimizers.
         question: What workers are to do; they leave the module as it is.
+        spread: As for `LocalRound`.
 
     Attributes:
         answers: The mean of what they have sent, by name; empty where nobody has.
     """
 
-    def __init__(self, terms: RoundTerms, optimization: Optimization, question: LocalProcedure) -> None:
-        super().__init__(replace(terms, audience=Audience()), optimization)
+    def __init__(
+        self, terms: RoundTerms, optimization: Optimization, question: LocalProcedure, spread: Spread | None
+    ) -> None:
+        super().__init__(replace(terms, audience=Audience()), optimization, spread=spread)
         self._question = question
         self.answers: Extras = {}
 

@@ -93,6 +93,30 @@ class Optimization:
         if self._keeps_settings and steps > self._longest:
             self._end, self._longest = self._capture(), steps
 
+    @property
+    def keeps_settings(self) -> bool:
+        """Whether settings that a visit leaves hold on after the round."""
+        return self._keeps_settings
+
+    def note_visit(self, steps: int, settings: Any, schedulers: Sequence[SchedulerState]) -> None:
+        """Take note of a visit in another process; the longest visit decides what holds after.
+
+        Args:
+            steps: Its steps.
+            settings: Those of the optimizers at its end.
+            schedulers: As it has left those that the module steps itself.
+        """
+        if steps > self._longest:
+            self._end, self._longest = [settings, [one.state for one in schedulers]], steps
+
+    def travelling_schedulers(self) -> tuple[SchedulerState, ...]:
+        """Return the schedulers that the module steps itself, as they travel.
+
+        Raises:
+            UnsendableError: One does not travel; names it.
+        """
+        return describe_schedulers(self._schedulers, self.optimizers)
+
     @contextmanager
     def kept_on_failure(self) -> Iterator[None]:
         """Go back to the settings and states of now if the block raises."""
@@ -111,7 +135,7 @@ class Optimization:
         """
         if isinstance(worker, VirtualWorker):
             return ()
-        return describe_schedulers(self._schedulers, self.optimizers)
+        return self.travelling_schedulers()
 
     def take_schedulers(self, states: Sequence[SchedulerState]) -> None:
         """Take over what a visit elsewhere has left of them."""

@@ -10,6 +10,7 @@ from torch import nn
 from torch.optim import Optimizer
 
 from fedlightning.algorithms import Algorithm, Job
+from fedlightning.local.worker_trainer import hooks_left_behind
 from fedlightning.strategy.errors import NotFederatable
 from fedlightning.strategy.lightning_calls import devices_of, takes_dataloader_iter
 from fedlightning.strategy.settings import FederationSettings
@@ -124,4 +125,18 @@ def _trainer_features(
         )
 
 
-_CHECKS: tuple[Check, ...] = (_steps, _sparse_gradients, _sampling, _trainer_features)
+def _processes(
+    trainer: pl.Trainer, module: pl.LightningModule, settings: FederationSettings
+) -> Iterator[str]:
+    if (settings.processes or 1) == 1 or settings.plain:
+        return
+    if settings.steps_at_controller and module.automatic_optimization:
+        yield (
+            f"processes={settings.processes} are for local training, and with local_steps=1 workers only "
+            "compute gradients, for a step here. Use local_steps=2 or more, or leave processes out."
+        )
+    for reason in hooks_left_behind(trainer):
+        yield f"{reason}, or leave processes={settings.processes} out."
+
+
+_CHECKS: tuple[Check, ...] = (_steps, _sparse_gradients, _sampling, _trainer_features, _processes)

@@ -27,6 +27,7 @@ from fedlightning.algorithms import (
     UpdateKind,
 )
 from fedlightning.algorithms.attacks import BadWorkers, Collusion
+from fedlightning.algorithms.blocks import block_of
 from fedlightning.algorithms.postprocessing import Downlink, Postprocessing
 from fedlightning.local.known import looked_up_once
 from fedlightning.local.logs import combine_logs
@@ -119,6 +120,15 @@ class Progress:
         """Record a visit whose update is in the aggregate."""
         self.visits.end(member, report)
         self._reports.append((self._places[member.worker.id], report, weight))
+
+    def next_worker(self) -> str:
+        """Return the worker whose visit is not taken in yet, the first of them; the last, where all are."""
+        done = len(self.visits.records) + len(self.skipped)
+        return self.plan.workers[min(done, len(self.plan.workers) - 1)]
+
+    def block_of(self, worker: str) -> int:
+        """Return the number of the block of the cohort that a worker is in."""
+        return block_of(self._places[worker], len(self._places))
 
     @property
     def reports(self) -> list[tuple[VisitReport, float]]:
@@ -271,7 +281,7 @@ class Round(ABC):
             aggregation = self._begin_aggregation(plan)
             book = VisitBook(self._module, self._terms.audience, plan, self._terms.stopwatch)
             progress = Progress(plan, aggregation, book)
-            for assignment in self._not_done_together(progress):
+            for assignment in self._not_done_elsewhere(progress):
                 try:
                     clock.turn_to("send")
                     member, report = self._attempt(assignment, progress, undo)
@@ -283,7 +293,7 @@ class Round(ABC):
                 if reshaped := start.reshaped_buffer():
                     raise RoundFailed(assignment.worker, plan.round, None, _REMEDY.format(reshaped))
                 weight = self._weight_of(assignment, member)
-                aggregation.add(self._module, self.update, weight)
+                aggregation.add(self._module, self.update, weight, progress.block_of(assignment.worker))
                 start.restore()
                 clock.turn_to("log")
                 progress.end(member, report, weight)
@@ -300,8 +310,8 @@ class Round(ABC):
         weight = assignment.weight
         return self._terms.algorithm.weight(member.samples) if weight is None else weight
 
-    def _not_done_together(self, progress: Progress) -> Sequence[Assignment]:
-        """Carry out what visits can be carried out together, and return the others."""
+    def _not_done_elsewhere(self, progress: Progress) -> Sequence[Assignment]:
+        """Carry out what visits can be carried out together, or in other processes; return the others."""
         return progress.plan.assignments
 
     def _skip(self, failure: RoundFailed, progress: Progress) -> None:

@@ -49,6 +49,7 @@ from fedlightning.strategy.roster import (
 )
 from fedlightning.strategy.round_result import RoundResult
 from fedlightning.strategy.settings import FederationSettings, check_buffer, cohort_too_large
+from fedlightning.strategy.spread import Spread
 from fedlightning.strategy.stopwatch import Stopwatch, expected_traffic
 from fedlightning.strategy.together import Together
 from fedlightning.strategy.traffic import Traffic
@@ -77,6 +78,7 @@ class Run:
         root: The server's own data, where a rule compares updates with what is trained on it.
         together: Carries out visits together; ``None`` where each is made by itself.
         stopwatch: Tells how long visits take by the simulated clock; ``None`` where there is none.
+        spread: Makes visits in other processes; ``None`` where all are made in this one.
 
     Raises:
         NotFederatable: The checkpoint is of a run with another seed.
@@ -100,6 +102,8 @@ class Run:
         self.downlink: Downlink | None = None
         self.together = Together.of(settings.vectorize, compiles=settings.compile)
         self.stopwatch: Stopwatch | None = None
+        processes = settings.processes or 1
+        self.spread = Spread(processes) if processes > 1 and settings.workers != 1 else None
         self._settings = settings
         self._trainer = trainer
         self._replay = replay
@@ -113,7 +117,7 @@ class Run:
 
     def __getstate__(self) -> dict[str, Any]:
         # What lies at the workers stays there: the copy or pickle of a Trainer has its history alone.
-        placed = ("root", "stopwatch", "_federation", "_schedule", "_plans", "_lone")
+        placed = ("root", "stopwatch", "spread", "_federation", "_schedule", "_plans", "_lone")
         return {**self.__dict__, **dict.fromkeys(placed), "_loaders": []}
 
     def _begin(self, seed: int | None, resume: Mapping[str, Any] | None) -> None:
@@ -508,6 +512,8 @@ class Run:
         self._resume = None
         if self._lone is not None:
             self._lone.close()
+        if self.spread is not None:
+            self.spread.close()
 
 
 def _on_device_of(parameters: Sequence[Tensor], state: ServerState) -> ServerState:

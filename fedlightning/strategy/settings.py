@@ -31,7 +31,7 @@ from fedlightning.data.map_style import check_map_style
 from fedlightning.local.memory import OptimizerState
 from fedlightning.local.vectorised.trial import Wish
 from fedlightning.strategy.tolerance import Tolerance
-from fedlightning.workers import Worker
+from fedlightning.workers import VirtualWorker, Worker
 
 Update = Literal["averaged", "sequential"]
 """How the module learns from several workers: in rounds that are averaged, or from one after the other."""
@@ -68,13 +68,14 @@ class FederationSettings:
     tolerance: Tolerance
     vectorize: Wish
     compile: bool
+    processes: int | None
     seed: int | None
 
     def __post_init__(self) -> None:
         _check_choice("update", self.update, get_args(Update))
         if self.optimizer_state is not None:
             _check_choice("optimizer_state", self.optimizer_state, get_args(OptimizerState))
-        for name in ("cohort_size", "rounds_per_epoch", "local_steps", "local_epochs"):
+        for name in ("cohort_size", "rounds_per_epoch", "local_steps", "local_epochs", "processes"):
             _check_count(name, getattr(self, name))
         if self.seed is not None and (isinstance(self.seed, bool) or not isinstance(self.seed, int)):
             raise TypeError(
@@ -125,6 +126,7 @@ class FederationSettings:
         _check_wish(self.vectorize)
         if not isinstance(self.compile, bool):
             raise TypeError(f"compile must be True or False, got {self.compile!r}.")
+        self._check_processes()
         self._check_server_scheduler()
         if self.update == "averaged" and self.optimizer_state == "travel" and not self.steps_at_controller:
             raise ValueError(
@@ -163,7 +165,7 @@ class FederationSettings:
     def plain(self) -> bool:
         """Whether rounds are the steps of an ordinary fit: there is nobody else, and nothing in between."""
         harmless = {"workers", "partition", "update", "cohort_size", "local_steps", "optimizer_state", "seed"}
-        harmless.add("vectorize")  # with one worker, there are no steps to take together
+        harmless |= {"vectorize", "processes"}  # with one worker, there is nothing to divide
         others = (getattr(self, field.name) for field in fields(self) if field.name not in harmless)
         return (
             self.workers == 1
@@ -347,6 +349,34 @@ class FederationSettings:
             raise ValueError(
                 f"aggregator has the id {self.aggregator.id!r} of another one of the workers. Give it an id "
                 "of its own, or give the same worker."
+            )
+
+    def _check_processes(self) -> None:
+        count = self.processes
+        if count is None or count == 1:
+            return
+        if self.update == "sequential":
+            raise ValueError(
+                f"processes={count} visit several workers at once, and under update='sequential' each visit "
+                "starts where the last one has ended. Use update='averaged', or leave processes out."
+            )
+        for name, given in (
+            ("vectorize", self.vectorize is not False),
+            ("compile", self.compile),
+            ("aggregator", self.aggregator is not None),
+            ("downlink", self.downlink is not None),
+            ("asynchronous", self.asynchronous is not None),
+        ):
+            if given:
+                raise ValueError(
+                    f"processes={count} and {name}={getattr(self, name)!r} do not go together: in other "
+                    f"processes, one visit follows the other, for the controller. Leave one of the two out."
+                )
+        others = self.workers if isinstance(self.workers, Sequence) else []
+        if elsewhere := [one for one in others if not isinstance(one, VirtualWorker)]:
+            raise ValueError(
+                f"processes={count} are for virtual workers, and {elsewhere[0].id!r} is a "
+                f"{type(elsewhere[0]).__name__}, which has a place of its own. Leave processes out."
             )
 
     def _check_server_optimizer(self) -> None:

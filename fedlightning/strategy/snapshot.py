@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 
@@ -17,13 +19,29 @@ class ModuleSnapshot:
     """
 
     def __init__(self, module: nn.Module, *, trainable: bool = True) -> None:
+        self._take(module, trainable=trainable)
+        self._tensors = [tensor.detach().clone() for tensor in self._current()]
+
+    def _take(self, module: nn.Module, *, trainable: bool) -> None:
         self._module = module
         self._parameters: list[Tensor] = [
             parameter for parameter in module.parameters() if trainable or not parameter.requires_grad
         ]
         self._names = [name for name, _ in module.named_buffers()]
         self._has_buffers = bool(self._names)
-        self._tensors = [tensor.detach().clone() for tensor in self._current()]
+
+    @classmethod
+    def kept_elsewhere(cls, module: nn.Module, tensors: Sequence[Tensor]) -> ModuleSnapshot:
+        """Return a snapshot whose copies exist already.
+
+        Args:
+            module: The module.
+            tensors: What its parameters and buffers are restored to, in order; not copied.
+        """
+        snapshot = cls.__new__(cls)
+        snapshot._take(module, trainable=True)
+        snapshot._tensors = list(tensors)
+        return snapshot
 
     @torch.no_grad()
     def restore(self) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 
 from fedlightning.pointers.rounds import current_round
 from fedlightning.workers.departures import let_out
+from fedlightning.workers.errors import RemoteError
 from fedlightning.workers.labels import Versions
 from fedlightning.workers.ledger import Ledger
 from fedlightning.workers.payload import payload_bytes
@@ -52,16 +53,18 @@ class Baggage:
         name: Its type, as the ledger has it.
         nbytes: Its size, in bytes; the same both ways.
         value: The thing itself.
+        returns: Whether it is fetched, or dropped at the worker.
     """
 
     name: str
     nbytes: int
     value: Any
+    returns: bool = True
 
     @classmethod
-    def of(cls, value: Any) -> Baggage:
+    def of(cls, value: Any, *, returns: bool = True) -> Baggage:
         """Weigh an object."""
-        return cls(type(value).__name__, payload_bytes(value), value)
+        return cls(type(value).__name__, payload_bytes(value), value, returns)
 
 
 class JointProgram:
@@ -171,8 +174,19 @@ class Part:
             host.labels.add_to_arguments(self._found, self._label, self._versions)
         result = self._let_out(joint.returns, Baggage.of(result), joint.name)
         for item in reversed(joint.baggage):
-            self._let_out("module", item)
+            if item.returns:
+                self._let_out("module", item)
         return result
+
+    def failed(self, error: Exception) -> RemoteError:
+        """Return what the controller may know of what the program has raised for this worker.
+
+        Args:
+            error: What it has raised.
+        """
+        return self._host.failure(
+            f"program {self._joint.name!r}", error, sources=self._label, round=current_round()
+        )
 
     def _let_out(self, kind: EgressKind, item: Baggage, program: str | None = None) -> Any:
         host = self._host

@@ -51,7 +51,7 @@ def refused(attempt: Callable[[], Any], kind: type[Exception], says: Iterable[st
     assert not missing, f"{missing} not in: {caught.value}"
 
 
-COUNTS = ("cohort_size", "rounds_per_epoch", "local_steps", "local_epochs")
+COUNTS = ("cohort_size", "rounds_per_epoch", "local_steps", "local_epochs", "processes")
 BAD_COUNTS: list[tuple[dict[str, Any], type[Exception], Says]] = [
     *(({name: 0}, ValueError, (name, "at least 1", "got 0", "Leave it out")) for name in COUNTS),
     *(({name: -1}, ValueError, (name, "at least 1", "got -1", "Leave it out")) for name in COUNTS),
@@ -64,6 +64,13 @@ BAD_COUNTS: list[tuple[dict[str, Any], type[Exception], Says]] = [
     ({"workers": True}, TypeError, ("a number of virtual workers or a list", "got True")),
 ]
 BAD_SETTINGS: list[tuple[dict[str, Any], type[Exception], Says]] = [
+    (
+        {"processes": 2, "update": "sequential"},
+        ValueError,
+        ("processes=2", "starts where", "leave processes"),
+    ),
+    ({"processes": 2, "vectorize": "auto"}, ValueError, ("processes=2", "vectorize='auto'", "Leave one")),
+    ({"processes": 2, "compile": True}, ValueError, ("processes=2", "compile=True", "Leave one")),
     ({"update": "avg"}, ValueError, ("update", "'averaged', 'sequential'", "got 'avg'")),
     ({"local_steps": 2, "local_epochs": 3}, ValueError, ("=2", "=3", "both given", "Leave one of them out")),
     ({"workers": "bob"}, TypeError, ("Worker objects", "got 'b'", "VirtualWorker(id='bob')")),

@@ -147,3 +147,9 @@ def test_manual_optimization_with_two_optimizers() -> None:
     plain, _ = gpu_fit(module=Manual, precision="bf16-mixed", max_epochs=1)
     module, _ = gpu_fit(FederatedStrategy(1), module=Manual, precision="bf16-mixed", max_epochs=1)
     assert_same_module(plain, module)
+
+
+@pytest.mark.xdist_group("strategy processes")
+def test_processes_come_to_the_same_bits() -> None:
+    one, two = (gpu_fit(FederatedStrategy(4, seed=0, processes=count))[0] for count in (None, 2))
+    assert_same_module(one, two)

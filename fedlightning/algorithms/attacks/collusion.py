@@ -100,23 +100,23 @@ class CollusionCombiner:
         self._inner = inner
         self._collusion = collusion
         self._start = [tensor.detach().clone() for tensor in start]
-        self._added: list[tuple[Update, float, bool]] = []
+        self._added: list[tuple[Update, float, int, bool]] = []
 
-    def add(self, update: Update, weight: float) -> None:
+    def add(self, update: Update, weight: float, block: int = 0) -> None:
         """Take an update; see `Combiner`."""
         extras = {name: tensors for name, tensors in update.extras.items() if name != BAD}
         copied = Update(update.tensors, update.present, update.buffers, extras).copied()
-        self._added.append((copied, weight, bool(update.extras[BAD][0])))
+        self._added.append((copied, weight, block, bool(update.extras[BAD][0])))
 
     @torch.no_grad()
     def result(self) -> Update | None:
         """Return what stands for all of them; see `Combiner`."""
-        ways = [self._way(update) for update, _, bad in self._added if not bad]
+        ways = [self._way(update) for update, _, _, bad in self._added if not bad]
         bad = len(self._added) - len(ways)
         agreed = self._collusion.agree(torch.stack(ways), bad) if ways and bad else None
-        for update, weight, is_bad in self._added:
+        for update, weight, block, is_bad in self._added:
             claimed = self._claimed(update, agreed) if is_bad and agreed is not None else update
-            self._inner.add(claimed, weight)
+            self._inner.add(claimed, weight, block)
         return self._inner.result()
 
     def _way(self, update: Update) -> Tensor:

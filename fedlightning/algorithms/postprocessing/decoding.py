@@ -41,7 +41,7 @@ class DecodingCombiner:
         self._start = [tensor.detach().clone() for tensor in start]
         self._trained = trained
 
-    def add(self, update: Update, weight: float) -> None:
+    def add(self, update: Update, weight: float, block: int = 0) -> None:
         """Take an update; see `Combiner`."""
         ours = {
             name.removeprefix(SENT): list(t) for name, t in update.extras.items() if name.startswith(SENT)
@@ -49,7 +49,7 @@ class DecodingCombiner:
         others = {name: t for name, t in update.extras.items() if not name.startswith(SENT)}
         tensors = self._decoded(ours)
         decoded = Update(tensors, [True] * len(tensors), ours["buffers"], others)
-        self._inner.add(decoded, weight)
+        self._inner.add(decoded, weight, block)
 
     @torch.no_grad()
     def _decoded(self, sent: dict[str, list[Tensor]]) -> list[Tensor]:

@@ -1,0 +1,198 @@
+"""What the controller and its processes tell each other. Data only."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from fedlightning.local.memory import WorkerMemory
+from fedlightning.local.visit import Visit, VisitReport
+from fedlightning.strategy.processes.packing import Place
+from fedlightning.strategy.processes.shared_memory import Layout
+
+Outline = Mapping[str, Sequence[tuple[tuple[int, ...], torch.dtype]]]
+"""Shapes and dtypes of tensors that stay where they are, by name."""
+
+
+@dataclass(frozen=True)
+class Reserve:
+    """Make room for a module; its memory comes along.
+
+    Args:
+        layout: Of its parameters and buffers.
+        slots: How many means the memory has room for, after what visits start with.
+        device: Where it trains.
+        torch_settings: What `torch_settings` has returned at the controller.
+    """
+
+    layout: Layout
+    slots: int
+    device: str
+    torch_settings: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Data:
+    """Know data sets and how they are read; their memory comes along.
+
+    Args:
+        first: Number of the first of them.
+        packed: The list of them.
+        places: Of their tensors and arrays.
+        nbytes: Size of the memory.
+    """
+
+    first: int
+    packed: bytes
+    places: Sequence[Place]
+    nbytes: int
+
+
+@dataclass(frozen=True)
+class Begin:
+    """Begin a round.
+
+    Args:
+        parts: What has changed since the last one, packed: ``"trainer"``, ``"module"``, ``"optimizers"``.
+        trained: Which tensors require a gradient.
+        progress: The Trainer's epoch and step.
+        procedures: What is done in visits, packed.
+        processed: Whether updates go up processed, in place of the module.
+        keeps_settings: Whether the controller asks for the optimizers' settings after each visit.
+        retries: How often a visit that fails is done again.
+    """
+
+    parts: Mapping[str, bytes]
+    trained: Sequence[bool]
+    progress: tuple[int, int]
+    procedures: bytes
+    processed: bool
+    keeps_settings: bool
+    retries: int
+
+
+@dataclass(frozen=True)
+class Job:
+    """One visit.
+
+    Args:
+        worker: Name of the worker.
+        visit: What is asked of it.
+        weight: Weight of its update.
+        procedure: Number of what is done.
+        stream: Its batches, packed; ``None`` where they are known.
+        memory: What it has kept.
+    """
+
+    worker: str
+    visit: Visit
+    weight: float
+    procedure: int
+    stream: bytes | None
+    memory: WorkerMemory
+
+
+@dataclass(frozen=True)
+class Block:
+    """Make some visits, and take the mean of what they come to.
+
+    Args:
+        number: Which of the round's blocks it is.
+        slot: Where the mean goes.
+        jobs: The visits, in order.
+    """
+
+    number: int
+    slot: int
+    jobs: Sequence[Job]
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Why a visit has failed.
+
+    Args:
+        step: The local step, if it was in one.
+        error: What was raised.
+        text: With the text of its stack.
+    """
+
+    step: int | None
+    error: Exception
+    text: str
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a visit has come to.
+
+    Args:
+        report: Its report; ``None`` where it has failed.
+        memory: What it leaves at its worker; ``None`` for nothing.
+        outgoing: What an algorithm sends beside the update.
+        settings: Those of the optimizers at its end, if they were asked for.
+        failure: Why it has failed.
+    """
+
+    report: VisitReport | None = None
+    memory: WorkerMemory | None = None
+    outgoing: Outline = field(default_factory=dict)
+    settings: Any = None
+    failure: Failure | None = None
+
+
+@dataclass(frozen=True)
+class Done:
+    """A block is done, and its mean is in its slot.
+
+    Args:
+        number: Which block.
+        outcomes: Of its visits, in order.
+        count: Updates that are in the mean.
+        weight: Theirs.
+        extras: The mean of what an algorithm sends beside them.
+        changed: What of the module a visit has changed beside tensors and metrics; usually nothing.
+    """
+
+    number: int
+    outcomes: Sequence[Outcome]
+    count: int
+    weight: float
+    extras: Mapping[str, Sequence[torch.Tensor]]
+    changed: str = ""
+
+
+@dataclass(frozen=True)
+class Broken:
+    """Something failed that is no visit.
+
+    Args:
+        text: With the text of its stack.
+    """
+
+    text: str
+
+
+@dataclass(frozen=True)
+class Forget:
+    """The fit is over: let go of everything."""
+
+
+def torch_settings() -> Mapping[str, Any]:
+    """Return what of torch's settings in this process decides what a step computes."""
+    return {
+        "dtype": torch.get_default_dtype(),
+        "deterministic": torch.are_deterministic_algorithms_enabled(),
+        "warn_only": torch.is_deterministic_algorithms_warn_only_enabled(),
+        "matmul": torch.get_float32_matmul_precision(),
+    }
+
+
+def apply_torch_settings(settings: Mapping[str, Any]) -> None:
+    """Let torch compute in this process as it does at the controller."""
+    torch.set_default_dtype(settings["dtype"])
+    torch.use_deterministic_algorithms(settings["deterministic"], warn_only=settings["warn_only"])
+    torch.set_float32_matmul_precision(settings["matmul"])

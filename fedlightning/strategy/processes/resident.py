@@ -1,0 +1,300 @@
+"""The inside of a process: one resident module that makes visit after visit, one message at a time.
+
+What a visit does is in ``local``; this module only brings together what it works on.
+"""
+
+from __future__ import annotations
+
+import os
+import queue
+import signal
+import socket
+import threading
+import traceback
+from collections.abc import Sequence
+from contextlib import suppress
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from fedlightning.algorithms import Update, UpdateMean
+from fedlightning.local.failures import LocalStepFailed
+from fedlightning.local.known import known, looked_up_once
+from fedlightning.local.lightning_calls import attach, set_precision, set_progress
+from fedlightning.local.metrics import put_states
+from fedlightning.local.procedure import LocalProcedure
+from fedlightning.local.randomness import isolated_streams
+from fedlightning.local.streams import Stream
+from fedlightning.local.training import train_locally
+from fedlightning.local.visit import VisitReport
+from fedlightning.local.worker_trainer import WorkerTrainer
+from fedlightning.strategy.lightning_calls import PassPlansBy
+from fedlightning.strategy.optimization import Optimization
+from fedlightning.strategy.own_steps import OwnSteps
+from fedlightning.strategy.processes.line import Line
+from fedlightning.strategy.processes.messages import (
+    Begin,
+    Block,
+    Broken,
+    Data,
+    Done,
+    Failure,
+    Forget,
+    Job,
+    Outcome,
+    Reserve,
+    apply_torch_settings,
+)
+from fedlightning.strategy.processes.packing import pack, unpack, unpack_shared
+from fedlightning.strategy.processes.shared_memory import mapped
+from fedlightning.strategy.snapshot import ModuleSnapshot
+from fedlightning.workers.remote.launching import end_with_starter
+
+_PATIENCE_SECONDS = 300.0
+"""How long a process waits for another fit to hire it."""
+
+
+class Resident:
+    """Do what the controller says, for one fit."""
+
+    module: pl.LightningModule
+    optimizers: Sequence[Optimizer]
+    _trainer: WorkerTrainer
+    _begin: Begin
+
+    def __init__(self) -> None:
+        self._table: list[Tensor] = []
+        self._start: list[Tensor] = []
+        self._slots: list[list[Tensor]] = []
+        self._device = "cpu"
+        self._known_data: dict[int, Any] = {}
+        self._streams: dict[str, Stream] = {}
+        self._procedures: Sequence[LocalProcedure | None] = ()
+        self._unchanged: bytes | None = None
+
+    def reserve(self, message: Reserve, descriptor: int) -> None:
+        """Make room for a module."""
+        apply_torch_settings(message.torch_settings)
+        layout, self._device = message.layout, message.device
+        memory = mapped(descriptor, layout.nbytes * (1 + message.slots))
+        self._start = layout.within(memory, 0)
+        self._slots = [layout.within(memory, 1 + slot) for slot in range(message.slots)]
+        self._table = []
+        for shape in layout.shapes:
+            tensor = torch.empty_strided(shape.size, shape.stride, dtype=shape.dtype, device=self._device)
+            tensor.zero_()
+            self._table.append(nn.Parameter(tensor, requires_grad=False) if shape.parameter else tensor)
+
+    def learn(self, message: Data, descriptor: int) -> None:
+        """Know data sets from here on."""
+        memory = mapped(descriptor, message.nbytes)
+        found = unpack_shared(message.packed, message.places, memory)
+        self._known_data.update(enumerate(found, message.first))
+
+    def begin(self, message: Begin) -> None:
+        """Begin a round."""
+        self._begin = message
+        parts = message.parts
+        if "module" in parts:
+            self.module = unpack(parts["module"], self._table, self._device)
+            self._settle()
+        if "trainer" in parts:
+            settings, precision = unpack(parts["trainer"], (), self._device)
+            self._trainer = WorkerTrainer(settings, self.module)
+            set_precision(self._trainer, precision)
+        elif "module" in parts:
+            attach(self._trainer, self.module)
+        if "optimizers" in parts:
+            self.optimizers = unpack(parts["optimizers"], self._table, self._device)
+        for tensor, trained in zip(self._table, message.trained, strict=True):
+            tensor.requires_grad_(trained)
+        set_progress(self._trainer, *message.progress)
+        self._procedures = unpack(message.procedures, (), self._device)
+
+    def _settle(self) -> None:
+        # What stands between the controller's module and its Trainer has no business here.
+        OwnSteps.remove(self.module)
+        PassPlansBy.remove(self.module)
+        if str(self.module.device) != self._device:
+            self.module.to(self._device)
+        self._unchanged = None
+
+    def work(self, block: Block) -> Done:
+        """Make the visits of a block."""
+        mean, weight, outcomes = UpdateMean(), 0.0, []
+        start = ModuleSnapshot.kept_elsewhere(self.module, self._start)
+        optimization = Optimization(self.optimizers, keeps_settings=False)
+        with looked_up_once(self.module), isolated_streams(), optimization.one_round():
+            changed = ""
+            for job in block.jobs:
+                self._note_unchanged()
+                outcome, update = self._visit(job, start, optimization)
+                outcomes.append(outcome)
+                changed = changed or self._changed()
+                if update is not None:
+                    mean.add(update, job.weight)
+                    weight += job.weight
+        result = mean.result()
+        if result is not None and not self._begin.processed:
+            torch._foreach_copy_(self._slots[block.slot], [*result.tensors, *result.buffers])
+        extras = {} if result is None else result.extras
+        return Done(block.number, outcomes, mean.count, weight, extras, changed)
+
+    def _visit(
+        self, job: Job, start: ModuleSnapshot, optimization: Optimization, failures: int = 0
+    ) -> tuple[Outcome, Update | None]:
+        stream = self._stream_of(job)
+        try:
+            start.restore()
+            with optimization.one_visit(job.visit.steps):
+                report = train_locally(
+                    self.module,
+                    self.optimizers,
+                    stream,
+                    job.memory,
+                    job.visit,
+                    self._procedures[job.procedure],
+                )
+                settings = optimization.settings[0] if self._begin.keeps_settings else None
+            if reshaped := start.reshaped_buffer():
+                raise ReshapedBuffer(reshaped)
+        except Exception as error:  # noqa: BLE001  # told to the controller, which raises it or goes on
+            if failures < self._begin.retries and not isinstance(error, ReshapedBuffer):
+                return self._visit(job, start, optimization, failures + 1)
+            put_states(self.module, ())
+            start.restore()
+            return Outcome(failure=_told(error)), None
+        return self._outcome(job, report, settings)
+
+    def _outcome(self, job: Job, report: VisitReport, settings: Any) -> tuple[Outcome, Update | None]:
+        memory, outgoing = job.memory, job.memory.outgoing
+        memory.outgoing = {}
+        outline = {name: [(tuple(t.shape), t.dtype) for t in tensors] for name, tensors in outgoing.items()}
+        outcome = Outcome(report, memory.left_for_controller(), outline, settings)
+        if report.failed:
+            return outcome, None
+        if self._begin.processed:
+            return outcome, Update([], [], [], outgoing)
+        tensors = known(self.module)
+        return outcome, Update.left_on(tensors.parameters, tensors.buffers, "parameters", outgoing)
+
+    def _stream_of(self, job: Job) -> Stream:
+        if job.stream is not None:
+            self._streams[job.worker] = unpack(job.stream, self._known_data)
+        return self._streams[job.worker]
+
+    # What a visit leaves on the module in one process, and could not here.
+
+    def _note_unchanged(self) -> None:
+        if self._unchanged is None:
+            self._unchanged = self._packed()
+
+    def _changed(self) -> str:
+        """Say what of the module the first visit has changed, if there is something."""
+        before = self._unchanged
+        if not before:
+            return ""
+        after, self._unchanged = self._packed(), b""
+        if after == before:
+            return ""
+        was = unpack(before, self._table, self._device)
+        return ", ".join(_differing(was, self.module)) or "what it holds"
+
+    def _packed(self) -> bytes:
+        put_states(self.module, ())
+        table = {id(t): n for n, t in enumerate([*self.module.parameters(), *self.module.buffers()])}
+        return pack(self.module, table)
+
+
+class ReshapedBuffer(RuntimeError):
+    """A visit has given a buffer another shape.
+
+    Args:
+        name: Its name.
+    """
+
+
+def _differing(was: nn.Module, now: nn.Module) -> list[str]:
+    """Return the names of attributes that two copies of a module do not share."""
+    others = dict(was.named_modules())
+    names = []
+    for path, part in now.named_modules():
+        before = vars(others[path]) if path in others else {}
+        for name, value in vars(part).items():
+            if name not in _LEFT_TO_LIGHTNING and (name not in before or pack(before[name]) != pack(value)):
+                names.append(f"{path}.{name}".lstrip("."))
+    return names
+
+
+_LEFT_TO_LIGHTNING = frozenset({"_parameters", "_buffers", "_modules", "_trainer", "_fabric"})
+
+
+def _told(error: Exception) -> Failure:
+    """Return what the controller is told of an exception."""
+    step = error.step if isinstance(error, LocalStepFailed) else None
+    original = (error.__cause__ if step is not None else None) or error
+    text = "".join(traceback.format_exception(original))
+    assert isinstance(original, Exception)
+    try:
+        unpack(pack(original))
+    except Exception:  # noqa: BLE001  # not every exception can be made anew: then its text is told
+        original = RuntimeError(f"{type(original).__name__}: {original}")
+    return Failure(step, original, text)
+
+
+def serve(line: Line) -> None:
+    """Serve the controller's fits, one after the other.
+
+    Args:
+        line: Leads there.
+    """
+    inbox: queue.SimpleQueue[tuple[bytes, int | None]] = queue.SimpleQueue()
+    # Messages are taken in while visits are made, so that the controller need not wait to send them.
+    threading.Thread(target=_listen, args=(line, inbox), daemon=True).start()
+    resident = Resident()
+    patience = None
+    while True:
+        try:
+            data, descriptor = inbox.get(timeout=patience)
+        except queue.Empty:
+            return
+        try:
+            message = unpack(data, (), resident._device)
+            patience = _PATIENCE_SECONDS if isinstance(message, Forget) else None
+            if isinstance(message, Forget):
+                resident = Resident()
+            elif isinstance(message, Block):
+                line.send(pack(resident.work(message)))
+            elif isinstance(message, Begin):
+                resident.begin(message)
+            else:
+                assert descriptor is not None
+                act = resident.reserve if isinstance(message, Reserve) else resident.learn
+                act(message, descriptor)
+        except Exception:  # noqa: BLE001  # the controller is told, and ends the fit
+            line.send(pack(Broken(traceback.format_exc())))
+
+
+def _listen(line: Line, inbox: queue.SimpleQueue[tuple[bytes, int | None]]) -> None:
+    with suppress(EOFError, OSError):
+        while True:
+            inbox.put(line.receive())
+    os._exit(0)
+
+
+def main(descriptor: int) -> None:
+    """Be a process of a simulation.
+
+    Args:
+        descriptor: The socket that leads to the controller.
+    """
+    # An interrupt is for the controller, which then ends its processes.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    torch.set_num_threads(1)
+    threading.Thread(target=end_with_starter, daemon=True).start()
+    serve(Line(socket.socket(fileno=descriptor)))
+    # There is nothing to tidy up, and torch takes a second for it.
+    os._exit(0)

@@ -1,0 +1,221 @@
+"""What the processes of one fit know by now, so that nothing is sent twice: module, data, who has which."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Iterator, Sequence
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+from torch.utils.data import Subset
+
+from fedlightning.data.combined_shard import CombinedShard
+from fedlightning.local.hooks import is_hooked
+from fedlightning.local.lean import is_listened_to
+from fedlightning.local.streams import Stream
+from fedlightning.local.worker_trainer import TrainerSettings
+from fedlightning.strategy.errors import NotFederatable
+from fedlightning.strategy.processes.crew import Crew
+from fedlightning.strategy.processes.messages import Begin, Block, Data, Done, Job, Reserve, torch_settings
+from fedlightning.strategy.processes.packing import pack, pack_shared
+from fedlightning.strategy.processes.shared_memory import Layout, SharedMemory
+
+
+class Session:
+    """Let processes work for one fit.
+
+    Args:
+        count: How many.
+    """
+
+    def __init__(self, count: int) -> None:
+        self._crew = Crew(count)
+        self._layout: Layout | None = None
+        self._memory: SharedMemory | None = None
+        self._start: list[Tensor] = []
+        self._parts: dict[str, bytes] = {}
+        # With the objects themselves: the number of one that is gone would be that of another.
+        self._data: dict[int, tuple[int, object]] = {}
+        self._streams: list[dict[str, Stream]] = [{} for _ in range(count)]
+
+    @property
+    def processes(self) -> Sequence[Any]:
+        """The processes."""
+        return self._crew.processes
+
+    # Before the visits of a round.
+
+    @torch.no_grad()
+    def begin(
+        self,
+        module: pl.LightningModule,
+        optimizers: Sequence[Optimizer],
+        start: Sequence[Tensor],
+        procedures: Sequence[Any],
+        **settings: Any,
+    ) -> None:
+        """Let the processes know what a round's visits have in common.
+
+        Args:
+            module: The global module.
+            optimizers: Its optimizers, with the settings of the round.
+            start: What visits start with: its parameters and buffers.
+            procedures: What is done in them.
+            **settings: Further arguments of `Begin`.
+
+        Raises:
+            NotFederatable: Something cannot be sent to another process.
+        """
+        table = [*module.parameters(), *module.buffers()]
+        _refuse_hooks(module, optimizers)
+        self._make_room(table, module.device)
+        torch._foreach_copy_(self._start, list(start))
+        known = {id(tensor): number for number, tensor in enumerate(table)}
+        trainer = module.trainer
+        parts = {
+            "trainer": _packed(
+                "the Trainer's precision plugin", (_settings_of(trainer), trainer.precision_plugin)
+            ),
+            "module": _packed(f"the {type(module).__name__}", module, known),
+            "optimizers": _packed("its optimizers", list(optimizers), known),
+        }
+        changed = {name: part for name, part in parts.items() if part != self._parts.get(name)}
+        self._parts = parts
+        begin = Begin(
+            changed,
+            [tensor.requires_grad for tensor in table],
+            (trainer.current_epoch, trainer.global_step),
+            _packed("what the algorithm does at workers", list(procedures)),
+            **settings,
+        )
+        self._crew.tell(pack(begin))
+
+    def _make_room(self, table: Sequence[Tensor], device: torch.device) -> None:
+        layout = Layout.of(table)
+        if layout == self._layout:
+            return
+        slots = self._crew.slots
+        self._layout, self._parts = layout, {}
+        self._memory = SharedMemory(layout.nbytes * (1 + slots))
+        self._start = layout.within(self._memory.bytes, 0)
+        for number, process in enumerate(self.processes):
+            reserve = Reserve(layout, slots, _device_of(number, device), torch_settings())
+            process.tell(pack(reserve), self._memory.descriptor)
+
+    def share(self, streams: Sequence[Stream]) -> None:
+        """Let the processes see the data of some workers, if they do not yet.
+
+        Args:
+            streams: Theirs.
+
+        Raises:
+            NotFederatable: A data set cannot be sent to another process.
+        """
+        news = {id(root): root for stream in streams for root in _roots_of(stream)}
+        new = [root for number, root in news.items() if number not in self._data]
+        if not new:
+            return
+        first = len(self._data)
+        self._data.update((id(root), (first + n, root)) for n, root in enumerate(new))
+        packed, places, memory = _told("the data", lambda: pack_shared(new))
+        self._crew.tell(pack(Data(first, packed, places, len(memory.bytes))), memory.descriptor)
+
+    # The visits.
+
+    def work_off(self, blocks: Sequence[Sequence[tuple[Job, Stream]]]) -> Generator[Done, None, None]:
+        """Have blocks of visits made, and yield what they have come to, in order.
+
+        Args:
+            blocks: The visits of each, with the streams of their workers.
+        """
+
+        def message(number: int, slot: int, process: int) -> bytes:
+            jobs = [self._with_stream(job, stream, process) for job, stream in blocks[number]]
+            return _packed("what a worker has kept", Block(number, slot, jobs))
+
+        return self._crew.work_off(len(blocks), message)
+
+    def mean_of(self, done: Done) -> list[Tensor]:
+        """Return the parameters and buffers that a block has come to, valid until the next is asked for."""
+        assert self._layout is not None
+        assert self._memory is not None
+        return self._layout.within(self._memory.bytes, 1 + done.number % self._crew.slots)
+
+    def _with_stream(self, job: Job, stream: Stream, process: int) -> Job:
+        if self._streams[process].get(job.worker) is stream:
+            return job
+        self._streams[process][job.worker] = stream
+        known = {number: entry for number, (entry, _) in self._data.items()}
+        packed = pack(stream, known, thorough=True)
+        return Job(job.worker, job.visit, job.weight, job.procedure, packed, job.memory)
+
+    # The end.
+
+    def close(self) -> None:
+        """Let the processes go."""
+        self._crew.dismiss()
+
+    def end(self) -> None:
+        """End the processes, whatever they are at."""
+        self._crew.end()
+
+
+def _settings_of(trainer: pl.Trainer) -> TrainerSettings:
+    clipping = trainer.gradient_clip_algorithm
+    return TrainerSettings(
+        precision="32-true",  # its plugin goes along
+        gradient_clip_val=trainer.gradient_clip_val,
+        gradient_clip_algorithm=None if clipping is None else str(clipping.value),
+        max_epochs=trainer.max_epochs,
+        max_steps=trainer.max_steps,
+    )
+
+
+def _refuse_hooks(module: pl.LightningModule, optimizers: Sequence[Optimizer]) -> None:
+    """Refuse what pickle would drop."""
+    for name, parameter in module.named_parameters():
+        if is_hooked(parameter):
+            raise NotFederatable(
+                f"{name} has a hook of its own, which does not travel to other processes. Use a hook of the "
+                "LightningModule, or leave processes=... out."
+            )
+    if any(map(is_listened_to, optimizers)):
+        raise NotFederatable(
+            "an optimizer has a hook of its own, which does not travel to other processes. Use a hook of the "
+            "LightningModule, or leave processes=... out."
+        )
+
+
+def _device_of(process: int, device: torch.device) -> str:
+    """Return the device of a process: of several accelerators of a kind, each has its share of processes."""
+    if device.type == "cpu":
+        return "cpu"
+    return f"{device.type}:{process % torch.accelerator.device_count()}"
+
+
+def _roots_of(stream: Stream) -> Iterator[object]:
+    """Yield what the streams of many workers have in common: whole data sets, and how they are read."""
+    shard = stream.shard
+    for part in shard.parts if isinstance(shard, CombinedShard) else [shard]:
+        dataset: Any = part.dataset
+        while isinstance(dataset, Subset):
+            dataset = dataset.dataset
+        yield dataset
+        yield part.settings  # type: ignore[union-attr]
+
+
+def _packed(what: str, value: Any, known: dict[int, int] | None = None) -> bytes:
+    packed: bytes = _told(what, lambda: pack(value, known))
+    return packed
+
+
+def _told(what: str, act: Callable[[], Any]) -> Any:
+    try:
+        return act()
+    except Exception as error:
+        raise NotFederatable(
+            f"{what} cannot be sent to another process: {type(error).__name__}: {error}. Leave out of it "
+            "what cannot be pickled, such as open files and locks, or leave processes=... out."
+        ) from error

@@ -5,7 +5,7 @@ The loop is the baseline: one resident model, no Lightning, no workers, no metri
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -19,6 +19,7 @@ from torchmetrics.classification import MulticlassAccuracy
 from typing_extensions import override
 
 from fedlightning.algorithms import uniform_cohort
+from fedlightning.algorithms.blocks import block_size
 from fedlightning.data import IID
 from fedlightning.data.order import BatchOrder
 from fedlightning.local.vectorised.trial import Wish
@@ -63,12 +64,12 @@ class Workload:
         """Return the same with fewer rounds."""
         return replace(self, rounds=min(rounds, self.rounds))
 
-    def dataset(self) -> TensorDataset:
+    def dataset(self, device: str = "cpu") -> TensorDataset:
         """Draw the samples of all workers, and labels that a linear map of them can tell."""
         generator = torch.Generator().manual_seed(SEED)
         x = torch.randn(self.workers * self.samples, *self.shape, generator=generator)
         teacher = torch.randn(x[0].numel(), CLASSES, generator=generator)
-        return TensorDataset(x, (x.flatten(1) @ teacher).argmax(1))
+        return TensorDataset(x.to(device), (x.flatten(1) @ teacher).argmax(1).to(device))
 
     def net(self) -> nn.Module:
         """Build the network, with the same weights each time."""
@@ -152,8 +153,8 @@ def by_hand(
     optimizer = make(parameters)
     for visits in orders.rounds:
         start = [parameter.detach().clone() for parameter in parameters]
-        mean: list[Tensor] = []
-        for number, order in enumerate(visits, start=1):
+        mean, of_block, size = _Mean(), _Mean(), block_size(len(visits))
+        for position, order in enumerate(visits):
             with torch.no_grad():
                 torch._foreach_copy_(parameters, start)
             optimizer.state.clear()
@@ -166,17 +167,30 @@ def by_hand(
                 if metered:
                     accuracy.update(scores.detach(), b)
             with torch.no_grad():
-                # A running mean, as ours: another sum rounds otherwise, by 1e-8 after a round, and of that
-                # Adam, whose first steps go by a gradient's sign, makes a loss that differs by 1e-4.
-                if mean:
-                    torch._foreach_lerp_(mean, parameters, 1 / number)
-                else:
-                    mean = [parameter.detach().clone() for parameter in parameters]
+                # A running mean by blocks, as ours: another sum rounds otherwise, by 1e-8 after a round, and
+                # Adam, whose first steps go by a gradient's sign, makes a loss of it that differs by 1e-4.
+                of_block.add(parameters, 1)
+                if (position + 1) % size == 0 or position + 1 == len(visits):
+                    mean.add(of_block.tensors, of_block.weight)
+                    of_block = _Mean()
         with torch.no_grad():
-            torch._foreach_copy_(parameters, mean)
+            torch._foreach_copy_(parameters, mean.tensors)
         if metered:
             accuracy.compute()
             accuracy.reset()
+
+
+class _Mean:
+    def __init__(self) -> None:
+        self.tensors: list[Tensor] = []
+        self.weight = 0
+
+    def add(self, tensors: Sequence[Tensor], weight: int) -> None:
+        self.weight += weight
+        if self.tensors:
+            torch._foreach_lerp_(self.tensors, list(tensors), weight / self.weight)
+        else:
+            self.tensors = [tensor.detach().clone() for tensor in tensors]
 
 
 class Module(pl.LightningModule):
@@ -236,10 +250,16 @@ class Metered(Module):
         return loss
 
 
-def by_strategy(work: Workload, module: Module, dataset: TensorDataset, vectorize: Wish = False) -> None:
+def by_strategy(
+    work: Workload,
+    module: Module,
+    dataset: TensorDataset,
+    vectorize: Wish = False,
+    processes: int | None = None,
+) -> None:
     """Train through `Trainer.fit`, in place: start-up, logging and one validation included."""
     trainer = pl.Trainer(
-        accelerator="cpu",
+        accelerator=dataset.tensors[0].device.type,
         max_epochs=1,
         strategy=FederatedStrategy(
             workers=work.workers,
@@ -247,6 +267,7 @@ def by_strategy(work: Workload, module: Module, dataset: TensorDataset, vectoriz
             rounds_per_epoch=work.rounds,
             local_epochs=1,
             vectorize=vectorize,
+            processes=processes,
             seed=SEED,
         ),
         logger=False,

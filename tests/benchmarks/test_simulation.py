@@ -52,3 +52,19 @@ def test_every_row_is_measured(monkeypatch: pytest.MonkeyPatch, capsys: pytest.C
         assert f"tiny, {way}: beside the loop by hand" in table
         (agreement,) = (line for line in table.splitlines() if f"tiny, {way}: final losses" in line)
         assert agreement.endswith("met")
+
+
+@pytest.mark.xdist_group("strategy processes")
+def test_processes_are_held_against_one() -> None:
+    rows = list(simulation.in_processes(TINY, ["sgd"], 1, 2))
+    assert [row.spread.middle for row in rows if "losses differ" in row.what] == [0.0]
+    assert all(row.spread.low > 0 for row in rows[:2])
+
+
+def test_a_gpu_that_is_not_there_is_told(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(sys, "argv", ["simulation", "W1", "--quick", "--device", "cuda"])
+    simulation.main()
+    assert capsys.readouterr().out.startswith("skipped: ")

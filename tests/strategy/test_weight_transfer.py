@@ -46,9 +46,13 @@ def by_loop(visits: list[str], state: OptimizerState) -> torch.Tensor:
     return w
 
 
+def _name(value: object) -> str:
+    return value if isinstance(value, str) else type(value).__name__
+
+
 @pytest.mark.parametrize("state", ["reset", "keep", "travel"])
 @pytest.mark.parametrize("cycles", [1, 3])
-@pytest.mark.parametrize(("sampling", "order"), ORDERS, ids=lambda value: str(value))
+@pytest.mark.parametrize(("sampling", "order"), ORDERS, ids=_name)
 def test_weights_go_round(sampling: Sampling | None, order: str, cycles: int, state: OptimizerState) -> None:
     names = order.split()
     visits = [names[number % len(names)] for number in range(2 * cycles)]

@@ -133,7 +133,7 @@ class EvaluationAtWorkers:
         by_worker: The last evaluation at each worker, by step and number of the loader.
     """
 
-    def __init__(self, seed: int, personalise: Personalise = lambda worker, module: None) -> None:
+    def __init__(self, seed: int, personalise: Personalise | None = None) -> None:
         self.seed = seed
         self._personalise = personalise
         self._personal: Any = None
@@ -212,7 +212,7 @@ class EvaluationAtWorkers:
             self.end()
             self._place, self._pointer = ticket.place, ticket.place.worker.send(module)
         try:
-            if ticket.number == 0 or self._personal is None:
+            if self._personalise is not None and (ticket.number == 0 or self._personal is None):
                 self._personal = self._personalise(ticket.place.worker, self._pointer)
             yield self._pointer
         except RemoteError as error:

@@ -308,7 +308,9 @@ class FederatedStrategy(CheckpointingStrategy):
             refuse_unsupported(
                 self._trainer, self._trainer.lightning_module, replace(self.settings, workers=None)
             )
-        self._plain = PlainRounds(self._trainer, self._run, self._interrupts) if self._run.plain else None
+        self._plain = None
+        if self._run.plain:
+            self._plain = PlainRounds(self._trainer, self._run, self._interrupts, self._clock)
         return loader
 
     def _warn_of_central_evaluation(self, dataloader: object) -> None:

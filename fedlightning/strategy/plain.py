@@ -33,6 +33,7 @@ from fedlightning.strategy.events import Audience
 from fedlightning.strategy.federation import Member
 from fedlightning.strategy.interrupts import Interrupts
 from fedlightning.strategy.optimization import Optimization
+from fedlightning.strategy.phases import PhaseClock
 from fedlightning.strategy.records import RoundRecord
 from fedlightning.strategy.replaying import VisitReplayed, keep_for_replay
 from fedlightning.strategy.reporting import record_of
@@ -136,12 +137,14 @@ class PlainRounds:
         trainer: The Trainer.
         run: Its fit, whose loaders give their batches to the Trainer.
         interrupts: Held back from the end of a round until its step is taken.
+        clock: Is told what the rounds' time goes to: the step is work, the optimizer's aggregation.
     """
 
-    def __init__(self, trainer: pl.Trainer, run: Run, interrupts: Interrupts) -> None:
+    def __init__(self, trainer: pl.Trainer, run: Run, interrupts: Interrupts, clock: PhaseClock) -> None:
         self._trainer = trainer
         self._run = run
         self._interrupts = interrupts
+        self._clock = clock
         self._audience = Audience()
         self._fresh = False
         self._visit: PlainVisit | None = None
@@ -201,10 +204,13 @@ class PlainRounds:
             What it returns.
         """
         output = step()
+        self._clock.turn_to("log")
         self._announce_end()
+        self._enter_times()
         return output
 
     def _begin(self) -> PlainVisit:
+        self._clock.turn_to("send")
         plan = self._run.next_plain()
         assert self._run.federation is not None
         (member,) = self._run.federation.members.values()
@@ -215,13 +221,23 @@ class PlainRounds:
 
     def _complete(self, visit: PlainVisit) -> None:
         self._interrupts.hold()
+        self._clock.turn_to("log")
         result = visit.end()
         self._ended = record_of(visit.plan, result, self._run.traffic)
         self._run.complete(self._ended, replace(result, server_state=self._run.server_state))
         if self._by_hand or lightning_calls.only_accumulates(self._trainer):
             self._announce_end()
+            self._enter_times()
+        else:
+            self._clock.turn_to("aggregate")
         if self._run.replays:
             raise VisitReplayed
+
+    def _enter_times(self) -> None:
+        self._clock.turn_to(None)
+        history = self._run.history
+        if history:
+            history.add_times(history[-1].round, self._clock.take())
 
     def _announce_end(self) -> None:
         ended, self._ended = self._ended, None
@@ -230,10 +246,12 @@ class PlainRounds:
 
     @contextmanager
     def _in_visit(self, visit: PlainVisit) -> Iterator[None]:
+        self._clock.turn_to("work")
         try:
             with visit.under_way():
                 yield
         except (RoundFailed, RoundInterrupted) as failure:
+            self._clock.turn_to(None)
             self._visit = None
             if not self._run.replays:
                 keep_for_replay(self._trainer, failure)

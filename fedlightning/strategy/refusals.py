@@ -117,11 +117,12 @@ def _trainer_features(
             "overfit_batches has every epoch begin with the same visits, and asynchronous rounds go on from "
             "those before. Use overfit_batches=0, or no asynchronous."
         )
-    if averages and not settings.steps_at_controller:
+    measures = StochasticWeightAveraging.pl_module_contains_batch_norm(module)
+    if averages and measures and not settings.steps_at_controller:
         yield (
-            "StochasticWeightAveraging runs its last epoch without backward passes, and rounds of local "
-            "training cannot do without. Use local_steps=1, the WeightAveraging callback, or no averaging "
-            "over time."
+            "StochasticWeightAveraging measures BatchNorm's statistics anew in one more epoch without "
+            "training, and rounds of local training train. Use local_steps=1, layers that need no statistics "
+            "such as GroupNorm, or the WeightAveraging callback."
         )
 
 

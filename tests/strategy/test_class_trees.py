@@ -10,6 +10,7 @@ import pytorch_lightning
 import torch
 from lightning.pytorch.utilities import compile as unwrapping
 
+from fedlightning.strategy import FederatedStrategy
 from fedlightning.strategy.class_trees import explain_mixed_class_trees
 from tests.strategy.toys import Classifier
 
@@ -42,6 +43,13 @@ def test_all_else_is_as_before() -> None:
     with pytest.raises(TypeError, match="got `Linear`"):
         unwrapping._maybe_unwrap_optimized(torch.nn.Linear(1, 1))
     assert isinstance(unwrapping._maybe_unwrap_optimized(torch.compile(module)), L.LightningModule)
+
+
+def test_a_trainer_of_the_other_tree_names_the_one_that_is_needed() -> None:
+    strategy = FederatedStrategy(2)
+    with pytest.raises(TypeError, match=r"FederatedStrategy is a strategy for .*lightning as L.*L.Trainer"):
+        pytorch_lightning.Trainer(strategy=strategy, accelerator="cpu", logger=False)  # type: ignore[arg-type]  # the error
+    pytorch_lightning.Trainer(accelerator="cpu", logger=False, enable_checkpointing=False)
 
 
 def test_it_is_replaced_once() -> None:

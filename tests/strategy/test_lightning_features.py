@@ -16,6 +16,7 @@ from lightning.pytorch.callbacks import (
     LearningRateFinder,
     LearningRateMonitor,
     ModelCheckpoint,
+    StochasticWeightAveraging,
 )
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from torch import Tensor, nn
@@ -146,6 +147,38 @@ def test_validation_and_checkpoints_see_the_global_module(tmp_path: Path) -> Non
     for name, value in loaded["state_dict"].items():
         assert torch.equal(module.state_dict()[name], value)
     assert loaded["federation"]["state"]["round"] == 3
+
+
+class AtEpochStarts(L.Callback):
+    """Keeps the global module's parameters as each epoch begins."""
+
+    def __init__(self) -> None:
+        self.kept: list[list[Tensor]] = []
+
+    def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self.kept.append([parameter.detach().clone() for parameter in pl_module.parameters()])
+
+
+def test_weights_are_averaged_over_epochs_of_local_rounds_and_workers_take_the_annealed_rate() -> None:
+    def module() -> Classifier:
+        made = Classifier(partial(torch.optim.SGD, lr=0.1), schedule=False)
+        made.net = nn.Sequential(nn.Linear(4, 8), nn.GroupNorm(2, 8), nn.ReLU(), nn.Linear(8, 3))
+        return made
+
+    starts, log = AtEpochStarts(), Memo()
+    averaging = StochasticWeightAveraging(0.05, swa_epoch_start=2, annealing_epochs=1)
+    trained, _ = fit(
+        FederatedStrategy(4, rounds_per_epoch=2),
+        module=module,
+        callbacks=[starts, averaging, LearningRateMonitor("step")],
+        logger=log,
+        max_epochs=4,
+    )
+    for parameter, *values in zip(trained.parameters(), *starts.kept[1:], strict=True):
+        torch.testing.assert_close(parameter.detach(), torch.stack(values).mean(0))
+    rates = [entry["lr-SGD"] for _, entry in log.entries if "lr-SGD" in entry]
+    assert rates[:2] == pytest.approx([0.1, 0.1])
+    assert rates[-1] == pytest.approx(0.05)
 
 
 def test_early_stopping() -> None:

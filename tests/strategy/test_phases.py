@@ -11,7 +11,7 @@ from lightning.pytorch.profilers import SimpleProfiler
 from fedlightning import FederatedStrategy
 from fedlightning.strategy.history import History
 from fedlightning.strategy.phases import PHASES, PhaseClock
-from tests.strategy.toys import fit
+from tests.strategy.toys import fit, loader
 
 
 @pytest.fixture(autouse=True)
@@ -44,6 +44,18 @@ def test_history_and_profiler_know_every_phase_of_every_round(settings: Any) -> 
     assert {f"[FederatedStrategy]{phase}" for phase in PHASES} <= set(profiler.recorded_durations)
     assert not any(name.startswith("[FederatedStrategy]") for name in profiler.current_actions)
     assert history.seconds == {phase: sum(row[phase] for row in rows) for phase in PHASES}
+
+
+@pytest.mark.parametrize("settings", [{}, {"accumulate_grad_batches": 2}])
+def test_steps_of_the_trainers_own_are_timed_as_well(settings: Any) -> None:
+    profiler = SimpleProfiler()
+    strategy = FederatedStrategy(1, local_steps=1, seed=0)
+    fit(strategy, train=loader(8), profiler=profiler, **settings)
+    rows = strategy.history.rows("times")
+    assert [row["round"] for row in rows] == [0, 1, 2, 3]
+    assert all(row[phase] > 0 for row in rows for phase in ("send", "work", "log"))
+    assert [row["aggregate"] > 0 for row in rows] == [not settings, True] * 2  # where an optimizer steps
+    assert not any(name.startswith("[FederatedStrategy]") for name in profiler.current_actions)
 
 
 def test_times_are_saved_and_added_to() -> None:

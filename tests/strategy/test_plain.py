@@ -358,3 +358,10 @@ def test_weights_are_saved_without_a_trainer_that_fits(tmp_path: Path) -> None:
 def test_what_is_left_at_its_default_does_not_stand_in_the_way(update: Any) -> None:
     assert alone(update).settings.plain
     assert not alone(update, compile=True).settings.plain
+
+
+def test_a_trainer_that_has_fitted_nothing_yet_can_be_pickled() -> None:
+    run = pickle.loads(pickle.dumps(trainer(alone(seed=5))))
+    run.fit(Classifier(), loader())
+    assert run.strategy.settings.seed == 5
+    assert run.state.finished

@@ -32,7 +32,7 @@ class RowPool:
         >>> indices = {"bob": np.array([0, 2, 4]), "alice": np.array([1, 3])}
         >>> pool = RowPool.of(data, indices, LoaderSettings(batch_size=2))
         >>> pool.rows(["alice", "bob"], [0, 1], [1, 2], seed=0)
-        tensor([[1, 3, 0],
+        tensor([[1, 3, 1],
                 [4, 0, 2]])
     """
 

@@ -127,6 +127,7 @@ EXEMPT = {
     "used in a fit, which is shown on a page that is executed": ON_A_PAGE,
     "reads what another package ships, which need not be installed": """
         data.datasets.Shakespeare data.datasets.load_mnist5k data.datasets.load_shakespeare
+        data.datasets.load_speakers
     """,
     "used as what stands beside it, which has an example": """
         callbacks.FederatedRichProgressBar workers.remote.accompany_modules workers.remote.register_family

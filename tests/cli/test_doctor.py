@@ -13,7 +13,7 @@ def test_a_sound_installation(capsys: pytest.CaptureFixture[str]) -> None:
     printed = capsys.readouterr()
     for text in (
         "torch",
-        "3 experiments in",
+        "7 experiments in",
         "weight is 0.6875, and computed by hand 0.6875",
         "All is well.",
     ):

@@ -23,7 +23,7 @@ def test_help_names_the_groups_and_does_not_import_torch() -> None:
     result = subprocess.run(
         [sys.executable, "-c", HELP_WITHOUT_TORCH], capture_output=True, text=True, check=True
     )
-    assert "experiment: digits_averaged, digits_central, digits_sequential" in result.stdout
+    assert "experiment: digits_averaged, digits_central, digits_sequential, fcube_averaged" in result.stdout
     assert result.stdout.endswith("imported: set()\n")
 
 

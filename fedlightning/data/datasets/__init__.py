@@ -1,5 +1,6 @@
 """Small data sets that need no download, each with the way it is usually divided. Nothing is defined here."""
 
+from fedlightning.data.datasets.by_worker import load_fcube, load_speakers, load_synthetic
 from fedlightning.data.datasets.digits import load_digits
 from fedlightning.data.datasets.fcube import make_fcube
 from fedlightning.data.datasets.grouped import GroupedData
@@ -13,8 +14,11 @@ __all__ = [
     "Shakespeare",
     "TrainVal",
     "load_digits",
+    "load_fcube",
     "load_mnist5k",
     "load_shakespeare",
+    "load_speakers",
+    "load_synthetic",
     "make_fcube",
     "make_synthetic",
 ]

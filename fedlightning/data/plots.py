@@ -147,7 +147,8 @@ def plot_sizes(counts: LabelCounts, ax: Axes | None = None) -> tuple[Figure, Axe
     _name_workers(axes, names)
     axes.set_ylabel("samples")
     axes.margins(x=0.02)
-    axes.legend(frameon=False)
+    # Above the axes: bars of equal sizes would leave no room within.
+    axes.legend(frameon=False, loc="lower right", bbox_to_anchor=(1.0, 1.0))
     return figure, axes
 
 

@@ -75,3 +75,11 @@ def test_says_how_to_get_matplotlib(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     with pytest.raises(ModuleNotFoundError, match=r"pip install 'fedlightning\[examples\]'"):
         plot_sizes(COUNTS)
+
+
+def test_the_legend_of_equal_sizes_does_not_lie_over_the_bars() -> None:
+    figure, axes = plot_sizes({str(number): {0: 7} for number in range(10)})
+    figure.draw_without_rendering()
+    legend = axes.get_legend()
+    assert legend is not None
+    assert not any(legend.get_window_extent().overlaps(bar.get_window_extent()) for bar in axes.patches)

@@ -111,7 +111,8 @@ EXEMPT = {
     "a record, made by a call whose own example shows it": """
         algorithms.Assignment algorithms.Cohort algorithms.Collected algorithms.Draw algorithms.Job
         algorithms.Pool data.datasets.TrainVal
-        strategy.Evaluation strategy.RoundRecord strategy.RoundTimes strategy.VisitRecord strategy.VisitStart
+        strategy.EvaluatedWorker strategy.Evaluation strategy.RoundRecord strategy.RoundTimes
+        strategy.VisitRecord strategy.VisitStart
         strategy.WorkerSummary testing.Check workers.Capabilities workers.Decision workers.Egress
         workers.Entry workers.Program workers.ResultShape workers.Source workers.Traffic
     """,

@@ -9,7 +9,14 @@ from fedlightning.strategy.errors import (
 )
 from fedlightning.strategy.federated import FederatedStrategy
 from fedlightning.strategy.history import Evaluation, History
-from fedlightning.strategy.records import RoundRecord, RoundTimes, VisitRecord, VisitStart, WorkerSummary
+from fedlightning.strategy.records import (
+    EvaluatedWorker,
+    RoundRecord,
+    RoundTimes,
+    VisitRecord,
+    VisitStart,
+    WorkerSummary,
+)
 from fedlightning.strategy.replaying import replay
 from fedlightning.strategy.tolerance import Tolerance
 from fedlightning.strategy.whole_files import CheckpointNotSaved
@@ -17,6 +24,7 @@ from fedlightning.strategy.whole_files import CheckpointNotSaved
 __all__ = [
     "CheckpointNotSaved",
     "CohortTooSmall",
+    "EvaluatedWorker",
     "Evaluation",
     "EvaluationFailed",
     "FederatedStrategy",

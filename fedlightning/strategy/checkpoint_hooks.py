@@ -16,6 +16,7 @@ from typing_extensions import override
 from fedlightning.strategy import lightning_calls
 from fedlightning.strategy.checkpoint import check_format
 from fedlightning.strategy.readings import ReadableStrategy
+from fedlightning.strategy.reporting import spread_of
 from fedlightning.strategy.whole_files import written_whole
 
 KEY = "federation"
@@ -109,6 +110,11 @@ class CheckpointingStrategy(ReadableStrategy):
 
     def _enter_evaluation(self) -> None:
         if self._trainer.state.fn == TrainerFn.FITTING and not self._trainer.sanity_checking:
-            self.history.add_evaluation(
-                self._this_run.round, lightning_calls.evaluated_metrics(self._trainer)
-            )
+            rounds, metrics = self._this_run.round, lightning_calls.evaluated_metrics(self._trainer)
+            loaders = self._evaluation.workers_by_loader("validation_step", rounds, metrics)
+            spread = {
+                name: value
+                for rows in loaders
+                for name, value in spread_of([row.metrics for row in rows]).items()
+            }
+            self.history.add_evaluation(rounds, metrics, spread, [row for rows in loaders for row in rows])

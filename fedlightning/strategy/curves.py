@@ -65,7 +65,7 @@ def metric_families(history: History) -> dict[str, list[str]]:
 
 
 def draw_metric(axes: Axes, history: History, names: Iterable[str], title: str) -> None:
-    """Draw some metrics over rounds, and for those of training the band between worst and best worker.
+    """Draw some metrics over rounds, and of those at workers the band between the worst and the best.
 
     Args:
         axes: Where to draw.
@@ -134,9 +134,9 @@ def _points(history: History, name: str) -> Points:
 
 
 def _band(history: History, name: str) -> Mapping[int, tuple[float, float]]:
-    """Return how far the workers of a round were apart: lowest and highest, or one deviation to both sides.
+    """Return how far the workers were apart: lowest and highest, or one deviation to both sides.
 
-    The second is for cohorts of which the history keeps no visits.
+    The second is for rounds with cohorts of which the history keeps no visits.
     """
     band: dict[int, tuple[float, float]] = {}
     for record in history:
@@ -149,4 +149,8 @@ def _band(history: History, name: str) -> Mapping[int, tuple[float, float]]:
         metrics = {"loss": visit.loss, **visit.metrics}
         if (own := metrics.get(name)) is not None:
             values.setdefault(visit.round + 1, []).append(own)
-    return band | {rounds: (min(own), max(own)) for rounds, own in values.items() if len(own) > 1}
+    band |= {rounds: (min(own), max(own)) for rounds, own in values.items() if len(own) > 1}
+    for evaluation in history.evaluations:
+        if (lowest := evaluation.spread.get(f"{name}_min")) is not None:
+            band[evaluation.rounds] = (lowest, lowest + evaluation.spread[f"{name}_gap"])
+    return band

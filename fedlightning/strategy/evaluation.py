@@ -6,7 +6,7 @@ mean elsewhere. The loop sees tickets; what happens at the worker lives in ``loc
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -27,6 +27,7 @@ from fedlightning.local.failures import LocalStepFailed
 from fedlightning.local.logs import combine_logs
 from fedlightning.local.metrics import merge_states, metric_at, put_states, take_states
 from fedlightning.strategy.errors import EvaluationFailed
+from fedlightning.strategy.records import EvaluatedWorker
 from fedlightning.strategy.reporting import log_reported
 from fedlightning.workers import RemoteError, Worker
 from fedlightning.workers.random import derive_seed
@@ -106,17 +107,19 @@ class EvaluationLoader:
 
 @dataclass(frozen=True)
 class WorkerEvaluation:
-    """What the global module's evaluation gave at one worker.
+    """What an evaluation gave at one worker.
 
     Args:
         worker: Name of the worker.
         samples: Number of its samples, in the loader that was evaluated.
         metrics: Everything that was logged, over the worker's own data alone.
+        personal: Whether a model of the worker's own was evaluated, instead of the global one.
     """
 
     worker: str
     samples: int
     metrics: dict[str, float]
+    personal: bool = False
 
 
 class EvaluationAtWorkers:
@@ -161,12 +164,13 @@ class EvaluationAtWorkers:
             report: EvaluationReport = worker.run(
                 evaluate_batch, pointer, ticket.place.reader, visit, self._personal
             )
+            personal = self._personal is not None
         self._reports.append(report)
         put_states(module, merge_states(module, [take_states(module), report.metrics]))
         log_reported(module, report.logs)
         if ticket.is_last:
             rows = self.by_worker.setdefault((step, visit.dataloader_idx), [])
-            rows.append(self._conclude(ticket.place, module))
+            rows.append(self._conclude(ticket.place, module, personal))
 
     def predict(self, module: pl.LightningModule, ticket: Ticket, arguments: Sequence[int]) -> Any:
         """Predict for a batch at its worker, and leave the prediction there.
@@ -196,6 +200,35 @@ class EvaluationAtWorkers:
         """Leave no module at a worker, as a loop would that stops short of the worker's last batch."""
         self._place, self._pointer, self._personal, self._reports = None, None, None, []
 
+    def workers_by_loader(
+        self, step: EvaluationStep, rounds: int, names: Collection[str]
+    ) -> list[list[EvaluatedWorker]]:
+        """Return the last evaluation for the history: of each loader of federated data, its workers.
+
+        Args:
+            step: Which of the module's steps.
+            rounds: Rounds trained before it.
+            names: The metrics of the Trainer, which names the loader where there are several.
+        """
+
+        def named(name: str, loader: int) -> str:
+            return name if name in names else f"{name}/dataloader_idx_{loader}"
+
+        return [
+            [
+                EvaluatedWorker(
+                    rounds,
+                    row.worker,
+                    row.samples,
+                    row.personal,
+                    {named(name, loader): value for name, value in row.metrics.items()},
+                )
+                for row in rows
+            ]
+            for (done, loader), rows in sorted(self.by_worker.items())
+            if done == step
+        ]
+
     def _visit(self, step: EvaluationStep, ticket: Ticket, arguments: Sequence[int]) -> EvaluationVisit:
         return EvaluationVisit(
             step=step,
@@ -224,7 +257,7 @@ class EvaluationAtWorkers:
             if ticket.is_last:
                 self._pointer = self._personal = None
 
-    def _conclude(self, place: Place, module: pl.LightningModule) -> WorkerEvaluation:
+    def _conclude(self, place: Place, module: pl.LightningModule, personal: bool) -> WorkerEvaluation:
         """Return the values of the worker whose last batch has been evaluated."""
         overall = take_states(module)
         put_states(module, merge_states(module, [report.metrics for report in self._reports]))
@@ -235,5 +268,8 @@ class EvaluationAtWorkers:
         put_states(module, overall)
         single = {name: value for name, value in values.items() if value is not None and value.numel() == 1}
         return WorkerEvaluation(
-            place.worker.id, place.samples, {name: float(value) for name, value in single.items()}
+            place.worker.id,
+            place.samples,
+            {name: float(value) for name, value in single.items()},
+            personal,
         )

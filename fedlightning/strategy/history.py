@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from html import escape
 from os import PathLike
-from typing import TYPE_CHECKING, Any, Literal, overload
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, overload
 
 from typing_extensions import override
 
 from fedlightning.strategy.curves import plot_history
 from fedlightning.strategy.phases import PHASES, Phase
-from fedlightning.strategy.records import RoundRecord, RoundTimes, VisitRecord
+from fedlightning.strategy.records import EvaluatedWorker, RoundRecord, RoundTimes, VisitRecord
 from fedlightning.strategy.wording import counted, human_bytes
 from fedlightning.workers.ledger_table import as_html
 
@@ -22,11 +22,12 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 MAX_NAMED_WORKERS = 20
-"""Cohorts up to this size are recorded worker by worker; of larger ones, the spread is."""
+"""Up to so many workers are recorded one by one; of more of them, the spread alone is."""
 
 _SHOWN_ROUNDS = 10
 
-Table = Literal["rounds", "visits", "evaluations", "times"]
+Table = Literal["rounds", "visits", "evaluations", "workers", "times"]
+Record: TypeAlias = "RoundRecord | VisitRecord | Evaluation | EvaluatedWorker | RoundTimes"
 
 
 @dataclass(frozen=True)
@@ -36,17 +37,19 @@ class Evaluation:
     Args:
         rounds: Rounds trained before it.
         metrics: What ``validation_step`` logged, by name.
+        spread: How the metrics differ over workers, where the data lies there, as in a `RoundRecord`.
     """
 
     rounds: int
     metrics: Mapping[str, float]
+    spread: Mapping[str, float] = field(default_factory=dict)
 
 
 class History(Sequence[RoundRecord]):
     """Keep what happened in a run: a sequence of its rounds, and beside them visits and evaluations.
 
-    Visits are kept for cohorts up to `MAX_NAMED_WORKERS`, so that the history of a large federation does not
-    outgrow its module. The history is part of every checkpoint.
+    Visits, and validations worker by worker, are kept of up to `MAX_NAMED_WORKERS`, so that the history of a
+    large federation does not outgrow its module. The history is part of every checkpoint.
 
     Example:
         >>> history = History()
@@ -61,6 +64,7 @@ class History(Sequence[RoundRecord]):
         self._rounds: list[RoundRecord] = []
         self._visits: list[VisitRecord] = []
         self._evaluations: list[Evaluation] = []
+        self._workers: list[EvaluatedWorker] = []
         self._times: list[RoundTimes] = []
 
     @overload
@@ -88,6 +92,11 @@ class History(Sequence[RoundRecord]):
     def evaluations(self) -> tuple[Evaluation, ...]:
         """The validations of the global module."""
         return tuple(self._evaluations)
+
+    @property
+    def workers(self) -> tuple[EvaluatedWorker, ...]:
+        """The validations worker by worker, of those at few enough workers."""
+        return tuple(self._workers)
 
     @property
     def seconds(self) -> dict[Phase, float]:
@@ -122,22 +131,33 @@ class History(Sequence[RoundRecord]):
         if len(visits) <= MAX_NAMED_WORKERS:
             self._visits.extend(visits)
 
-    def add_evaluation(self, rounds: int, metrics: Mapping[str, float]) -> None:
+    def add_evaluation(
+        self,
+        rounds: int,
+        metrics: Mapping[str, float],
+        spread: Mapping[str, float] | None = None,
+        workers: Sequence[EvaluatedWorker] = (),
+    ) -> None:
         """Enter a validation; another one after the same number of rounds takes its place.
 
         Args:
             rounds: Rounds trained before it.
             metrics: What was logged.
+            spread: How the metrics differ over workers, where the data lies there.
+            workers: What it gave at each worker, of which many are not kept.
         """
         if self._evaluations and self._evaluations[-1].rounds == rounds:
             self._evaluations.pop()
-        self._evaluations.append(Evaluation(rounds, dict(metrics)))
+            self._workers = [row for row in self._workers if row.rounds != rounds]
+        self._evaluations.append(Evaluation(rounds, dict(metrics), dict(spread or {})))
+        if len({row.worker for row in workers}) <= MAX_NAMED_WORKERS:
+            self._workers.extend(workers)
 
     def rows(self, of: Table = "rounds") -> list[dict[str, Any]]:
-        """Return flat records of rounds, visits, evaluations or times, e.g. for ``pandas.DataFrame(...)``.
+        """Return flat records of one kind, e.g. for ``pandas.DataFrame(...)``.
 
         Args:
-            of: Which of them. Metrics become columns of their own; a row without one leaves it out.
+            of: Which of them, as in `to_csv`. Metrics become columns; a row without one leaves it out.
         """
         return [_flat(record) for record in self._table(of)]
 
@@ -146,7 +166,8 @@ class History(Sequence[RoundRecord]):
 
         Args:
             path: Where to; a file there is replaced.
-            of: What a row is: a round, a visit to a worker, an evaluation, or the times of a round.
+            of: What a row is: a round, a visit to a worker, an evaluation, a worker in an evaluation, or the
+                times of a round.
         """
         rows = self.rows(of)
         with open(path, "w", newline="", encoding="utf-8") as file:
@@ -155,7 +176,7 @@ class History(Sequence[RoundRecord]):
             writer.writerows(rows)
 
     def plot(self, *names: str, ax: Axes | None = None) -> tuple[Figure, Axes]:
-        """Draw metrics over rounds, with the band between the worst and the best worker of each round.
+        """Draw metrics over rounds, with the band between the worst and the best worker of each.
 
         Args:
             *names: Metrics of rounds, visits or evaluations, such as ``"val/acc"``; ``"loss"`` unless given.
@@ -177,6 +198,7 @@ class History(Sequence[RoundRecord]):
             "rounds": [asdict(record) for record in self._rounds],
             "visits": {name: [getattr(visit, name) for visit in self._visits] for name in columns},
             "evaluations": [asdict(evaluation) for evaluation in self._evaluations],
+            "workers": [asdict(worker) for worker in self._workers],
             "times": [asdict(times) for times in self._times],
         }
 
@@ -199,14 +221,16 @@ class History(Sequence[RoundRecord]):
             for values in zip(*visits.values(), strict=True)
         ]
         history._evaluations = [Evaluation(**row) for row in state.get("evaluations", [])]
+        history._workers = [EvaluatedWorker(**row) for row in state.get("workers", [])]
         history._times = [RoundTimes(**row) for row in state.get("times", [])]
         return history
 
-    def _table(self, of: Table) -> Sequence[RoundRecord | VisitRecord | Evaluation | RoundTimes]:
-        tables: dict[str, Sequence[RoundRecord | VisitRecord | Evaluation | RoundTimes]] = {
+    def _table(self, of: Table) -> Sequence[Record]:
+        tables: dict[str, Sequence[Record]] = {
             "rounds": self._rounds,
             "visits": self._visits,
             "evaluations": self._evaluations,
+            "workers": self._workers,
             "times": self._times,
         }
         if of not in tables:
@@ -250,7 +274,7 @@ def _short(value: float | None) -> str | None:
     return None if value is None else f"{value:.4g}"
 
 
-def _flat(record: RoundRecord | VisitRecord | Evaluation | RoundTimes) -> dict[str, Any]:
+def _flat(record: Record) -> dict[str, Any]:
     """Turn a record into a row: names joined, metrics and spread as columns."""
     row: dict[str, Any] = {}
     for name, value in asdict(record).items():

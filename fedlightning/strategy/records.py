@@ -57,6 +57,25 @@ class VisitRecord:
 
 
 @dataclass(frozen=True, slots=True)
+class EvaluatedWorker:
+    """One worker in a validation where the data is.
+
+    Args:
+        rounds: Rounds trained before it.
+        worker: Name of the worker.
+        samples: Number of its samples, in the loader that was evaluated.
+        personal: Whether a model of the worker's own was evaluated, instead of the global one.
+        metrics: What ``validation_step`` logged, over the worker's own data alone.
+    """
+
+    rounds: int
+    worker: str
+    samples: int
+    personal: bool
+    metrics: Mapping[str, float]
+
+
+@dataclass(frozen=True, slots=True)
 class RoundRecord:
     """One completed round.
 

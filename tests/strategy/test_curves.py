@@ -65,3 +65,14 @@ def test_bytes_are_summed_up() -> None:
     axes = Figure().subplots()
     draw_bytes(axes, history())
     assert [line.get_ydata().tolist() for line in axes.lines] == [[1.0, 2.0], [0.5, 1.0]]
+
+
+def test_a_validation_at_workers_has_its_band() -> None:
+    run = History()
+    for rounds, worst in enumerate((0.2, 0.4), start=1):
+        run.add_evaluation(rounds, {"val/acc": 0.5}, {"val/acc_min": worst, "val/acc_gap": 0.5})
+    _, axes = run.plot("val/acc")
+    (band,) = axes.collections
+    (outline,) = band.get_paths()
+    corners = {(x, round(y, 9)) for x, y in outline.vertices.tolist()}
+    assert corners == {(1, 0.2), (1, 0.7), (2, 0.4), (2, 0.9)}

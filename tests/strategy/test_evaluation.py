@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+import copy
+import csv
 import gc
+from pathlib import Path
 from typing import Any
 
 import lightning as L
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
-from torchmetrics.classification import MulticlassAUROC
+from torchmetrics import R2Score
+from torchmetrics.classification import MulticlassAUROC, MulticlassCalibrationError, MulticlassF1Score
 
+from fedlightning.algorithms import Algorithm, Ditto, FedAvg
 from fedlightning.data import Explicit, FederatedDataLoader, FederatedDataset
 from fedlightning.pointers import ObjectPointer
 from fedlightning.pointers.tensor import PointerTensor
 from fedlightning.strategy import EvaluationFailed, FederatedStrategy
+from fedlightning.strategy.reporting import spread_of
 from fedlightning.workers import KeepData, RefusedByPolicy, VirtualWorker
 from tests.strategy.toys import Classifier, assert_same_module, fit, loader, samples, trainer
 
@@ -70,6 +76,117 @@ def test_metrics_are_those_of_the_pooled_data() -> None:
     assert federated == [pytest.approx(central[0], abs=1e-6)]
     for name in ("val/acc", "val/auroc", "val/count", "val/largest"):
         assert federated[0][name] == central[0][name]
+
+
+class Pooled(Classifier):
+    """Log one metric of each kind that is no mean of the workers' values."""
+
+    def __init__(self) -> None:
+        super().__init__(dropout=0.0)
+        self.metrics = nn.ModuleDict(
+            {
+                "auroc": MulticlassAUROC(3),
+                "f1": MulticlassF1Score(3),
+                "r2": R2Score(),
+                "calibration": MulticlassCalibrationError(3),
+            }
+        )
+
+    def validation_step(self, batch: list[Tensor], batch_idx: int) -> None:
+        x, y = batch
+        chances = self.net(x).softmax(1)
+        for name, metric in self.metrics.items():
+            # Lightning takes whatever is a metric; R2 has a number per sample to predict.
+            metric.update(*((chances[:, 0], (y == 0).float()) if name == "r2" else (chances, y)))
+            self.log(f"val/{name}", metric)
+
+
+@pytest.mark.parametrize("name", ["auroc", "f1", "r2", "calibration"])
+def test_a_metric_over_all_workers_is_torchmetrics_own_of_the_pooled_samples(name: str) -> None:
+    """To the last bit, though the workers hold one to eleven samples, and not all classes."""
+    L.seed_everything(0, verbose=False)
+    module = Pooled()
+    strategy = FederatedStrategy()
+    (values,) = trainer(strategy).validate(module, at_workers()[0], verbose=False)
+    expected = copy.deepcopy(module.metrics[name])
+    expected.reset()
+    module.eval()
+    with torch.no_grad():
+        # In the same batches: a matrix product of other shape may differ in its last bit.
+        outputs = [(module.net(x).softmax(1), y) for x, y in pooled()]
+    chances, y = (torch.cat(parts) for parts in zip(*outputs, strict=True))
+    expected.update(*((chances[:, 0], (y == 0).float()) if name == "r2" else (chances, y)))
+    assert values[f"val/{name}"] == float(expected.compute())
+    own = [row.metrics[f"val/{name}"] for row in strategy.evaluation_by_worker()]
+    assert values[f"val/{name}"] != pytest.approx(sum(own) / len(own))
+
+
+def validated_fit(workers: int, algorithm: Algorithm, count: int = 48) -> L.Trainer:
+    """Train and validate at so many workers, twice."""
+    places = [VirtualWorker(id=f"worker-{number:02d}") for number in range(workers)]
+    data = FederatedDataset.from_dataset(samples(count), places)
+    run = trainer(FederatedStrategy(places, algorithm=algorithm), max_epochs=2)
+    run.fit(
+        Classifier(dropout=0.0),
+        FederatedDataLoader(data, batch_size=4),
+        FederatedDataLoader(data, batch_size=4),
+    )
+    return run
+
+
+@pytest.mark.parametrize("algorithm", [FedAvg(), Ditto()], ids=["global", "personal"])
+def test_the_history_has_a_row_for_each_worker_of_a_validation(algorithm: Algorithm, tmp_path: Path) -> None:
+    run = validated_fit(3, algorithm)
+    history = run.strategy.history
+    last = [row for row in history.workers if row.rounds == len(history)]
+    assert [(row.worker, row.samples, row.metrics) for row in last] == [
+        (row.worker, row.samples, row.metrics) for row in run.strategy.evaluation_by_worker()
+    ]
+    assert {row.personal for row in last} == {isinstance(algorithm, Ditto)}
+    accuracies = [row.metrics["val/acc"] for row in last]
+    spread = history.evaluations[-1].spread
+    assert spread == pytest.approx(spread_of([row.metrics for row in last]))
+    history.to_csv(tmp_path / "workers.csv", of="workers")
+    with (tmp_path / "workers.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 3 * len(history.evaluations)
+    assert [float(row["val/acc"]) for row in rows[-3:]] == accuracies
+    assert {row["personal"] for row in rows[-3:]} == {str(isinstance(algorithm, Ditto))}
+
+
+def test_many_workers_are_kept_as_their_spread_alone() -> None:
+    run = validated_fit(21, FedAvg())
+    history = run.strategy.history
+    assert history.workers == ()
+    accuracies = [{"val/acc": row.metrics["val/acc"]} for row in run.strategy.evaluation_by_worker()]
+    assert len(accuracies) == 21
+    expected = spread_of(accuracies)
+    assert {name: history.evaluations[-1].spread[name] for name in expected} == pytest.approx(expected)
+    assert {name.removeprefix("val/acc_") for name in expected} == {
+        *("min", "p10", "median", "std", "low10", "high10", "gap")
+    }
+
+
+def test_several_loaders_are_told_apart_in_the_history() -> None:
+    first, workers = at_workers()
+    data = FederatedDataset.from_dataset(samples(8), workers[:2])
+    run = trainer(FederatedStrategy(3), max_epochs=1)
+    run.fit(Evaluated(), loader(), [first, FederatedDataLoader(data, batch_size=4)])
+    history = run.strategy.history
+    counts = [
+        (row.worker, row.samples, name, value)
+        for row in history.workers
+        for name, value in row.metrics.items()
+        if "count" in name
+    ]
+    assert [(worker, name[-1], value) for worker, samples, name, value in counts if value == samples] == [
+        *(("alice", "0", 11), ("bob", "0", 2), ("carol", "0", 5), ("dave", "0", 2)),
+        *(("alice", "1", 4), ("bob", "1", 4)),
+    ]
+    assert {row for row in history.evaluations[-1].spread if "count" in row and row.endswith("gap")} == {
+        "val/count/dataloader_idx_0_gap",
+        "val/count/dataloader_idx_1_gap",
+    }
 
 
 def test_every_worker_has_values_of_its_own() -> None:

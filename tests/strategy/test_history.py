@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from lightning.pytorch.callbacks import ModelCheckpoint
 
-from fedlightning.strategy import FederatedStrategy, History, RoundRecord, VisitRecord
+from fedlightning.strategy import EvaluatedWorker, FederatedStrategy, History, RoundRecord, VisitRecord
 from tests.strategy.toys import Classifier, fit, loader, trainer
 
 
@@ -22,7 +22,8 @@ def two_rounds() -> History:
             number, ("bob", "alice"), 4, 0.5, {"acc": 0.1 * number}, 200, 400, {"acc_min": 0.0}
         )
         history.add_round(record, [visit(number, "bob", acc=0.0), visit(number, "alice", acc=0.2)])
-    history.add_evaluation(2, {"val/acc": 0.7})
+    workers = [EvaluatedWorker(2, "bob", 4, False, {"val/acc": 0.6})]
+    history.add_evaluation(2, {"val/acc": 0.7}, workers=workers)
     return history
 
 
@@ -47,6 +48,10 @@ def test_a_file_has_a_row_per_round_visit_or_evaluation(tmp_path: Path) -> None:
     ]
     history.to_csv(path, of="evaluations")
     assert read(path) == [{"rounds": "2", "val/acc": "0.7"}]
+    history.to_csv(path, of="workers")
+    assert read(path) == [
+        {"rounds": "2", "worker": "bob", "samples": "4", "personal": "False", "val/acc": "0.6"}
+    ]
 
 
 def test_columns_that_come_later_are_kept(tmp_path: Path) -> None:
@@ -74,15 +79,17 @@ def test_a_validation_is_entered_once() -> None:
     history = two_rounds()
     history.add_evaluation(2, {"val/acc": 0.8})
     assert [evaluation.metrics for evaluation in history.evaluations] == [{"val/acc": 0.8}]
+    assert history.workers == (), "of the validation before"
 
 
 def test_what_was_saved_comes_back() -> None:
     history = two_rounds()
     again = History.from_state(history.state_dict())
-    for of in ("rounds", "visits", "evaluations"):
+    for of in ("rounds", "visits", "evaluations", "workers"):
         assert again.rows(of) == history.rows(of)
     assert list(again) == list(history)
     assert again.visits == history.visits
+    assert again.workers == history.workers
 
 
 def test_the_rounds_of_the_first_checkpoints_are_read() -> None:

@@ -189,6 +189,16 @@ def test_several_loaders_are_told_apart_in_the_history() -> None:
     }
 
 
+@pytest.mark.parametrize("algorithm", [FedAvg(), Ditto()], ids=["averaged", "personal"])
+@pytest.mark.filterwarnings("ignore:Ditto makes a model of each worker's own")
+def test_a_central_set_is_for_the_global_model(algorithm: Algorithm) -> None:
+    """Lightning alone, without a federation, gives the module of the end the same values."""
+    module, run = fit(FederatedStrategy(4, algorithm=algorithm))
+    (central,) = trainer().validate(module, loader(12, shuffle=False), verbose=False)
+    assert set(central) == {"val/acc", "val/loss"}
+    assert {name: float(run.callback_metrics[name]) for name in central} == central
+
+
 def test_every_worker_has_values_of_its_own() -> None:
     module = Evaluated()
     strategy = FederatedStrategy()

@@ -382,7 +382,7 @@ class FederatedStrategy(CheckpointingStrategy):
                 self._result = self._round(bool(batch_idx)).run(plan)
         except (RoundFailed, RoundInterrupted) as failure:
             if self.replay is None:
-                self._keep_for_replay(failure)
+                keep_for_replay(self._trainer, failure, at_work=not self.federation.in_process)
             if isinstance(failure, RoundInterrupted):  # of which Lightning says nothing more
                 rank_zero_warn(str(failure))
             raise
@@ -423,11 +423,6 @@ class FederatedStrategy(CheckpointingStrategy):
                 "module that accumulates gradients by hand must step before a visit ends. Use a number of "
                 "local_steps that is a multiple of the batches it accumulates."
             )
-
-    def _keep_for_replay(self, failure: RoundFailed | RoundInterrupted) -> None:
-        # A worker elsewhere goes on with its visit, and what it keeps could not be had before.
-        if isinstance(failure, RoundFailed) or self.federation.in_process:
-            keep_for_replay(self._trainer, failure)
 
     def _round(self, passes_batch_idx: bool) -> Round:
         module = self.lightning_module

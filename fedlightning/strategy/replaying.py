@@ -55,22 +55,39 @@ def save_for_replay(trainer: pl.Trainer, failure: RoundFailed | RoundInterrupted
     Returns:
         Where it was saved; ``None`` where the Trainer saves no checkpoints.
     """
-    if not trainer.checkpoint_callbacks or getattr(trainer, "fast_dev_run"):  # noqa: B009 - untyped
+    if not _saves_checkpoints(trainer):
         return None
     path = Path(trainer.default_root_dir) / "failed_visits" / f"round-{failure.round}-{failure.worker}.ckpt"
     trainer.save_checkpoint(path)
     return path
 
 
-def keep_for_replay(trainer: pl.Trainer, failure: RoundFailed | RoundInterrupted) -> None:
+def _saves_checkpoints(trainer: pl.Trainer) -> bool:
+    return bool(trainer.checkpoint_callbacks) and not getattr(trainer, "fast_dev_run")  # noqa: B009 - untyped
+
+
+def keep_for_replay(
+    trainer: pl.Trainer, failure: RoundFailed | RoundInterrupted, *, at_work: bool = False
+) -> None:
     """Save the failed round's start, and tell the failure where; that it cannot be saved must not hide why.
 
     Args:
         trainer: As for `save_for_replay`.
         failure: What failed.
+        at_work: Whether a worker in another process goes on with a visit that was interrupted here. What it
+            keeps can be had when that has ended; a further Ctrl-C does without.
     """
+    waits = at_work and isinstance(failure, RoundInterrupted) and _saves_checkpoints(trainer)
+    if waits:
+        rank_zero_warn(
+            f"waiting for the end of what worker {failure.worker!r} is at, to save it for a replay. "
+            "Press Ctrl-C again to stop without."
+        )
     try:
         path = save_for_replay(trainer, failure)
+    except KeyboardInterrupt:
+        if not waits:
+            raise
     except Exception as error:  # noqa: BLE001 - a full disk, a lost worker: told beside the failure
         rank_zero_warn(f"the failed visit could not be saved for a replay: {error}")
     else:

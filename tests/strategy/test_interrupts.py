@@ -21,6 +21,8 @@ from torch import Tensor
 from fedlightning import replay
 from fedlightning.strategy import FederatedStrategy
 from fedlightning.strategy.interrupts import Interrupts
+from fedlightning.workers import VirtualWorker
+from tests.strategy.interrupted_toys import Sleeps
 from tests.strategy.toys import Classifier, assert_same_module, fit, loader, trainer
 
 
@@ -189,38 +191,94 @@ def test_a_round_that_is_taken_over_is_taken_over_whole(where: str, tmp_path: Pa
 
 
 SCRIPT = """
-import os, sys, time
+import sys
 from fedlightning.strategy import FederatedStrategy
-from fedlightning.workers import HostProcess, ProcessWorker
+from fedlightning.workers import ProcessWorker
 from tests.strategy.interrupted_toys import Sleeps
 from tests.strategy.toys import loader, trainer
 
 if __name__ == "__main__":
+    says, until, folder = sys.argv[1:]
     workers = [ProcessWorker(name, modules=["tests.strategy.interrupted_toys"]) for name in ("ann", "bob")]
-    run = trainer(FederatedStrategy(workers, update="sequential"))
+    strategy = FederatedStrategy(workers, update="sequential", optimizer_state="keep")
+    run = trainer(strategy, enable_checkpointing=folder != "", default_root_dir=folder or None)
     try:
-        run.fit(Sleeps(sys.argv[1]), loader())
+        run.fit(Sleeps(says, until), loader())
     finally:
         print("stopped", len(run.strategy.history), flush=True)
 """
 
 
+class Controller:
+    """A controller in a process of its own, whose worker bob is at work in round 1, and stays so.
+
+    Args:
+        folder: For files.
+        saves: Whether its Trainer saves checkpoints.
+    """
+
+    def __init__(self, folder: Path, *, saves: bool) -> None:
+        at_work, self.enough = folder / "at work", folder / "enough"
+        self._process = subprocess.Popen(
+            [sys.executable, "-c", SCRIPT, str(at_work), str(self.enough), str(folder) if saves else ""],
+            env={**os.environ, "PYTHONPATH": os.pathsep.join([".", os.environ.get("PYTHONPATH", "")])},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+        while not at_work.exists():
+            assert self._process.poll() is None, self._process.communicate()
+            threading.Event().wait(0.05)
+
+    def press(self) -> None:
+        # As a terminal does: to the controller and its workers alike.
+        os.killpg(self._process.pid, signal.SIGINT)
+
+    def wait_for(self, text: str) -> None:
+        assert self._process.stderr is not None
+        while text not in (line := self._process.stderr.readline()):
+            assert line, f"it ended without saying {text!r}"
+
+    def end(self) -> str:
+        """Return what it has said since, when it has ended as it should."""
+        said, warned = self._process.communicate()
+        assert self._process.returncode == 1
+        assert "stopped 1" in said
+        assert "worker 'bob', round 1: interrupted" in warned
+        return warned
+
+
 def test_a_worker_that_is_at_work_elsewhere_is_not_waited_for(tmp_path: Path) -> None:
-    at_work = tmp_path / "at work"
-    process = subprocess.Popen(
-        [sys.executable, "-c", SCRIPT, str(at_work)],
-        env={**os.environ, "PYTHONPATH": os.pathsep.join([".", os.environ.get("PYTHONPATH", "")])},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
-    while not at_work.exists():
-        assert process.poll() is None, process.communicate()
-        threading.Event().wait(0.05)
-    # As a terminal does: to the controller and its workers alike.
-    os.killpg(process.pid, signal.SIGINT)
-    said, warned = process.communicate()
-    assert process.returncode == 1
-    assert "stopped 1" in said
-    assert "worker 'bob', round 1: interrupted" in warned
+    controller = Controller(tmp_path, saves=False)
+    controller.press()
+    assert "replay" not in controller.end()
+
+
+def test_a_visit_elsewhere_is_waited_for_to_be_carried_out_again(tmp_path: Path) -> None:
+    controller = Controller(tmp_path, saves=True)
+    controller.press()
+    controller.wait_for("waiting for the end of what worker 'bob' is at")
+    controller.enough.touch()
+    saved = tmp_path / "failed_visits" / "round-1-bob.ckpt"
+    assert f"fedlightning replay {saved}" in controller.end()
+    # What bob has kept meanwhile is not what he had when the visit began: nothing.
+    states = torch.load(saved, weights_only=True)["federation"]["workers"]
+    momenta = {name: len(state["memory"]["optimizers"]) for name, state in states.items()}
+    assert momenta == {"ann": 1, "bob": 0}
+    workers = [VirtualWorker(id=name) for name in ("ann", "bob")]
+    strategy = FederatedStrategy(workers, update="sequential", optimizer_state="keep")
+    module = Sleeps(str(tmp_path / "again"), str(controller.enough))
+    replay(trainer(strategy), module, saved, train_dataloaders=loader())
+    assert strategy.current_plan is not None
+    assert strategy.current_plan.workers == ("bob",)
+    assert module.says.exists()
+
+
+def test_a_second_ctrl_c_does_not_wait_for_a_visit_elsewhere(tmp_path: Path) -> None:
+    controller = Controller(tmp_path, saves=True)
+    controller.press()
+    controller.wait_for("waiting for the end of what worker 'bob' is at")
+    controller.press()
+    assert "fedlightning replay" not in controller.end()
+    assert not [*tmp_path.glob("failed_visits/*.ckpt")]

@@ -78,12 +78,12 @@ def keep_for_replay(
             keeps can be had when that has ended; a further Ctrl-C does without.
     """
     waits = at_work and isinstance(failure, RoundInterrupted) and _saves_checkpoints(trainer)
-    if waits:
-        rank_zero_warn(
-            f"waiting for the end of what worker {failure.worker!r} is at, to save it for a replay. "
-            "Press Ctrl-C again to stop without."
-        )
     try:
+        if waits:
+            rank_zero_warn(
+                f"waiting for the end of what worker {failure.worker!r} is at, to save it for a replay. "
+                "Press Ctrl-C again to stop without."
+            )
         path = save_for_replay(trainer, failure)
     except KeyboardInterrupt:
         if not waits:

@@ -3,6 +3,7 @@
 from fedlightning.data.federated_dataset import FederatedDataset
 from fedlightning.data.federated_loader import FederatedDataLoader
 from fedlightning.data.loader_settings import LoaderSettings
+from fedlightning.data.map_style import MapStyle
 from fedlightning.data.partition import (
     IID,
     ClassesPerWorker,
@@ -36,6 +37,7 @@ __all__ = [
     "LabelShares",
     "LoaderSettings",
     "LogNormal",
+    "MapStyle",
     "Natural",
     "Partition",
     "Partitioner",

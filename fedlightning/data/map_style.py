@@ -9,7 +9,14 @@ from torch.utils.data import IterableDataset
 
 
 class MapStyle(Protocol):
-    """A dataset whose samples are numbered: any torch map-style dataset, or a list."""
+    """Be a dataset whose samples are numbered: any torch map-style dataset, or a list.
+
+    Example:
+        >>> def first_sample(dataset: MapStyle) -> Any:
+        ...     return dataset[0]
+        >>> first_sample(["a", "b"])
+        'a'
+    """
 
     def __len__(self) -> int: ...
     def __getitem__(self, index: Any, /) -> Any: ...

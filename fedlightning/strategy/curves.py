@@ -2,38 +2,49 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, TypeAlias
+from bisect import bisect_right
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import accumulate
+from typing import TYPE_CHECKING, Literal, TypeAlias, get_args
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
     from fedlightning.strategy.history import History
+    from fedlightning.strategy.records import RoundRecord
 
 Points: TypeAlias = dict[int, float]
 """A curve: values by the number of rounds that were trained when they were measured."""
 
+Over = Literal["rounds", "simulated_seconds", "megabytes"]
+"""What metrics are drawn over: rounds, the simulated clock, or what was moved so far in both directions."""
+
 _MB = 1e6
 
 
-def plot_history(history: History, names: Sequence[str], ax: Axes | None = None) -> tuple[Figure, Axes]:
-    """Draw metrics over rounds.
+def plot_history(
+    history: History, names: Sequence[str], ax: Axes | None = None, over: Over = "rounds"
+) -> tuple[Figure, Axes]:
+    """Draw metrics over rounds, or over what these have taken.
 
     Args:
         history: The run.
         names: Metrics to draw; of none, ``loss`` is drawn.
         ax: Where to draw; None makes a new figure.
+        over: What the horizontal axis shows.
 
     Returns:
         The figure and its axes.
 
     Raises:
         ModuleNotFoundError: matplotlib is not installed.
-        ValueError: The history has no metric of a name.
+        ValueError: The history has no metric of a name, or ``over`` is something that it cannot tell.
     """
+    reached = _reached(history, over)
     try:
         from matplotlib.figure import Figure
+        from matplotlib.ticker import AutoLocator
     except ModuleNotFoundError as error:
         raise ModuleNotFoundError("Plots need matplotlib: pip install 'fedlightning[examples]'.") from error
     # Not through pyplot, which would keep every figure alive and choose a window system.
@@ -43,7 +54,10 @@ def plot_history(history: History, names: Sequence[str], ax: Axes | None = None)
     for name in names:
         if name not in known:
             raise ValueError(f"the history has no metric {name!r}. There are: {', '.join(known)}.")
-    draw_metric(axes, history, names, names[0] if len(names) == 1 else "")
+    draw_metric(axes, history, names, names[0] if len(names) == 1 else "", reached)
+    if over != "rounds":
+        axes.xaxis.set_major_locator(AutoLocator())
+        axes.set_xlabel(_LABELS[over])
     figure = axes.get_figure(root=True)
     assert figure is not None, "axes always belong to a figure"
     return figure, axes
@@ -64,7 +78,13 @@ def metric_families(history: History) -> dict[str, list[str]]:
     return dict(sorted(families.items()))
 
 
-def draw_metric(axes: Axes, history: History, names: Iterable[str], title: str) -> None:
+def draw_metric(
+    axes: Axes,
+    history: History,
+    names: Iterable[str],
+    title: str,
+    reached: Callable[[int], float] = float,
+) -> None:
     """Draw some metrics over rounds, and of those at workers the band between the worst and the best.
 
     Args:
@@ -72,16 +92,19 @@ def draw_metric(axes: Axes, history: History, names: Iterable[str], title: str) 
         history: The run.
         names: The metrics.
         title: What stands above.
+        reached: Returns where on the horizontal axis a number of rounds is.
     """
     for number, name in enumerate(names):
         colour = f"C{number}"
         points, band = _points(history, name), _band(history, name)
         if points:
-            axes.plot(list(points), list(points.values()), color=colour, marker=".", markersize=4, label=name)
+            places = [reached(rounds) for rounds in points]
+            axes.plot(places, list(points.values()), color=colour, marker=".", markersize=4, label=name)
         if band:
             low, high = ([pair[side] for pair in band.values()] for side in (0, 1))
             label = None if points else f"{name}, over workers"
-            axes.fill_between(list(band), low, high, color=colour, alpha=0.18, linewidth=0, label=label)
+            places = [reached(rounds) for rounds in band]
+            axes.fill_between(places, low, high, color=colour, alpha=0.18, linewidth=0, label=label)
     _finish(axes, title)
 
 
@@ -104,6 +127,31 @@ def draw_bytes(axes: Axes, history: History) -> None:
         axes.plot([record.round + 1 for record in history], curve, linestyle=style, label=label)
     axes.set_ylim(bottom=0)
     _finish(axes, "MB moved")
+
+
+def _reached(history: History, over: Over) -> Callable[[int], float]:
+    """Return what tells how much of something had been used when a number of rounds was trained."""
+    if over not in get_args(Over):
+        raise ValueError(f"over={over!r} is no axis of a history. Use one of {', '.join(get_args(Over))}.")
+    if over == "rounds":
+        return float
+    if over == "simulated_seconds" and any(record.simulated_seconds is None for record in history):
+        raise ValueError(
+            "over='simulated_seconds' needs a run with a simulated clock: "
+            "FederatedStrategy(clock=SimulatedClock(...))."
+        )
+    ends = [record.round + 1 for record in history]
+    sums = [0.0, *accumulate(_used(record, over) for record in history)]
+    return lambda rounds: sums[bisect_right(ends, rounds)]
+
+
+def _used(record: RoundRecord, over: Over) -> float:
+    if over == "simulated_seconds":
+        return record.simulated_seconds or 0.0
+    return (record.bytes_up + record.bytes_down) / _MB
+
+
+_LABELS: dict[Over, str] = {"simulated_seconds": "simulated seconds", "megabytes": "MB moved"}
 
 
 def _finish(axes: Axes, title: str) -> None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias, overload
 
 from typing_extensions import override
 
-from fedlightning.strategy.curves import plot_history
+from fedlightning.strategy.curves import Over, plot_history
 from fedlightning.strategy.phases import PHASES, Phase
 from fedlightning.strategy.records import EvaluatedWorker, RoundRecord, RoundTimes, VisitRecord
 from fedlightning.strategy.wording import counted, human_bytes
@@ -175,21 +175,23 @@ class History(Sequence[RoundRecord]):
             writer.writeheader()
             writer.writerows(rows)
 
-    def plot(self, *names: str, ax: Axes | None = None) -> tuple[Figure, Axes]:
+    def plot(self, *names: str, ax: Axes | None = None, over: Over = "rounds") -> tuple[Figure, Axes]:
         """Draw metrics over rounds, with the band between the worst and the best worker of each.
 
         Args:
             *names: Metrics of rounds, visits or evaluations, such as ``"val/acc"``; ``"loss"`` unless given.
             ax: Where to draw; None makes a new figure.
+            over: What the horizontal axis shows: rounds, the seconds of the simulated clock, or the megabytes
+                that were moved so far, up and down.
 
         Returns:
             The figure and its axes.
 
         Raises:
             ModuleNotFoundError: matplotlib is not installed.
-            ValueError: The history has no metric of a name.
+            ValueError: The history has no metric of a name, or no simulated clock.
         """
-        return plot_history(self, names, ax)
+        return plot_history(self, names, ax, over)
 
     def state_dict(self) -> dict[str, Any]:
         """Return the history as plain values, visits in columns since there are many of them."""

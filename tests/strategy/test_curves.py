@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from matplotlib.figure import Figure
 
@@ -54,6 +56,32 @@ def test_it_draws_where_it_is_told_to() -> None:
     figure = Figure()
     own = figure.subplots()
     assert history().plot("val/loss", ax=own) == (figure, own)
+
+
+def test_what_rounds_have_taken_can_take_their_place() -> None:
+    _, axes = history().plot("train/loss", "val/loss", over="megabytes")
+    assert axes.lines[0].get_xdata().tolist() == [1.5, 3.0]
+    assert axes.lines[1].get_xdata().tolist() == [3.0]
+    assert {x for x, _ in axes.collections[0].get_paths()[0].vertices.tolist()} == {1.5, 3.0}
+    assert axes.get_xlabel() == "MB moved"
+
+
+def test_rounds_over_the_simulated_clock() -> None:
+    run = History()
+    run.add_evaluation(0, {"val/acc": 0.1})
+    for number, seconds in enumerate((2.0, 0.5)):
+        run.add_round(RoundRecord(number, ("bob",), 1, 1.0, {}, 0, 0, simulated_seconds=seconds), [])
+        run.add_evaluation(number + 1, {"val/acc": 0.5})
+    _, axes = run.plot("val/acc", over="simulated_seconds")
+    assert axes.lines[0].get_xdata().tolist() == [0.0, 2.0, 2.5]
+
+
+@pytest.mark.parametrize(
+    ("over", "remedy"), [("simulated_seconds", "clock=SimulatedClock"), ("hours", "one of rounds")]
+)
+def test_what_the_history_cannot_tell_is_refused(over: Any, remedy: str) -> None:
+    with pytest.raises(ValueError, match=remedy):
+        history().plot(over=over)
 
 
 def test_an_unknown_metric_is_refused() -> None:

@@ -8,8 +8,7 @@ the fit as a whole (``run``), how a round is carried out (``rounds``), what it d
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -46,7 +45,7 @@ from fedlightning.local.vectorised.trial import Wish
 from fedlightning.strategy import lightning_calls
 from fedlightning.strategy.asynchronous_round import AsynchronousRound
 from fedlightning.strategy.backward import GradientsTaken, GuardedBackward, PseudoGradientsTaken
-from fedlightning.strategy.checkpoint_hooks import CheckpointingStrategy
+from fedlightning.strategy.backward_hooks import BackwardStrategy
 from fedlightning.strategy.class_trees import explain_mixed_class_trees
 from fedlightning.strategy.errors import NotFederatable, RoundFailed, RoundInterrupted
 from fedlightning.strategy.evaluation import Ticket
@@ -72,7 +71,7 @@ from fedlightning.strategy.tolerance import Tolerance
 from fedlightning.workers import Worker
 
 
-class FederatedStrategy(CheckpointingStrategy):
+class FederatedStrategy(BackwardStrategy):
     """Train where the data is: ``Trainer(strategy=FederatedStrategy(...))``, and nothing else changed.
 
     The module travels to the workers, trains on what lies there and comes back: one worker after the other
@@ -165,7 +164,6 @@ class FederatedStrategy(CheckpointingStrategy):
     """
 
     strategy_name = "federated"
-    _standing_in: Precision | None = None
 
     def __init__(
         self,
@@ -463,30 +461,14 @@ class FederatedStrategy(CheckpointingStrategy):
             return LocalRound(terms, optimization, together, self._this_run.spread)
         return AsynchronousRound(terms, optimization, together, asynchronous, self._this_run.versions)
 
-    @property
-    @override
-    def precision_plugin(self) -> Precision:
-        """The Trainer's precision plugin, or what stands in for it in a backward pass."""
-        return self._standing_in or super().precision_plugin
-
-    @precision_plugin.setter
-    def precision_plugin(self, precision_plugin: Precision | None) -> None:
-        self._precision_plugin = precision_plugin
-
-    @override
-    def pre_backward(self, closure_loss: Tensor) -> None:
-        """See to it that the backward pass puts the round's gradients, or pseudo-gradients, on the module."""
-        super().pre_backward(closure_loss)
-        self._standing_in = self._in_place_of(self.precision_plugin)
-
     @override
     def post_backward(self, closure_loss: Tensor) -> None:
         """Let the precision plugin be itself again."""
-        self._standing_in = None
         super().post_backward(closure_loss)
         if self._plain is not None:
             self._plain.end_backward()
 
+    @override
     def _in_place_of(self, plugin: Precision) -> Precision | None:
         if self._plain is not None:
             guard = self._plain.backward_guard()
@@ -496,14 +478,6 @@ class FederatedStrategy(CheckpointingStrategy):
         if self._steps_at_controller:
             return GradientsTaken(plugin, self._as_itself, self._take_gradients)
         return PseudoGradientsTaken(plugin, self._as_itself, self._take_pseudo_gradients)
-
-    @contextmanager
-    def _as_itself(self, around: Callable[[], AbstractContextManager[None]] = nullcontext) -> Iterator[None]:
-        """Show hooks the precision plugin itself; after a failure nothing stands in for it any more."""
-        standing_in, self._standing_in = self._standing_in, None
-        with around():
-            yield
-        self._standing_in = standing_in
 
     def _take_gradients(self) -> None:
         assert self._result is not None
@@ -578,7 +552,6 @@ class FederatedStrategy(CheckpointingStrategy):
         self._interrupts.drop()
         self._result = None
         self._plain = None
-        self._standing_in = None
         if self._run is not None:
             self._run.close()
         if self.lightning_module is not None:

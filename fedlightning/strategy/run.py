@@ -5,7 +5,7 @@ How a round is carried out lives in ``rounds``, and when Lightning asks for one 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -13,19 +13,7 @@ import lightning.pytorch as pl
 from torch import Tensor, nn
 
 from fedlightning._version import __version__
-from fedlightning.algorithms import (
-    AsynchronousSchedule,
-    AveragedSchedule,
-    Forecast,
-    Plan,
-    Pool,
-    Schedule,
-    SequentialSchedule,
-    ServerState,
-    ServerUpdate,
-    UniformSampling,
-)
-from fedlightning.algorithms.participation import asked_of
+from fedlightning.algorithms import Forecast, Plan, Schedule, ServerState, ServerUpdate
 from fedlightning.algorithms.postprocessing import Downlink
 from fedlightning.data import FederatedDataLoader, LoaderSettings
 from fedlightning.local.personal import personalise
@@ -48,7 +36,8 @@ from fedlightning.strategy.roster import (
     roster_of_several_loaders,
 )
 from fedlightning.strategy.round_result import RoundResult
-from fedlightning.strategy.settings import FederationSettings, check_buffer, cohort_too_large
+from fedlightning.strategy.schedules import schedule_for
+from fedlightning.strategy.settings import FederationSettings
 from fedlightning.strategy.spread import Spread
 from fedlightning.strategy.stopwatch import Stopwatch, expected_traffic
 from fedlightning.strategy.together import Together
@@ -226,7 +215,7 @@ class Run:
         if kept is not None:
             federation.load_state_dict(kept, streams=False)
         self._place_root()
-        self._schedule = self._draw_up_schedule(federation)
+        self._schedule = schedule_for(self._settings, federation, self.seed)
         if (clock := self._settings.clock) is not None:
             clock.check(federation.pool.workers)
             self.stopwatch = Stopwatch(clock, self.seed, federation.samples, federation.batches)
@@ -278,41 +267,6 @@ class Run:
             optimizer_state=settings.local_optimizer_state,
             goes_round=settings.rounds_per_epoch is not None or (settings.local_epochs or 1) > 1,
         )
-
-    def _draw_up_schedule(self, federation: Federation) -> Schedule:
-        cohort_size, workers = self._settings.cohort_size, len(federation.members)
-        if cohort_size is not None and cohort_size > workers:
-            raise ValueError(cohort_too_large(cohort_size, workers))
-        sampling = self._settings.sampling or UniformSampling()
-        pool = federation.pool
-        sampling.check(pool, asked_of(self._settings.participation or (), cohort_size, workers))
-        if federation.alone and not isinstance(sampling, UniformSampling):
-            raise ValueError(
-                f"sampling={sampling!r}, but there is only one worker to draw. Use more workers, or leave "
-                "sampling out."
-            )
-        for part in self._settings.participation or ():
-            part.check(pool)
-        if self._settings.aggregation is not None:
-            eligible = len(sampling.eligible(pool))
-            self._settings.aggregation.check_cohort(min(cohort_size or eligible, eligible))
-        return self._kind_of_schedule(pool)(
-            federation.batches,
-            self._settings.work,
-            cohort_size=cohort_size,
-            rounds_per_epoch=self._settings.rounds_per_epoch,
-            seed=self.seed,
-            sampling=sampling,
-            pool=pool,
-            participation=self._settings.participation or (),
-        )
-
-    def _kind_of_schedule(self, pool: Pool) -> Callable[..., Schedule]:
-        if (asynchronous := self._settings.asynchronous) is not None:
-            there = len((self._settings.sampling or UniformSampling()).eligible(pool))
-            check_buffer(asynchronous, min(self._settings.cohort_size or there, there))
-            return partial(AsynchronousSchedule, asynchronous=asynchronous)
-        return AveragedSchedule if self._settings.update == "averaged" else SequentialSchedule
 
     # Which round comes next.
 

@@ -33,10 +33,11 @@ class Combiner(Protocol):
 
 
 class RuleCombiner:
-    """Combine parameters or gradients by a rule, and buffers by the median of each entry.
+    """Combine parameters or gradients by a rule, and buffers by one that goes by each entry.
 
-    Buffers have no common scale with parameters, and rules that measure distances would be led by them. The
-    median needs no scale and withstands as many bad workers as any rule.
+    Buffers have no common scale with parameters, and rules that measure distances would be led by them. A
+    rule that goes by each entry combines them, too; for others, and for integers, the median does, which
+    needs no scale and withstands as many bad workers as any rule.
 
     Args:
         rule: The rule.
@@ -84,7 +85,7 @@ class RuleCombiner:
             return None
         self._rule.check_cohort(len(self._rows))
         tensors = self._combined(self._rows, self._start, self._like, self._root)
-        buffers = [_median(list(column)) for column in zip(*self._buffers, strict=True)]
+        buffers = [self._combined_buffer(list(column)) for column in zip(*self._buffers, strict=True)]
         extras = {}
         for name, sent in self._extras.items():
             rows = [_flat(tensors) for tensors in sent]
@@ -102,6 +103,16 @@ class RuleCombiner:
         parts = torch.split(combined, [tensor.numel() for tensor in like])
         return [part.view(tensor.shape).to(tensor.dtype) for part, tensor in zip(parts, like, strict=True)]
 
+    def _combined_buffer(self, values: list[Tensor]) -> Tensor:
+        first = values[0]
+        if not first.is_floating_point():
+            return _middle(torch.stack(values))
+        rows = [_flat([value]) for value in values]
+        rule = self._rule if self._rule.by_coordinate else Median()
+        weights = torch.tensor(self._weights, dtype=torch.float64, device=first.device)
+        combined = rule.combine(torch.stack(rows), weights, torch.zeros_like(rows[0]))
+        return combined.view_as(first).to(first.dtype)
+
 
 def _flat(tensors: Sequence[Tensor]) -> Tensor:
     """Return all entries in a row, in the widest of the tensors' dtypes and at least float32."""
@@ -113,13 +124,8 @@ def _flat(tensors: Sequence[Tensor]) -> Tensor:
     return torch.cat([tensor.detach().reshape(-1).to(dtype) for tensor in tensors])
 
 
-def _median(values: list[Tensor]) -> Tensor:
-    """Return the median of each entry; of integers and flags one that a worker has sent."""
-    stacked = torch.stack(values)
+def _middle(stacked: Tensor) -> Tensor:
+    """Return the lower median of integers or flags, shape ``(workers, ...)``: one that a worker has sent."""
     if stacked.dtype == torch.bool:
         return stacked.to(torch.uint8).median(dim=0).values.to(torch.bool)
-    if not stacked.is_floating_point():
-        return stacked.median(dim=0).values
-    flat = stacked.reshape(len(values), -1).float()
-    ones = torch.ones(len(values))
-    return Median().combine(flat, ones, flat[0]).view_as(values[0]).to(values[0].dtype)
+    return stacked.median(dim=0).values

@@ -29,6 +29,9 @@ class AggregationRule(ABC):
     needs_root: ClassVar[bool] = False
     """Whether the first row is the server's own, trained on root data, which is no worker's."""
 
+    by_coordinate: ClassVar[bool] = False
+    """Whether each entry is combined by itself, so that buffers are, too; else these follow their median."""
+
     @abstractmethod
     def combine(self, updates: Tensor, weights: Tensor, start: Tensor) -> Tensor:
         """Return what stands for the updates.
@@ -36,7 +39,8 @@ class AggregationRule(ABC):
         Args:
             updates: One row per worker, shape ``(workers, entries)``, floating point.
             weights: Weight of each worker, shape ``(workers,)``, positive; as a rule its number of samples.
-            start: What all workers started from, shape ``(entries,)``; zeros where gradients are combined.
+            start: What all workers started from, shape ``(entries,)``; zeros where gradients or buffers are
+                combined.
 
         Returns:
             Shape ``(entries,)``.
@@ -74,8 +78,11 @@ class Median(AggregationRule):
         tensor([2.])
     """
 
+    by_coordinate: ClassVar[bool] = True
+
     @override
     def combine(self, updates: Tensor, weights: Tensor, start: Tensor) -> Tensor:
+        # Not torch's, which takes the lower one of the two in the middle.
         ordered = updates.sort(dim=0).values
         count = len(ordered)
         return (ordered[(count - 1) // 2] + ordered[count // 2]) / 2
@@ -100,6 +107,7 @@ class TrimmedMean(AggregationRule):
         tensor([3.])
     """
 
+    by_coordinate: ClassVar[bool] = True
     fraction: float = 0.1
 
     def __post_init__(self) -> None:

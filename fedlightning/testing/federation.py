@@ -8,22 +8,23 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from copy import deepcopy
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, TypeAlias
 from warnings import catch_warnings, simplefilter
 
 import lightning as L
 import torch
 from torch import Tensor
 
-from fedlightning.algorithms import FedProx
+from fedlightning.algorithms import FedAvg, FedBuff, FedDyn, FedProx, TrimmedMean
 from fedlightning.local.memory import OptimizerState
 from fedlightning.strategy import FederatedStrategy, NotFederatable
 from fedlightning.workers import VirtualWorker
 
-Fit = Callable[[], L.LightningModule]
+Fit: TypeAlias = Callable[[], L.LightningModule]
+Settings: TypeAlias = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -97,7 +98,11 @@ def check_federation(
 
 def _checks(fitting: _Fitting, count: int) -> Iterator[tuple[str, Fit, Fit, float]]:
     """Yield what is compared: its name, two fits, and how far they may be apart, relative to their size."""
-    several = partial(fitting.run, partial(FederatedStrategy, count))
+
+    def several_with(*, epochs: int | None = None, **settings: Any) -> L.LightningModule:
+        return fitting.run(partial(FederatedStrategy, count, **settings), epochs=epochs)
+
+    several: Fit = several_with
     names = [f"worker-{number}" for number in range(count)]
 
     def listed(order: list[str]) -> FederatedStrategy:
@@ -118,19 +123,27 @@ def _checks(fitting: _Fitting, count: int) -> Iterator[tuple[str, Fit, Fit, floa
         0,
     )
     yield "several workers = stopped after an epoch and resumed", several, fitting.resumed(count), 0
-    for name, settings in (
-        ("a proximal term of 0", {"algorithm": FedProx(mu=0)}),
-        ("updates averaged at a trusted worker", {"aggregator": VirtualWorker(id="trusted")}),
-        ("updates averaged at each worker in turn", {"aggregator": "rotating"}),
-    ):
-        changed = partial(fitting.run, partial(FederatedStrategy, count, **settings))
-        yield f"several workers = with {name}", several, changed, 0
+    weighted, uniform = cache(several), cache(partial(several_with, algorithm=FedAvg(weighting="uniform")))
+    same: list[tuple[str, Fit, Settings]] = [
+        ("a proximal term of 0", weighted, {"algorithm": FedProx(mu=0)}),
+        ("dynamic regularisation of 0", uniform, {"algorithm": FedDyn(alpha=0)}),
+        ("updates buffered until all are there", weighted, {"asynchronous": FedBuff(count)}),
+        ("updates averaged at a trusted worker", weighted, {"aggregator": VirtualWorker(id="trusted")}),
+        ("updates averaged at each worker in turn", weighted, {"aggregator": "rotating"}),
+    ]
+    for name, reference, settings in same:
+        yield f"several workers = with {name}", reference, partial(several_with, **settings), 0
     # Equal but for rounding, which later rounds may amplify.
-    first_round = partial(fitting.run, epochs=1)
-    averaged = partial(FederatedStrategy, count, rounds_per_epoch=1)
-    stepped = partial(averaged, server_optimizer=partial(torch.optim.SGD, lr=1.0))
-    name = "several workers = with a server optimizer: SGD of rate 1"
-    yield name, partial(first_round, averaged), partial(first_round, stepped), 1e-5
+    one_round: Settings = {"rounds_per_epoch": 1, "algorithm": FedAvg(weighting="uniform")}
+    reference = cache(partial(several_with, epochs=1, **one_round))
+    rounded: list[tuple[str, Settings]] = [
+        ("a server optimizer: SGD of rate 1", {"server_optimizer": partial(torch.optim.SGD, lr=1.0)}),
+        ("a mean that is trimmed by nothing", {"aggregation": TrimmedMean(0.0)}),
+        ("local steps taken together", {"vectorize": count}),
+    ]
+    for name, settings in rounded:
+        changed = partial(several_with, epochs=1, **one_round, **settings)
+        yield f"several workers = with {name}", reference, changed, 1e-5
 
 
 class _Fitting:

@@ -171,6 +171,22 @@ def test_updates_are_taken_apart_and_put_together_again() -> None:
     assert [buffer.tolist() for buffer in result.buffers] == [2, False, [2.0]]
 
 
+@pytest.mark.parametrize(
+    ("rule", "expected"),
+    [(TrimmedMean(0.0), 25.75), (TrimmedMean(0.25), 2.5), (Median(), 2.5), (Krum(bad=0), 2.5)],
+    ids=str,
+)
+def test_buffers_follow_a_rule_that_goes_by_each_entry_and_else_the_median(
+    rule: AggregationRule, expected: float
+) -> None:
+    combiner = RuleCombiner(rule, [torch.zeros(1)])
+    for value in (1.0, 2.0, 3.0, 97.0):
+        combiner.add(Update([torch.zeros(1)], [True], [torch.tensor([value])]), 1)
+    result = combiner.result()
+    assert result is not None
+    assert result.buffers[0].tolist() == [expected]
+
+
 def test_nothing_trimmed_is_the_mean_of_updates() -> None:
     mean, rule = UpdateMean(), RuleCombiner(TrimmedMean(0.0), [torch.zeros(4)])
     for weight in (1, 2, 5):

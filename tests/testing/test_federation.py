@@ -23,10 +23,10 @@ def test_a_faithful_module_passes(capsys: pytest.CaptureFixture[str]) -> None:
     module = Classifier()
     before = {name: tensor.clone() for name, tensor in module.state_dict().items()}
     found = outcomes(module)
-    assert len(found) == 9
+    assert len(found) == 13
     assert all(found.values())
     assert all(torch.equal(tensor, before[name]) for name, tensor in module.state_dict().items())
-    assert capsys.readouterr().out.count("✓") == 9
+    assert capsys.readouterr().out.count("✓") == 13
 
 
 def test_arguments_of_the_trainer_are_passed_on() -> None:

@@ -226,8 +226,11 @@ def check_names(what: str, names: Iterable[str], pool: Pool) -> None:
     Raises:
         ValueError: Some are not there.
     """
+    named = set(names)
+    if not named:
+        return  # a round's price is its cohort's, not that of a set of everybody
     there = set(pool.workers)
-    strangers = sorted({name for name in names if name not in there})
+    strangers = sorted(named - there)
     if strangers:
         some = ", ".join(map(repr, pool.workers[:5])) + (", ..." if len(pool.workers) > 5 else "")
         raise ValueError(

@@ -13,6 +13,7 @@ from typing_extensions import override
 
 from fedlightning.strategy.curves import Over, plot_history
 from fedlightning.strategy.phases import PHASES, Phase
+from fedlightning.strategy.record_columns import RecordColumns
 from fedlightning.strategy.records import EvaluatedWorker, RoundRecord, RoundTimes, VisitRecord
 from fedlightning.strategy.wording import counted, human_bytes
 from fedlightning.workers.ledger_table import as_html
@@ -61,11 +62,11 @@ class History(Sequence[RoundRecord]):
     """
 
     def __init__(self) -> None:
-        self._rounds: list[RoundRecord] = []
-        self._visits: list[VisitRecord] = []
+        self._rounds = RecordColumns(RoundRecord)
+        self._visits = RecordColumns(VisitRecord)
         self._evaluations: list[Evaluation] = []
         self._workers: list[EvaluatedWorker] = []
-        self._times: list[RoundTimes] = []
+        self._times = RecordColumns(RoundTimes)
 
     @overload
     def __getitem__(self, index: int) -> RoundRecord: ...
@@ -101,12 +102,12 @@ class History(Sequence[RoundRecord]):
     @property
     def seconds(self) -> dict[Phase, float]:
         """The seconds of the whole run, by phase."""
-        return {phase: sum(getattr(times, phase) for times in self._times) for phase in PHASES}
+        return {phase: sum(self._times.values(phase)) for phase in PHASES}
 
     @property
     def simulated_seconds(self) -> float:
         """The seconds of the whole run by the simulated clock; 0 where there is none."""
-        return sum(record.simulated_seconds or 0.0 for record in self._rounds)
+        return sum(seconds or 0.0 for seconds in self._rounds.values("simulated_seconds"))
 
     def add_times(self, round: int, seconds: Mapping[Phase, float]) -> None:
         """Enter the seconds that a round took; more for the last one are added to those it has.
@@ -198,7 +199,7 @@ class History(Sequence[RoundRecord]):
         columns = [field.name for field in fields(VisitRecord)]
         return {
             "rounds": [asdict(record) for record in self._rounds],
-            "visits": {name: [getattr(visit, name) for visit in self._visits] for name in columns},
+            "visits": {name: self._visits.values(name) for name in columns},
             "evaluations": [asdict(evaluation) for evaluation in self._evaluations],
             "workers": [asdict(worker) for worker in self._workers],
             "times": [asdict(times) for times in self._times],
@@ -214,17 +215,17 @@ class History(Sequence[RoundRecord]):
         if not isinstance(state, Mapping):
             state = {"rounds": state}
         history = cls()
-        history._rounds = [
+        history._rounds.extend(
             RoundRecord(**{**row, "workers": tuple(row["workers"])}) for row in state["rounds"]
-        ]
+        )
         visits = state.get("visits", {})
-        history._visits = [
+        history._visits.extend(
             VisitRecord(**dict(zip(visits, values, strict=True)))
             for values in zip(*visits.values(), strict=True)
-        ]
+        )
         history._evaluations = [Evaluation(**row) for row in state.get("evaluations", [])]
         history._workers = [EvaluatedWorker(**row) for row in state.get("workers", [])]
-        history._times = [RoundTimes(**row) for row in state.get("times", [])]
+        history._times.extend(RoundTimes(**row) for row in state.get("times", []))
         return history
 
     def _table(self, of: Table) -> Sequence[Record]:

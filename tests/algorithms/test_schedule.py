@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterator
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from typing_extensions import override
 
 from fedlightning.algorithms import (
     AveragedSchedule,
@@ -18,6 +20,7 @@ from fedlightning.algorithms import (
     OnlineWorkers,
     Plan,
     PoissonSampling,
+    Pool,
     Sampling,
     Schedule,
     SequentialSchedule,
@@ -160,3 +163,24 @@ def test_a_cohort_of_strangers_is_refused() -> None:
     schedule = make(AveragedSchedule, {"bob": 2, "alice": 2}, sampling=Careless())
     with pytest.raises(ValueError, match=r"the cohort of Careless names \['eve'\]"):
         schedule.plan(0, {})
+
+
+class Untouched(list[str]):
+    """Names that are looked up one by one, and never gone through."""
+
+    @override
+    def __iter__(self) -> Iterator[str]:
+        raise AssertionError("everybody was gone through, for a cohort of a few")
+
+
+def test_a_round_costs_its_cohort_and_not_everybody() -> None:
+    names = [f"worker-{number:05d}" for number in range(10_000)]
+    schedule = AveragedSchedule(
+        dict.fromkeys(names, 1),
+        LocalWork(steps=1),
+        cohort_size=3,
+        rounds_per_epoch=1,
+        seed=0,
+        pool=Pool(Untouched(names), samples={}),
+    )
+    assert len(schedule.plan(7, steps_done={}).workers) == 3

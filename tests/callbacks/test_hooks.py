@@ -77,7 +77,7 @@ def test_a_visit_says_what_left_the_worker(settings: dict[str, Any]) -> None:
     tracer = Tracer()
     _, trainer = run("averaged", settings, tracer)
     first, second, third, record = tracer.told[:4]
-    assert record is trainer.strategy.history[0]
+    assert record == trainer.strategy.history[0]
     visits = (first, second, third)
     assert trainer.strategy.history.visits[:3] == visits
     samples = sum(visit.samples for visit in visits)

@@ -25,8 +25,9 @@ from fedlightning.local.visit import Visit, VisitReport
 from fedlightning.strategy.errors import NotFederatable, RoundFailed
 from fedlightning.strategy.federation import Member
 from fedlightning.strategy.optimization import Optimization
-from fedlightning.strategy.processes.crew import BlockLost
-from fedlightning.strategy.processes.messages import Done, Failure, Job, Outcome
+from fedlightning.strategy.processes.crew import PieceLost
+from fedlightning.strategy.processes.division import pieces_of
+from fedlightning.strategy.processes.messages import Failure, Job, Mean, Outcome
 from fedlightning.strategy.processes.process import ProcessEnded
 from fedlightning.strategy.processes.session import Session
 from fedlightning.workers import VirtualWorker
@@ -120,8 +121,8 @@ class DoneVisit:
 
 
 @dataclass(frozen=True)
-class DoneBlock:
-    """Visits that are over.
+class DonePiece:
+    """Visits that are over: a block of the cohort, or one of its visits.
 
     Args:
         first: Place of the first of them in the cohort.
@@ -164,15 +165,15 @@ class Spread:
         if session is not None:
             session.end()
 
-    def carry_out(self, task: SpreadRound) -> Generator[DoneBlock, None, None]:
+    def carry_out(self, task: SpreadRound) -> Generator[DonePiece, None, None]:
         """Make visits, all from the same start.
 
         Args:
             task: The visits, and what they have in common.
 
         Yields:
-            Blocks of visits that are over, in order. If nobody asks for more, processes that are still at
-            work end; if anything else fails, all of them do.
+            Pieces of the cohort whose visits are over, in order. If nobody asks for more, processes that are
+            still at work end; if anything else fails, all of them do.
 
         Raises:
             NotFederatable: Something cannot be sent to another process, or come back from there.
@@ -189,31 +190,29 @@ class Spread:
             (_job(one, part, numbers[id(one.procedure)], task), part.objects[0])
             for one, part in zip(task.visits, parts, strict=True)
         ]
-        blocks = [jobs[first : first + size] for first in range(0, len(jobs), size)]
+        pieces = [jobs[piece.start : piece.stop] for piece in pieces_of(len(jobs), size, self._count)]
         round = task.visits[0].visit.round
         try:
-            yield from self._carry_out(task, blocks, parts, list(procedures.values()))
+            yield from self._carry_out(task, pieces, parts, list(procedures.values()))
         except (GeneratorExit, NotFederatable):
             self.close()
             raise
         except BaseException as error:
             self._end()
-            if isinstance(error, BlockLost):
-                worker = blocks[error.block][0][0].worker
-                raise RoundFailed(worker, round, None, str(error), "lost") from error
             if isinstance(error, ProcessEnded):
-                raise RoundFailed(task.visits[0].member.worker.id, round, None, str(error), "lost") from error
+                lost = error.piece if isinstance(error, PieceLost) else 0
+                raise RoundFailed(pieces[lost][0][0].worker, round, None, str(error), "lost") from error
             raise
 
     def _carry_out(
         self,
         task: SpreadRound,
-        blocks: Sequence[Sequence[tuple[Job, Stream]]],
+        pieces: Sequence[Sequence[tuple[Job, Stream]]],
         parts: Sequence[Part],
         procedures: Sequence[LocalProcedure | None],
-    ) -> Generator[DoneBlock, None, None]:
+    ) -> Generator[DonePiece, None, None]:
         session = self.open()
-        session.share([stream for block in blocks for _, stream in block])
+        session.share([stream for piece in pieces for _, stream in piece])
         session.begin(
             task.module,
             task.optimization.optimizers,
@@ -223,20 +222,18 @@ class Spread:
             keeps_settings=task.optimization.keeps_settings,
             retries=task.retries,
         )
-        first = 0
-        with closing(session.work_off(blocks)) as finished:
+        first, number = 0, 0
+        with closing(session.work_off(pieces)) as finished:
             for done in finished:
                 if done.changed:
                     raise NotFederatable(
                         f"a visit has changed the module's own {done.changed}, which stays in the process of "
                         f"that visit. {_REMEDY}"
                     )
-                visits = [
-                    DoneVisit(part, outcome)
-                    for part, outcome in zip(parts[first:], done.outcomes, strict=False)
-                ]
-                yield DoneBlock(first, visits, _update_of(task, done, session), done.weight)
-                first += len(visits)
+                for outcomes, mean in done.pieces:
+                    visits = list(map(DoneVisit, parts[first:], outcomes))
+                    yield DonePiece(first, visits, _update_of(task, mean, number, session), mean.weight)
+                    first, number = first + len(visits), number + 1
         for optimizer in task.optimization.optimizers:
             count_as_step(optimizer)
 
@@ -264,16 +261,16 @@ def _job(one: SpreadVisit, part: Part, procedure: int, task: SpreadRound) -> Job
     return Job(one.member.worker.id, visit, one.weight, procedure, None, memory)
 
 
-def _update_of(task: SpreadRound, done: Done, session: Session) -> Update | None:
-    if not done.count:
+def _update_of(task: SpreadRound, mean: Mean, piece: int, session: Session) -> Update | None:
+    if not mean.count:
         return None
     if task.processed:
-        return Update([], [], [], done.extras)
-    tensors, device = session.mean_of(done), task.module.device
+        return Update([], [], [], mean.extras)
+    tensors, device = session.mean_of(piece), task.module.device
     if device.type != "cpu":
         tensors = [tensor.to(device) for tensor in tensors]
     parameters = len(list(task.module.parameters()))
-    return Update(tensors[:parameters], [True] * parameters, tensors[parameters:], done.extras)
+    return Update(tensors[:parameters], [True] * parameters, tensors[parameters:], mean.extras)
 
 
 def _error_of(failure: Failure) -> Exception:

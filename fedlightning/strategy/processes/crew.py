@@ -1,13 +1,13 @@
-"""The processes of one fit: hired, given blocks of visits as they get free, and kept for the next fit."""
+"""The processes of one fit: hired, given portions of visits as they get free, and kept for the next fit."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator
+import selectors
+from collections.abc import Callable, Generator, Sequence
 from functools import partial
-from multiprocessing.connection import wait
-from typing import Any
+from typing import Any, Protocol
 
-from fedlightning.strategy.processes.messages import Broken, Done, Forget
+from fedlightning.strategy.processes.messages import Broken, Forget
 from fedlightning.strategy.processes.packing import pack
 from fedlightning.strategy.processes.process import Process, ProcessEnded
 
@@ -15,7 +15,15 @@ from fedlightning.strategy.processes.process import Process, ProcessEnded
 _idle: list[Process] = []
 
 AHEAD = 2
-"""Blocks that a process has at the most: one that it works on, and one so that it need not wait."""
+"""Portions that a process has at the most: one that it works on, and one so that it need not wait."""
+
+
+class Answer(Protocol):
+    """What a process says of a portion that it has done."""
+
+    @property
+    def number(self) -> int:
+        """Number of the portion."""
 
 
 class Crew:
@@ -31,70 +39,80 @@ class Crew:
         _idle.extend(rested[count:])
         self.processes = rested[:count]
         self.processes += [Process() for _ in range(count - len(self.processes))]
-        self._given: list[list[int]] = [[] for _ in self.processes]
-
-    @property
-    def slots(self) -> int:
-        """How many blocks may be under way or wait to be taken in."""
-        return (AHEAD + 1) * len(self.processes)
+        self._given: list[dict[int, range]] = [{} for _ in self.processes]
 
     def tell(self, message: bytes, descriptor: int | None = None) -> None:
         """Send a packed message to all of them."""
         for process in self.processes:
             process.tell(message, descriptor)
 
-    def work_off(self, blocks: int, message: Callable[[int, int, int], bytes]) -> Generator[Done, None, None]:
-        """Have blocks done by whoever is free, and yield them in their order.
+    def work_off(
+        self, portions: Sequence[range], slots: int, message: Callable[[int, int], bytes]
+    ) -> Generator[Any, None, None]:
+        """Have portions done by whoever is free, and yield what comes of them in their order.
 
         Args:
-            blocks: How many.
-            message: Returns the packed message of a block, given its number, its slot and the number of the
-                process that gets it.
+            portions: Numbers of the pieces of each; every piece has the slot of its number, modulo ``slots``.
+            slots: How many pieces may be under way or wait to be taken in; at least those of any portion.
+            message: Returns the packed message of a portion, given its number and that of the process that
+                gets it.
 
         Yields:
-            What has been done. Its slot is used again from the next one on.
+            An `Answer` each. Slots of its pieces are used again from the next one on.
 
         Raises:
-            BlockLost: A process has ended.
+            PieceLost: A process has ended.
             RuntimeError: A process could not do what it was told.
         """
-        given = self._given = [[] for _ in self.processes]
-        done: dict[int, Done] = {}
-        first, following = 0, 0
-        while first < blocks:
-            while following < min(blocks, first + self.slots):
-                most = AHEAD if blocks - following > len(self.processes) else 1
-                number = min(range(len(given)), key=lambda process: len(given[process]))
-                if len(given[number]) >= most:
-                    break
-                sent = message(following, following % self.slots, number)
-                given[number].append(following)
-                self._do(number, partial(Process.tell, message=sent))
-                following += 1
-            if first in done:
-                yield done.pop(first)
-                first += 1
-                continue
-            ready = wait([process.line.framed for process in self.processes])
+        self._given = [{} for _ in self.processes]
+        done: dict[int, Answer] = {}
+        following = 0
+        with selectors.DefaultSelector() as selector:
             for number, process in enumerate(self.processes):
-                if process.line.framed not in ready:
-                    continue
-                answer = self._do(number, Process.hear)
-                if isinstance(answer, Broken):
-                    raise RuntimeError(f"process {self.processes[number].pid}:\n{answer.text}")
-                given[number].remove(answer.number)
-                done[answer.number] = answer
+                selector.register(process.line.framed, selectors.EVENT_READ, number)
+            for first, portion in enumerate(portions):
+                following = self._deal_out(portions, following, portion.start + slots, message)
+                while first not in done:
+                    for ready, _ in selector.select():
+                        answer = self._answer_of(ready.data)
+                        done[answer.number] = answer
+                    following = self._deal_out(portions, following, portion.start + slots, message)
+                yield done.pop(first)
+
+    def _deal_out(
+        self, portions: Sequence[range], following: int, free: int, message: Callable[[int, int], bytes]
+    ) -> int:
+        """Give portions to those who have least to do; return the number of the first that is left."""
+        while following < len(portions) and portions[following].stop <= free:
+            # At the end, what waits behind a portion could be at work elsewhere.
+            most = AHEAD if len(portions) - following > len(self.processes) else 1
+            number = min(range(len(self._given)), key=lambda process: len(self._given[process]))
+            if len(self._given[number]) >= most:
+                break
+            sent = message(following, number)
+            self._given[number][following] = portions[following]
+            self._do(number, partial(Process.tell, message=sent))
+            following += 1
+        return following
+
+    def _answer_of(self, number: int) -> Answer:
+        answer: Answer | Broken = self._do(number, Process.hear)
+        if isinstance(answer, Broken):
+            raise RuntimeError(f"process {self.processes[number].pid}:\n{answer.text}")
+        del self._given[number][answer.number]
+        return answer
 
     def _do(self, number: int, act: Callable[[Process], Any]) -> Any:
         try:
             return act(self.processes[number])
         except ProcessEnded as ended:
-            raise BlockLost(min(self._given[number], default=0), str(ended)) from ended
+            pieces = (portion.start for portion in self._given[number].values())
+            raise PieceLost(min(pieces, default=0), str(ended)) from ended
 
     def dismiss(self) -> None:
         """Let them go, for another fit to hire; those that are still at work end."""
-        for process, blocks in zip(self.processes, self._given, strict=True):
-            if blocks:
+        for process, given in zip(self.processes, self._given, strict=True):
+            if given:
                 process.close()
             elif _lets_go(process):
                 _idle.append(process)
@@ -115,14 +133,14 @@ def _lets_go(process: Process) -> bool:
     return process.alive
 
 
-class BlockLost(RuntimeError):
-    """A process has ended before it had done a block.
+class PieceLost(ProcessEnded):
+    """A process has ended before it had done a piece.
 
     Args:
-        block: Number of the block.
+        piece: Number of the piece.
         reason: What is known of it.
     """
 
-    def __init__(self, block: int, reason: str) -> None:
+    def __init__(self, piece: int, reason: str) -> None:
         super().__init__(reason)
-        self.block = block
+        self.piece = piece

@@ -96,18 +96,18 @@ class Job:
 
 
 @dataclass(frozen=True)
-class Block:
-    """Make some visits, and take the mean of what they come to.
+class Portion:
+    """Make some visits, and take the means of pieces of them.
 
     Args:
-        number: Which of the round's blocks it is.
-        slot: Where the mean goes.
-        jobs: The visits, in order.
+        number: Which of the round's portions it is.
+        slots: Where the mean of each piece goes.
+        pieces: The visits of each, in order.
     """
 
     number: int
-    slot: int
-    jobs: Sequence[Job]
+    slots: Sequence[int]
+    pieces: Sequence[Sequence[Job]]
 
 
 @dataclass(frozen=True)
@@ -145,23 +145,32 @@ class Outcome:
 
 
 @dataclass(frozen=True)
-class Done:
-    """A block is done, and its mean is in its slot.
+class Mean:
+    """The mean of what the visits of a piece have come to, which is in its slot.
 
     Args:
-        number: Which block.
-        outcomes: Of its visits, in order.
-        count: Updates that are in the mean.
+        count: Updates that are in it.
         weight: Theirs.
         extras: The mean of what an algorithm sends beside them.
+    """
+
+    count: int
+    weight: float
+    extras: Mapping[str, Sequence[torch.Tensor]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Done:
+    """A portion is done.
+
+    Args:
+        number: Which one.
+        pieces: Of each piece, what its visits have come to, and the mean of it.
         changed: What of the module a visit has changed beside tensors and metrics; usually nothing.
     """
 
     number: int
-    outcomes: Sequence[Outcome]
-    count: int
-    weight: float
-    extras: Mapping[str, Sequence[torch.Tensor]]
+    pieces: Sequence[tuple[Sequence[Outcome], Mean]]
     changed: str = ""
 
 

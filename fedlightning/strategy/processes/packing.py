@@ -13,7 +13,6 @@ from contextvars import ContextVar
 from typing import Any
 
 import cloudpickle
-import numpy as np
 import torch
 from torch import Tensor, nn
 from typing_extensions import override
@@ -72,10 +71,7 @@ def pack_shared(value: Any) -> tuple[bytes, list[Place], SharedMemory]:
     for raw in raws:
         places.append((end, raw.nbytes))
         end += aligned(raw.nbytes)
-    memory = SharedMemory(end)
-    view = memory.bytes.numpy()
-    for raw, (start, nbytes) in zip(raws, places, strict=True):
-        view[start : start + nbytes] = np.frombuffer(raw, dtype=np.uint8)
+    memory = SharedMemory.filled(end, {start: raw for raw, (start, _) in zip(raws, places, strict=True)})
     return buffer.getvalue(), places, memory
 
 

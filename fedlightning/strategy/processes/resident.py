@@ -5,6 +5,7 @@ What a visit does is in ``local``; this module only brings together what it work
 
 from __future__ import annotations
 
+import gc
 import os
 import queue
 import signal
@@ -12,7 +13,7 @@ import socket
 import threading
 import traceback
 from collections.abc import Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from typing import Any
 
 import lightning.pytorch as pl
@@ -37,14 +38,15 @@ from fedlightning.strategy.own_steps import OwnSteps
 from fedlightning.strategy.processes.line import Line
 from fedlightning.strategy.processes.messages import (
     Begin,
-    Block,
     Broken,
     Data,
     Done,
     Failure,
     Forget,
     Job,
+    Mean,
     Outcome,
+    Portion,
     Reserve,
     apply_torch_settings,
 )
@@ -64,6 +66,8 @@ class Resident:
     optimizers: Sequence[Optimizer]
     _trainer: WorkerTrainer
     _begin: Begin
+    _snapshot: ModuleSnapshot
+    _optimization: Optimization
 
     def __init__(self) -> None:
         self._table: list[Tensor] = []
@@ -74,6 +78,7 @@ class Resident:
         self._streams: dict[str, Stream] = {}
         self._procedures: Sequence[LocalProcedure | None] = ()
         self._unchanged: bytes | None = None
+        self._of_round = ExitStack()
 
     def reserve(self, message: Reserve, descriptor: int) -> None:
         """Make room for a module."""
@@ -96,6 +101,7 @@ class Resident:
 
     def begin(self, message: Begin) -> None:
         """Begin a round."""
+        self.leave()
         self._begin = message
         parts = message.parts
         if "module" in parts:
@@ -113,6 +119,14 @@ class Resident:
             tensor.requires_grad_(trained)
         set_progress(self._trainer, *message.progress)
         self._procedures = unpack(message.procedures, (), self._device)
+        self._snapshot = ModuleSnapshot.kept_elsewhere(self.module, self._start)
+        self._optimization = Optimization(self.optimizers, keeps_settings=False)
+        self._of_round.enter_context(looked_up_once(self.module))
+        self._of_round.enter_context(self._optimization.one_round())
+
+    def leave(self) -> None:
+        """End the round, if there is one."""
+        self._of_round.close()
 
     def _settle(self) -> None:
         # What stands between the controller's module and its Trainer has no business here.
@@ -122,31 +136,32 @@ class Resident:
             self.module.to(self._device)
         self._unchanged = None
 
-    def work(self, block: Block) -> Done:
-        """Make the visits of a block."""
-        mean, weight, outcomes = UpdateMean(), 0.0, []
-        start = ModuleSnapshot.kept_elsewhere(self.module, self._start)
-        optimization = Optimization(self.optimizers, keeps_settings=False)
-        with looked_up_once(self.module), isolated_streams(), optimization.one_round():
-            changed = ""
-            for job in block.jobs:
+    def work(self, portion: Portion) -> Done:
+        """Make the visits of a portion."""
+        changed, pieces = "", []
+        for slot, jobs in zip(portion.slots, portion.pieces, strict=True):
+            mean, weight, outcomes = UpdateMean(), 0.0, []
+            for job in jobs:
                 self._note_unchanged()
-                outcome, update = self._visit(job, start, optimization)
+                outcome, update = self._visit(job)
                 outcomes.append(outcome)
                 changed = changed or self._changed()
                 if update is not None:
                     mean.add(update, job.weight)
                     weight += job.weight
-        result = mean.result()
-        if result is not None and not self._begin.processed:
-            torch._foreach_copy_(self._slots[block.slot], [*result.tensors, *result.buffers])
-        extras = {} if result is None else result.extras
-        return Done(block.number, outcomes, mean.count, weight, extras, changed)
+            pieces.append((outcomes, self._put_down(mean, weight, slot)))
+        return Done(portion.number, pieces, changed)
 
-    def _visit(
-        self, job: Job, start: ModuleSnapshot, optimization: Optimization, failures: int = 0
-    ) -> tuple[Outcome, Update | None]:
-        stream = self._stream_of(job)
+    def _put_down(self, mean: UpdateMean, weight: float, slot: int) -> Mean:
+        result = mean.result()
+        if result is None:
+            return Mean(0, 0.0)
+        if not self._begin.processed:
+            torch._foreach_copy_(self._slots[slot], [*result.tensors, *result.buffers])
+        return Mean(mean.count, weight, result.extras)
+
+    def _visit(self, job: Job, failures: int = 0) -> tuple[Outcome, Update | None]:
+        start, optimization, stream = self._snapshot, self._optimization, self._stream_of(job)
         try:
             start.restore()
             with optimization.one_visit(job.visit.steps):
@@ -163,7 +178,7 @@ class Resident:
                 raise ReshapedBuffer(reshaped)
         except Exception as error:  # noqa: BLE001  # told to the controller, which raises it or goes on
             if failures < self._begin.retries and not isinstance(error, ReshapedBuffer):
-                return self._visit(job, start, optimization, failures + 1)
+                return self._visit(job, failures + 1)
             put_states(self.module, ())
             start.restore()
             return Outcome(failure=_told(error)), None
@@ -265,8 +280,10 @@ def serve(line: Line) -> None:
             message = unpack(data, (), resident._device)
             patience = _PATIENCE_SECONDS if isinstance(message, Forget) else None
             if isinstance(message, Forget):
+                resident.leave()
                 resident = Resident()
-            elif isinstance(message, Block):
+                _set_aside()
+            elif isinstance(message, Portion):
                 line.send(pack(resident.work(message)))
             elif isinstance(message, Begin):
                 resident.begin(message)
@@ -285,6 +302,13 @@ def _listen(line: Line, inbox: queue.SimpleQueue[tuple[bytes, int | None]]) -> N
     os._exit(0)
 
 
+def _set_aside() -> None:
+    """Keep what is here for good, such as torch, out of what is searched for garbage during visits."""
+    gc.unfreeze()
+    gc.collect()
+    gc.freeze()
+
+
 def main(descriptor: int) -> None:
     """Be a process of a simulation.
 
@@ -295,6 +319,8 @@ def main(descriptor: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     torch.set_num_threads(1)
     threading.Thread(target=end_with_starter, daemon=True).start()
-    serve(Line(socket.socket(fileno=descriptor)))
+    _set_aside()
+    with isolated_streams():  # nothing but visits draws random numbers here
+        serve(Line(socket.socket(fileno=descriptor)))
     # There is nothing to tidy up, and torch takes a second for it.
     os._exit(0)

@@ -17,10 +17,23 @@ from fedlightning.local.lean import is_listened_to
 from fedlightning.local.streams import Stream
 from fedlightning.local.worker_trainer import TrainerSettings
 from fedlightning.strategy.errors import NotFederatable
-from fedlightning.strategy.processes.crew import Crew
-from fedlightning.strategy.processes.messages import Begin, Block, Data, Done, Job, Reserve, torch_settings
+from fedlightning.strategy.processes.crew import AHEAD, Crew
+from fedlightning.strategy.processes.division import portions_of
+from fedlightning.strategy.processes.messages import (
+    Begin,
+    Data,
+    Done,
+    Job,
+    Portion,
+    Reserve,
+    torch_settings,
+)
 from fedlightning.strategy.processes.packing import pack, pack_shared
 from fedlightning.strategy.processes.shared_memory import Layout, SharedMemory
+
+_MOST_SLOTS = 64
+_SLOT_BYTES = 1 << 25
+"""Up to so many bytes, there is room for more means than have to be."""
 
 
 class Session:
@@ -34,6 +47,7 @@ class Session:
         self._crew = Crew(count)
         self._layout: Layout | None = None
         self._memory: SharedMemory | None = None
+        self._slots = 0
         self._start: list[Tensor] = []
         self._parts: dict[str, bytes] = {}
         # With the objects themselves: the number of one that is gone would be that of another.
@@ -96,13 +110,17 @@ class Session:
         layout = Layout.of(table)
         if layout == self._layout:
             return
-        slots = self._crew.slots
+        slots = self._slots = self._slots_for(layout)
         self._layout, self._parts = layout, {}
         self._memory = SharedMemory(layout.nbytes * (1 + slots))
         self._start = layout.within(self._memory.bytes, 0)
         for number, process in enumerate(self.processes):
             reserve = Reserve(layout, slots, _device_of(number, device), torch_settings())
             process.tell(pack(reserve), self._memory.descriptor)
+
+    def _slots_for(self, layout: Layout) -> int:
+        least = (AHEAD + 1) * len(self.processes)
+        return max(least, min(_MOST_SLOTS, _SLOT_BYTES // max(layout.nbytes, 1)))
 
     def share(self, streams: Sequence[Stream]) -> None:
         """Let the processes see the data of some workers, if they do not yet.
@@ -124,24 +142,35 @@ class Session:
 
     # The visits.
 
-    def work_off(self, blocks: Sequence[Sequence[tuple[Job, Stream]]]) -> Generator[Done, None, None]:
-        """Have blocks of visits made, and yield what they have come to, in order.
+    def work_off(self, pieces: Sequence[Sequence[tuple[Job, Stream]]]) -> Generator[Done, None, None]:
+        """Have visits made, and yield portions of what they have come to, in order.
 
         Args:
-            blocks: The visits of each, with the streams of their workers.
+            pieces: The visits of each piece, with the streams of their workers.
         """
+        portions = self._portions([len(piece) for piece in pieces])
 
-        def message(number: int, slot: int, process: int) -> bytes:
-            jobs = [self._with_stream(job, stream, process) for job, stream in blocks[number]]
-            return _packed("what a worker has kept", Block(number, slot, jobs))
+        def message(number: int, process: int) -> bytes:
+            jobs = [
+                [self._with_stream(job, stream, process) for job, stream in pieces[piece]]
+                for piece in portions[number]
+            ]
+            return _packed("what a worker has kept", Portion(number, self._slots_of(portions[number]), jobs))
 
-        return self._crew.work_off(len(blocks), message)
+        return self._crew.work_off(portions, self._slots, message)
 
-    def mean_of(self, done: Done) -> list[Tensor]:
-        """Return the parameters and buffers that a block has come to, valid until the next is asked for."""
+    def _portions(self, sizes: Sequence[int]) -> list[range]:
+        count = len(self.processes)
+        return portions_of(sizes, count, most=max(1, self._slots // ((AHEAD + 1) * count)))
+
+    def _slots_of(self, portion: range) -> list[int]:
+        return [piece % self._slots for piece in portion]
+
+    def mean_of(self, piece: int) -> list[Tensor]:
+        """Return the parameters and buffers that a piece has come to, valid until more is asked for."""
         assert self._layout is not None
         assert self._memory is not None
-        return self._layout.within(self._memory.bytes, 1 + done.number % self._crew.slots)
+        return self._layout.within(self._memory.bytes, 1 + piece % self._slots)
 
     def _with_stream(self, job: Job, stream: Stream, process: int) -> Job:
         if self._streams[process].get(job.worker) is stream:

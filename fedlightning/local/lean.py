@@ -15,6 +15,7 @@ from torch.optim import SGD, Optimizer
 from torch.optim import optimizer as torch_optimizer
 from typing_extensions import override
 
+from fedlightning.local.corrections import StepCorrection
 from fedlightning.local.engine import Gradients, backward, gradients_of
 from fedlightning.local.logs import LogRecorder
 from fedlightning.local.stepping import loss_of
@@ -93,11 +94,60 @@ class LeanSGD(LeanOptimization):
         )
 
 
+class CorrectedSGD(LeanSGD):
+    """Take the steps of SGD without momentum by gradients that an algorithm corrects.
+
+    Args:
+        module: As for `LeanOptimization`.
+        optimizer: As for `LeanOptimization`.
+        logs: As for `LeanOptimization`.
+        correction: What is done right before each step.
+    """
+
+    def __init__(
+        self, module: pl.LightningModule, optimizer: Optimizer, logs: LogRecorder, correction: StepCorrection
+    ) -> None:
+        super().__init__(module, optimizer, logs)
+        self._correction = correction
+
+    @override
+    def _loss(self, batch: Any, batch_idx: int, passes_batch_idx: bool) -> Tensor | None:
+        with torch.set_grad_enabled(True):  # as an optimizer asks for it, whatever a procedure has turned off
+            return super()._loss(batch, batch_idx, passes_batch_idx)
+
+    @override
+    def _descend(self, loss: Tensor) -> None:
+        # Gradients are stored here: a correction may drop some, and writes to each without touching others.
+        optimizer = self._optimizer
+        optimizer.zero_grad()
+        backward(loss)
+        self._correction.before_step(optimizer)
+        with torch.set_grad_enabled(False):
+            for group in optimizer.param_groups:
+                tensors = group["params"]
+                _descend(tensors, [tensor.grad for tensor in tensors], group["lr"], group["weight_decay"])
+        count_as_step(optimizer)
+
+
 def lean_optimization(
-    module: pl.LightningModule, optimizer: Optimizer, logs: LogRecorder
+    module: pl.LightningModule,
+    optimizer: Optimizer,
+    logs: LogRecorder,
+    correction: StepCorrection | None = None,
 ) -> LeanOptimization:
-    """Choose the leanest way to step an optimizer that gives the same bits as its own."""
-    return (LeanSGD if LeanSGD.fits(optimizer) else LeanOptimization)(module, optimizer, logs)
+    """Choose the leanest way to step an optimizer that gives the same bits as its own.
+
+    Args:
+        module: As for `LeanOptimization`.
+        optimizer: As for `LeanOptimization`.
+        logs: As for `LeanOptimization`.
+        correction: What is done right before each step; `CorrectedSGD` does it, any other has to be heard.
+    """
+    if not LeanSGD.fits(optimizer):
+        return LeanOptimization(module, optimizer, logs)
+    if correction is not None:
+        return CorrectedSGD(module, optimizer, logs, correction)
+    return LeanSGD(module, optimizer, logs)
 
 
 def _descend(tensors: list[Tensor], gradients: Gradients, rate: float, weight_decay: float) -> None:

@@ -20,7 +20,7 @@ from torch.optim import Optimizer
 
 from fedlightning.local.aside import Aside
 from fedlightning.local.automatic import LossTerm
-from fedlightning.local.corrections import Correction, StepCounter, corrected
+from fedlightning.local.corrections import Correction, StepCorrection, StepCounter
 from fedlightning.local.known import known
 from fedlightning.local.logs import LogRecorder
 from fedlightning.local.memory import Own, WorkerMemory
@@ -207,8 +207,7 @@ class LocalTraining(LocalModel):
             first: Number of the first batch within the visit. Going back needs a procedure that ``revisits``.
             steps: How many; ``None`` for all that follow.
         """
-        with corrected(self.optimizers, self._counter, correct):
-            self._steps.take(self._logs, first, steps, add_to_loss)
+        self._steps.take(self._logs, first, steps, add_to_loss, StepCorrection(self._counter, correct))
 
     def alter_batches(self, alter: Callable[[Any], Any]) -> None:
         """Train on something else from here on, as a bad worker would.

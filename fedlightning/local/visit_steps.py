@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import lightning.pytorch as pl
@@ -12,9 +12,10 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from fedlightning.local.automatic import AutomaticOptimization, LossTerm
+from fedlightning.local.corrections import StepCorrection
 from fedlightning.local.failures import LocalStepFailed, LocalStepInterrupted
 from fedlightning.local.known import known
-from fedlightning.local.lean import LeanOptimization, lean_optimization
+from fedlightning.local.lean import CorrectedSGD, LeanOptimization, lean_optimization
 from fedlightning.local.logs import LogRecorder, recorded_logs
 from fedlightning.local.manual import ManualOptimization
 from fedlightning.local.streams import Stream
@@ -78,6 +79,7 @@ class VisitSteps:
         first: int = 0,
         steps: int | None = None,
         add_to_loss: LossTerm | None = None,
+        correction: StepCorrection | None = None,
     ) -> None:
         """Train on batches of the visit, each once.
 
@@ -86,6 +88,7 @@ class VisitSteps:
             first: Number of the first batch within the visit.
             steps: How many; ``None`` for all that follow.
             add_to_loss: A term that is added to each batch's loss, under automatic optimization.
+            correction: What is done right before each step of an optimizer.
 
         Raises:
             LocalStepFailed: The user's code raised; names the step.
@@ -93,8 +96,9 @@ class VisitSteps:
         """
         steps = self.count - first if steps is None else steps
         with recorded_logs(self._module) if self.silent else nullcontext(logs) as records:
-            optimization = self._optimization(records, add_to_loss)
-            losses = self._take(optimization, first, steps)
+            optimization = self._optimization(records, add_to_loss, correction)
+            with _heard(correction, optimization, self._optimizers):
+                losses = self._take(optimization, first, steps)
         if not self.silent:
             self.losses += losses
             self.left_gradients = _leaves_gradients(optimization)
@@ -140,16 +144,27 @@ class VisitSteps:
         return iter(self._held[first : first + steps])
 
     def _optimization(
-        self, logs: LogRecorder, add_to_loss: LossTerm | None
+        self, logs: LogRecorder, add_to_loss: LossTerm | None, correction: StepCorrection | None
     ) -> ManualOptimization | AutomaticOptimization | LeanOptimization:
         module, optimizers = self._module, self._optimizers
         if not module.automatic_optimization:
             return ManualOptimization(module, optimizers, logs)
         if self._visit.accumulate == 1 and add_to_loss is None and not known(module).why_not_lean:
-            return lean_optimization(module, optimizers[0], logs)
+            return lean_optimization(module, optimizers[0], logs, correction)
         return AutomaticOptimization(
             module, optimizers[0], logs, accumulate=self._visit.accumulate, add_to_loss=add_to_loss
         )
+
+
+def _heard(
+    correction: StepCorrection | None,
+    optimization: ManualOptimization | AutomaticOptimization | LeanOptimization,
+    optimizers: Sequence[Optimizer],
+) -> AbstractContextManager[None]:
+    """Let a correction hear of the optimizers' steps, where the loop does not tell it of them by itself."""
+    if correction is None or isinstance(optimization, CorrectedSGD):
+        return nullcontext()
+    return correction.listening_to(optimizers)
 
 
 def _leaves_gradients(optimization: ManualOptimization | AutomaticOptimization | LeanOptimization) -> bool:

@@ -14,6 +14,14 @@ from torch import Tensor, nn
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from fedlightning import FederatedStrategy
+from fedlightning.algorithms import (
+    Algorithm,
+    FedBABU,
+    FedDyn,
+    FedProx,
+    PerFedAvg,
+    Scaffold,
+)
 from fedlightning.local import hooks, lean
 from fedlightning.local.hooks import why_not_lean
 from fedlightning.local.known import Known
@@ -84,6 +92,45 @@ def test_the_lean_loop_gives_the_bits_of_the_general_one(
     assert len(chosen) == count
     assert_same_module(ours, general)
     assert_same_optimizer(our_run.optimizers[0], run.optimizers[0])
+    assert lean_log.entries == log.entries
+
+
+# With gradients that are changed, that are dropped, and that nobody steps along.
+CORRECTING: list[Algorithm] = [
+    FedProx(mu=0.5),
+    FedDyn(alpha=0.1),
+    Scaffold(),
+    PerFedAvg(alpha=0.1),
+    FedBABU(head=["net.0"]),
+]
+
+
+@pytest.mark.parametrize("algorithm", CORRECTING, ids=lambda algorithm: type(algorithm).__name__)
+def test_corrected_steps_give_the_bits_of_the_general_loop(
+    algorithm: Algorithm, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[object] = []
+    begin = lean.CorrectedSGD.__init__
+
+    def noted(self: lean.CorrectedSGD, *args: Any) -> None:
+        made.append(self)
+        begin(self, *args)
+
+    monkeypatch.setattr(lean.CorrectedSGD, "__init__", noted)
+    settings: dict[str, Any] = {"algorithm": algorithm, "local_epochs": 2, "seed": 0}
+    lean_log, log = Memo(), Memo()
+
+    def module() -> Classifier:
+        return Uneven(OPTIMIZERS["decay"])
+
+    ours, _ = fit(FederatedStrategy(3, **settings), module=module, logger=lean_log)
+    assert made
+
+    monkeypatch.setattr(Known, "why_not_lean", "told so")
+    made.clear()
+    general, _ = fit(FederatedStrategy(3, **settings), module=module, logger=log)
+    assert not made
+    assert_same_module(ours, general)
     assert lean_log.entries == log.entries
 
 

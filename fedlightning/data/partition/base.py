@@ -282,11 +282,10 @@ def check_partition(parts: Sequence[Indices], num_samples: int) -> list[Indices]
         ValueError: If a worker has no samples, or a sample lies outside of the dataset, at two workers, or at
             none.
     """
-    sorted_parts = [np.sort(np.asarray(part, dtype=np.int64)) for part in parts]
-    for position, part in enumerate(sorted_parts):
-        if len(part) == 0:
-            raise ValueError(f"Worker number {position} of {len(parts)} has no samples. Use fewer workers.")
-    every = np.concatenate(sorted_parts)
+    counts = np.array([len(part) for part in parts], dtype=np.int64)
+    if (empty := np.flatnonzero(counts == 0)).size:
+        raise ValueError(f"Worker number {empty[0]} of {len(parts)} has no samples. Use fewer workers.")
+    every = np.concatenate([np.asarray(part, dtype=np.int64) for part in parts])
     if every.min() < 0 or every.max() >= num_samples:
         raise ValueError(
             f"Sample numbers must lie in [0, {num_samples}), got {every.min()} to {every.max()}: these "
@@ -303,4 +302,18 @@ def check_partition(parts: Sequence[Indices], num_samples: int) -> list[Indices]
             f"{(copies == 0).sum()} of {num_samples} samples (the first is {copies.argmin()}) lie at no "
             "worker. Assign them, or give a `torch.utils.data.Subset` without them."
         )
-    return sorted_parts
+    # Sorted in one call, by who has each sample: there may be a million parts. A small type makes it fast.
+    owners = np.empty(num_samples, dtype=np.min_scalar_type(len(parts) - 1))
+    owners[every] = np.repeat(np.arange(len(parts), dtype=owners.dtype), counts)
+    return cut(np.argsort(owners, kind="stable"), counts)
+
+
+def cut(items: Indices, counts: Indices) -> list[Indices]:
+    """Cut an array into consecutive pieces of given lengths, as views: `numpy.split` takes ten times as long.
+
+    Args:
+        items: Shape ``(n,)``.
+        counts: Lengths that add up to ``n``.
+    """
+    ends = np.cumsum(counts)
+    return [items[start:end] for start, end in zip((ends - counts).tolist(), ends.tolist(), strict=True)]

@@ -32,11 +32,6 @@ def counts_from_shares(shares: npt.NDArray[np.float64], total: int) -> Indices:
     return counts
 
 
-def cut(items: Indices, counts: Indices) -> list[Indices]:
-    """Cut an array into consecutive pieces of given lengths."""
-    return np.split(items, np.cumsum(counts)[:-1])
-
-
 def lift_small_workers(parts: Sequence[Indices], minimum: int, rng: np.random.Generator) -> list[Indices]:
     """Move random samples from the largest workers to those with fewer than ``minimum``.
 

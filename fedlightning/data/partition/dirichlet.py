@@ -11,8 +11,8 @@ from typing_extensions import override
 from fedlightning.data.checks import check_count, check_real
 from fedlightning.data.labels import Column, Values, find_labels
 from fedlightning.data.map_style import MapStyle
-from fedlightning.data.partition.base import Indices, Partitioner
-from fedlightning.data.partition.counts import check_minimum, counts_from_shares, cut, lift_small_workers
+from fedlightning.data.partition.base import Indices, Partitioner, cut
+from fedlightning.data.partition.counts import check_minimum, counts_from_shares, lift_small_workers
 
 
 def split_classes(labels: Values, num_workers: int, alpha: float, rng: np.random.Generator) -> list[Indices]:

@@ -11,8 +11,8 @@ from typing_extensions import override
 
 from fedlightning.data.labels import Column, Values, find_labels
 from fedlightning.data.map_style import MapStyle
-from fedlightning.data.partition.base import Indices, Partitioner
-from fedlightning.data.partition.counts import counts_from_shares, cut
+from fedlightning.data.partition.base import Indices, Partitioner, cut
+from fedlightning.data.partition.counts import counts_from_shares
 
 
 def divide_by_table(

@@ -8,12 +8,14 @@ import numpy as np
 from typing_extensions import override
 
 from fedlightning.data.map_style import MapStyle
-from fedlightning.data.partition.base import Indices, Partitioner
+from fedlightning.data.partition.base import Indices, Partitioner, cut
 
 
 def deal_evenly(num_samples: int, num_workers: int, rng: np.random.Generator) -> list[Indices]:
     """Deal sample numbers at random; sizes differ by at most 1."""
-    return np.array_split(rng.permutation(num_samples), num_workers)
+    least, one_more = divmod(num_samples, num_workers)
+    counts = least + (np.arange(num_workers) < one_more)
+    return cut(rng.permutation(num_samples), counts)
 
 
 @dataclass(frozen=True)

@@ -10,8 +10,8 @@ from typing_extensions import override
 
 from fedlightning.data.checks import check_count, check_real
 from fedlightning.data.map_style import MapStyle
-from fedlightning.data.partition.base import Indices, Partitioner
-from fedlightning.data.partition.counts import check_minimum, counts_from_shares, cut
+from fedlightning.data.partition.base import Indices, Partitioner, cut
+from fedlightning.data.partition.counts import check_minimum, counts_from_shares
 
 
 def deal_by_weight(

@@ -95,7 +95,7 @@ class CompiledSteps:
         """
         key = _key_of(batch)
         self._uses[key] = self._uses.get(key, 0) + 1
-        by_product = {product.weight for product, outer in gradients.products if outer is not None}
+        by_product = {product.weight for product, _ in gradients.products}
         used = [n for n, whole in enumerate(gradients.whole) if whole is not None or n in by_product]
         self._learned[key] = _Learned(calls, tuple(used))
 
@@ -133,7 +133,7 @@ class CompiledSteps:
         whole: list[Tensor | None] = [None] * len(parameters)
         for n, gradient in zip(learned.used, found, strict=True):
             whole[n] = gradient
-        return Gradients(losses, whole, [])
+        return Gradients(losses, whole, [], values)
 
     def _compiled(self, batch: StackedBatch, learned: _Learned) -> Callable[..., Any]:
         """Return what takes used parameters, others and batches, and gives gradients, losses and logs."""

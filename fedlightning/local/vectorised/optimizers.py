@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.optim import SGD, Adadelta, Adam, Adamax, AdamW, NAdam, Optimizer, RAdam, RMSprop
 
 from fedlightning.local.lean import LeanSGD, is_listened_to
-from fedlightning.local.vectorised.operators import Product
+from fedlightning.local.vectorised.step import Gradients
 
 ELEMENTWISE: frozenset[type[Optimizer]] = frozenset(
     {SGD, Adam, AdamW, RMSprop, Adadelta, Adamax, NAdam, RAdam}
@@ -45,42 +45,32 @@ class StackedOptimizer:
         optimizer: The module's optimizer; not changed.
         workers: How many there are in the chunk.
         positions: For each of its groups, which of the stacked parameters it steps.
+
+    Attributes:
+        is_plain: Whether it is SGD that keeps nothing from step to step.
     """
 
     def __init__(self, optimizer: Optimizer, workers: int, positions: Sequence[Sequence[int]]) -> None:
         self._optimizer = optimizer
         self._positions = positions
-        self._plain = LeanSGD.fits(optimizer)
+        self.is_plain = LeanSGD.fits(optimizer)
         # By parameter: states of the parameters' own shape, stacked likewise, and for each worker the others.
         self._stacked: dict[int, dict[str, Tensor]] = defaultdict(dict)
         self._scalars: dict[int, list[Scalars | None]] = defaultdict(lambda: [None] * workers)
 
     @torch.no_grad()
-    def step(
-        self,
-        rows: slice,
-        parameters: Sequence[Tensor],
-        gradients: Sequence[Tensor | None],
-        products: Sequence[tuple[Product, Tensor | None]],
-    ) -> None:
+    def step(self, rows: slice, parameters: Sequence[Tensor], gradients: Gradients) -> None:
         """Step the parameters of some of the workers, in place.
 
         Args:
             rows: Which workers.
             parameters: Theirs, each of shape ``(workers, ...)``.
-            gradients: Of each, as far as it is known as a whole; like a gradient of None, one of None is not
-                stepped along, unless there are products.
-            products: Uses of weights in linear maps, with the gradients of their outputs.
+            gradients: Theirs; a parameter without one is not stepped.
         """
-        factors = [(product, outer) for product, outer in products if outer is not None]
-        if self._plain:
-            self._descend(parameters, gradients, factors)
+        if self.is_plain:
+            self._descend(parameters, gradients)
             return
-        every = list(gradients)
-        for product, outer in factors:
-            gradient = torch.bmm(outer.transpose(1, 2), product.inputs)
-            known = every[product.weight]
-            every[product.weight] = gradient if known is None else known + gradient
+        every = gradients.in_full().whole
         for span in self._alike(range(*rows.indices(rows.stop)), every):
             own = slice(span.start - rows.start, span.stop - rows.start)
             self._step_alike(
@@ -121,26 +111,21 @@ class StackedOptimizer:
             scalars = {name: value for name, value in own[0].items() if name in _SCALARS}
             self._scalars[position] = [scalars] * len(own)
 
-    def _descend(
-        self,
-        parameters: Sequence[Tensor],
-        gradients: Sequence[Tensor | None],
-        factors: Sequence[tuple[Product, Tensor]],
-    ) -> None:
+    def _descend(self, parameters: Sequence[Tensor], gradients: Gradients) -> None:
+        used = {product.weight for product, _ in gradients.products}
         for group, positions in zip(self._optimizer.param_groups, self._positions, strict=True):
             rate, decay = group["lr"], group["weight_decay"]
-            used = {product.weight for product, _ in factors}
             if decay:
-                shrunk = [p for p in positions if p >= 0 and (p in used or gradients[p] is not None)]
+                shrunk = [p for p in positions if p >= 0 and (p in used or gradients.whole[p] is not None)]
                 torch._foreach_mul_([parameters[p] for p in shrunk], 1 - rate * decay)
             whole = [
                 (parameters[p], gradient)
                 for p in positions
-                if p >= 0 and (gradient := gradients[p]) is not None
+                if p >= 0 and (gradient := gradients.whole[p]) is not None
             ]
             if whole:
                 torch._foreach_add_([p for p, _ in whole], [gradient for _, gradient in whole], alpha=-rate)
-            for product, outer in factors:
+            for product, outer in gradients.products:
                 if product.weight in positions:
                     parameters[product.weight].baddbmm_(outer.transpose(1, 2), product.inputs, alpha=-rate)
 

@@ -33,17 +33,29 @@ class Gradients:
         whole: For each trained parameter its gradient, shape ``(workers, ...)``, as far as it is known as a
             whole.
         products: The uses of weights in linear maps, with the gradients of their outputs.
+        logged: What each call of ``self.log`` was given, shape ``(workers,)``.
     """
 
     def __init__(
         self,
         losses: Tensor,
         whole: Sequence[Tensor | None],
-        products: Sequence[tuple[Product, Tensor | None]],
+        products: Sequence[tuple[Product, Tensor]],
+        logged: Sequence[Tensor],
     ) -> None:
         self.losses = losses
         self.whole = whole
         self.products = products
+        self.logged = logged
+
+    def in_full(self) -> Gradients:
+        """Return the same with every gradient known as a whole."""
+        every = list(self.whole)
+        for product, outer in self.products:
+            gradient = torch.bmm(outer.transpose(1, 2), product.inputs)
+            known = every[product.weight]
+            every[product.weight] = gradient if known is None else known + gradient
+        return Gradients(self.losses, every, [], self.logged)
 
 
 class BatchedStep:
@@ -99,11 +111,15 @@ class BatchedStep:
             losses, logged, left = of_all(leaves, list(buffers), tensors)
             self._logs.keep(batch.rows, logged)
         outputs = [product.outputs for product in operators.products]
-        found = torch.autograd.grad(losses.sum(), [*leaves, *outputs], allow_unused=True)
+        every = torch.ones_like(losses)
+        found = torch.autograd.grad(losses, [*leaves, *outputs], every, allow_unused=True)
         for buffer, after in zip(buffers, left, strict=True):
             _take_over(buffer, after)
         whole, outer = found[: len(leaves)], found[len(leaves) :]
-        return Gradients(losses.detach(), whole, list(zip(operators.products, outer, strict=True)))
+        products = [
+            (product, own) for product, own in zip(operators.products, outer, strict=True) if own is not None
+        ]
+        return Gradients(losses.detach(), whole, products, logged)
 
     def _loss(self, batch: Any, batch_idx: int) -> Tensor:
         module = self._module

@@ -27,6 +27,7 @@ from fedlightning.local.vectorised.refusal import NotBatchable, in_few_words
 from fedlightning.local.vectorised.reports import ChunkReports, Outcome
 from fedlightning.local.vectorised.stack import Places, Stack
 from fedlightning.local.vectorised.step import BatchedStep, Gradients
+from fedlightning.local.vectorised.taped import USES, StepResult, TapedSteps
 from fedlightning.local.visit import Visit
 
 
@@ -98,12 +99,15 @@ class VectorisedTraining:
         self.why_not_compiled = why_not_compilable(module, draws=draws) if compiled else ""
         self._asks_for_graphs = compiled and not self.why_not_compiled
         self._compiled: CompiledSteps | None = None
+        self._kept_tapes = TapedSteps(self._stack.parameters)
+        self._tapes: TapedSteps | None = None
 
-    def train(self, errands: Errands) -> Iterator[TrainedChunk]:
+    def train(self, errands: Errands, uses: int | None = None) -> Iterator[TrainedChunk]:
         """Carry out visits, all from the module as it is now, and yield what has become of them.
 
         Args:
             errands: The visits.
+            uses: How many steps the round has, where these visits are only a part of it.
 
         Yields:
             Chunk after chunk; who is in which is a function of ``errands`` alone.
@@ -112,11 +116,25 @@ class VectorisedTraining:
             NotBatchable: A step cannot be taken for several workers at once. What was yielded before counts.
         """
         start, buffers = [tensor.clone() for tensor in self._places.start], self._places.buffers
-        for numbers in errands.chunks(self._chunk):
+        chunks = errands.chunks(self._chunk)
+        self._tapes = self._tapes_for(errands, uses or len(chunks) * int(errands.steps.max()))
+        for numbers in chunks:
             self._stack.begin(len(numbers), start, buffers)
             reports = self._reports(errands.some(numbers))
             count_as_step(self._optimizer)
             yield TrainedChunk(numbers, reports, self._stack)
+
+    def _tapes_for(self, errands: Errands, uses: int) -> TapedSteps | None:
+        """Return where steps of these visits are recorded, if that is possible and pays."""
+        possible = not self._draws and not self._places.buffers and not self._asks_for_graphs
+        if not possible or uses < USES:
+            return None
+        settings = [
+            {name: value for name, value in group.items() if name != "params"}
+            for group in self._optimizer.param_groups
+        ]
+        self._kept_tapes.hold_for((errands.visit.round, settings))
+        return self._kept_tapes
 
     def _reports(self, errands: Errands) -> ChunkReports:
         """Carry out the visits of one chunk, whose workers lie in the stack."""
@@ -137,19 +155,60 @@ class VectorisedTraining:
         for number in range(longest):
             active = int((errands.steps > number).sum())
             for batch in batches.of_step(number, active):
-                rows, samples = batch.rows, logs.samples
-                parameters = [stack[rows] for stack in self._stack.parameters]
-                buffers = [stack[rows] for stack in self._stack.buffers]
-                draws = None if streams is None else streams.of(rows)
-                gradients = self._by_graph(batch, parameters, logs, visit)
-                if gradients is None:
-                    gradients = step.gradients(batch, parameters, buffers, draws)
-                    if self._compiled is not None:
-                        self._compiled.learn(batch, gradients, logs.calls)
-                optimizer.step(rows, parameters, gradients.whole, gradients.products)
-                self.draws_made += 0 if draws is None else draws.count
-                outcome.note(number, rows, gradients.losses, logs.samples - samples)
+                samples = logs.samples
+                losses = self._step(batch, step, optimizer, logs, streams, visit)
+                outcome.note(number, batch.rows, losses, logs.samples - samples)
         return outcome
+
+    def _step(
+        self,
+        batch: StackedBatch,
+        step: BatchedStep,
+        optimizer: StackedOptimizer,
+        logs: ChunkLogs,
+        streams: WorkerStreams | None,
+        visit: Visit,
+    ) -> Tensor:
+        """Take a step by what is fastest of what there is, and return its losses."""
+        rows = batch.rows
+        parameters = [stack[rows] for stack in self._stack.parameters]
+        gradients = self._by_graph(batch, parameters, logs, visit)
+        if gradients is None and self._tapes is not None:
+            return self._by_tape(batch, parameters, step, optimizer, logs)
+        if gradients is None:
+            buffers = [stack[rows] for stack in self._stack.buffers]
+            draws = None if streams is None else streams.of(rows)
+            gradients = step.gradients(batch, parameters, buffers, draws)
+            self.draws_made += 0 if draws is None else draws.count
+            if self._compiled is not None:
+                self._compiled.learn(batch, gradients, logs.calls)
+        optimizer.step(rows, parameters, gradients)
+        return gradients.losses
+
+    def _by_tape(
+        self,
+        batch: StackedBatch,
+        parameters: Sequence[Tensor],
+        step: BatchedStep,
+        optimizer: StackedOptimizer,
+        logs: ChunkLogs,
+    ) -> Tensor:
+        """Take a step as an earlier one of the round was taken; plain SGD's update is part of it."""
+        assert self._tapes is not None
+
+        def take() -> StepResult:
+            gradients = step.gradients(batch, parameters, [], None)
+            if not optimizer.is_plain:
+                gradients = gradients.in_full()
+                return StepResult(gradients.losses, gradients.logged, gradients.whole)
+            optimizer.step(batch.rows, parameters, gradients)
+            return StepResult(gradients.losses, gradients.logged, [])
+
+        result = self._tapes.take(batch, logs, take)
+        if not optimizer.is_plain:
+            gradients = Gradients(result.losses, result.gradients, [], result.logged)
+            optimizer.step(batch.rows, parameters, gradients)
+        return result.losses
 
     def _by_graph(
         self, batch: StackedBatch, parameters: Sequence[Tensor], logs: ChunkLogs, visit: Visit

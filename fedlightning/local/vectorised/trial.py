@@ -41,13 +41,14 @@ LARGEST_STACK = 1 << 26
 """The most bytes that the parameters of one chunk may have."""
 
 SMALL_STACK = 1 << 22
-"""Up to so many bytes, larger chunks are tried first."""
+"""Up to so many bytes, the larger of two chunks is the better one."""
 
 LONG_STEP = 0.003
 """Seconds of a step that is long by itself: many at once save the time in which nothing is computed."""
 
 _TRIED_STEPS = 2
-_CLOSE = 1.2
+_ENOUGH = 20
+_WORSE = 1.05
 _TOLERANCE = 1e-3
 
 
@@ -155,28 +156,36 @@ class _Trial:
             The best size of a chunk, and by how many times it was faster than one visit after the other.
         """
         alone = self.seconds_alone(errands.one(0), _TRIED_STEPS)
+        sizes = self._candidates(len(errands))
+        if len(sizes) == 1 and sizes[0] > _ENOUGH:
+            # Next to nothing is computed in such steps: a part of the chunk tells enough.
+            seconds = self._seconds_together(errands, _ENOUGH, draws=draws)
+            if seconds < alone:
+                return sizes[-1], alone / seconds
         best, least = 0, float("inf")
-        for chunk in self._candidates(len(errands)):
-            training = VectorisedTraining(
-                self._module, self._optimizer, chunk=chunk, numbered=self._numbered, draws=draws
-            )
-            some = errands.some(range(chunk)).shortened(_TRIED_STEPS)
-            seconds = _seconds(training, some) / chunk
-            if seconds < _CLOSE * least:  # the first time was no fair one
-                seconds = min(seconds, _seconds(training, some) / chunk)
+        for chunk in sizes:
+            seconds = self._seconds_together(errands, chunk, draws=draws)
+            if seconds > _WORSE * least:
+                break
             if seconds < least:
                 best, least = chunk, seconds
-            elif seconds > _CLOSE * least:
-                break
         return best, alone / least
+
+    def _seconds_together(self, errands: Errands, chunk: int, *, draws: bool) -> float:
+        """Measure the start of visits that are carried out together, as seconds of each."""
+        training = VectorisedTraining(
+            self._module, self._optimizer, chunk=chunk, numbered=self._numbered, draws=draws
+        )
+        some = errands.some(range(chunk)).shortened(_TRIED_STEPS)
+        uses = -(-len(errands) // chunk) * int(errands.steps.max())
+        # The first time tapes are recorded, and nothing is warm.
+        return min(_seconds(training, some, uses) for _ in range(2)) / chunk
 
     def _candidates(self, workers: int) -> list[int]:
         """Return sizes of chunks, in the order in which they are tried until they get worse."""
         size = sum(p.numel() * p.element_size() for p in self._module.parameters() if p.requires_grad)
-        most = max(2, min(workers, LARGEST_STACK // max(size, 1)))
-        sizes = [*(chunk for chunk in CHUNKS if chunk < most), most]
-        # The largest is the best one for the smallest modules, where the time of a trial counts most.
-        return sizes[::-1] if most * size <= SMALL_STACK else sizes
+        most = max(2, min(workers, CHUNKS[-1], LARGEST_STACK // max(size, 1)))
+        return [*(chunk for chunk in CHUNKS if chunk < most and chunk * size > SMALL_STACK), most]
 
     def _alone(self, errand: Errand, optimizer: Optimizer) -> tuple[VisitReport, list[Tensor]]:
         with _put_back(self._module):
@@ -184,9 +193,9 @@ class _Trial:
             return report, [parameter.detach().clone() for parameter in self._module.parameters()]
 
 
-def _seconds(training: VectorisedTraining, errands: Errands) -> float:
+def _seconds(training: VectorisedTraining, errands: Errands, uses: int) -> float:
     started = process_time()
-    for _ in training.train(errands):
+    for _ in training.train(errands, uses):
         pass
     return process_time() - started
 

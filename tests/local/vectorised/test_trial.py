@@ -15,7 +15,7 @@ from torch.optim import LBFGS, SGD
 from torchmetrics.classification import MulticlassAccuracy
 
 from fedlightning.local.vectorised import trial
-from fedlightning.local.vectorised.chunks import Errand, SeparateErrands
+from fedlightning.local.vectorised.chunks import Errand, Errands, SeparateErrands
 from fedlightning.local.vectorised.trial import examine
 from tests.local.vectorised.toys import CLASSES, FEATURES, Cohort, Net, streams
 
@@ -180,13 +180,17 @@ def test_measurements_decide_where_they_are_asked(
 ) -> None:
     monkeypatch.setattr(trial, "LONG_STEP", 10.0)
     monkeypatch.setattr(trial._Trial, "seconds_alone", lambda *_: alone)
-    monkeypatch.setattr(trial, "_seconds", lambda training, errands: together * len(errands))
+    monkeypatch.setattr(trial, "_seconds", lambda training, errands, uses: together * len(errands))
     cohort = Cohort(Net(PLAIN), streams([8, 8, 8]))
     assert reason in examine(cohort.module, [cohort.optimizer], errands(cohort), "auto").reason
     assert examine(cohort.module, [cohort.optimizer], errands(cohort), True).reason == ""
 
 
 def test_the_chunk_is_the_one_that_was_fastest(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(trial, "_seconds", lambda training, errands: len(errands) * abs(len(errands) - 5.5))
+    def seconds(training: Any, errands: Errands, uses: int) -> float:
+        return len(errands) * abs(len(errands) - 5.5)
+
+    monkeypatch.setattr(trial, "SMALL_STACK", 0)
+    monkeypatch.setattr(trial, "_seconds", seconds)
     cohort = Cohort(Net(PLAIN), streams([8] * 12))
     assert examine(cohort.module, [cohort.optimizer], errands(cohort), True).chunk == 5

@@ -1,0 +1,155 @@
+"""Steps by tapes change no bit, and a tape holds no longer than what it was recorded from."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.optim import SGD, Adam
+
+from fedlightning.local.vectorised import taped, training
+from fedlightning.local.vectorised.taped import TapedSteps
+from fedlightning.local.vectorised.training import VectorisedTraining
+from tests.local.vectorised.toys import FEATURES, Cohort, Net, Outcome, assert_same_outcomes, streams
+
+MAKES = {
+    "sgd": partial(SGD, lr=0.1),
+    "decay": partial(SGD, lr=0.1, weight_decay=0.1),
+    "momentum": partial(SGD, lr=0.1, momentum=0.9),
+    "adam": partial(Adam, lr=0.01, eps=1e-4),
+}
+
+
+@pytest.fixture
+def plays(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Count steps that are played."""
+    counted: list[int] = []
+    played = taped._played
+
+    def count(*args: Any) -> Any:
+        counted.append(1)
+        return played(*args)
+
+    monkeypatch.setattr(taped, "_played", count)
+    return counted
+
+
+def fresh(module: Any, sizes: list[int], policy: Any = "keep") -> tuple[Cohort, VectorisedTraining]:
+    cohort = Cohort(module, streams(sizes), policy)
+    return cohort, VectorisedTraining(cohort.module, cohort.optimizer, chunk=3, numbered=False, draws=False)
+
+
+def trained(
+    make: Any, uses: int, monkeypatch: pytest.MonkeyPatch, body: nn.Module | None = None
+) -> tuple[list[Outcome], list[Outcome]]:
+    """Train two rounds by both ways, with tapes where that many steps are enough for one."""
+    monkeypatch.setattr(training, "USES", uses)
+    cohort, vectorised = fresh(Net(make, body), [9, 12, 3, 9, 13, 8, 12, 12])
+    ours, theirs = [], []
+    for round in range(2):
+        visits = cohort.visits(round)
+        ours += cohort.at_once(visits, training=vectorised)
+        theirs += cohort.one_by_one(visits)
+    return ours, theirs
+
+
+@pytest.mark.parametrize("name", MAKES)
+def test_tapes_change_no_bit(name: str, plays: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
+    by_tape, one_by_one = trained(MAKES[name], 1, monkeypatch)
+    assert plays
+    assert_same_outcomes(by_tape, one_by_one)
+    played = len(plays)
+    plainly, _ = trained(MAKES[name], 10**6, monkeypatch)
+    assert len(plays) == played
+    for ours, theirs in zip(by_tape, plainly, strict=True):
+        assert all(map(torch.equal, ours.parameters, theirs.parameters))
+        assert ours.report.loss is not None
+        assert theirs.report.loss is not None
+        assert torch.equal(ours.report.loss, theirs.report.loss)
+        for mine, other in zip(ours.report.logs, theirs.report.logs, strict=True):
+            assert (mine.name, mine.weight, mine.settings) == (other.name, other.weight, other.settings)
+            assert mine.value is not None
+            assert other.value is not None
+            assert torch.equal(mine.value, other.value)
+
+
+def test_a_shape_is_recorded_at_its_second_use(plays: list[int]) -> None:
+    cohort, vectorised = fresh(Net(MAKES["sgd"]), [12] * 9)
+    cohort.at_once(cohort.visits(), training=vectorised)
+    assert len(plays) == 3 * 3 - 2
+
+
+def test_short_rounds_record_nothing(plays: list[int]) -> None:
+    cohort, vectorised = fresh(Net(MAKES["sgd"]), [8] * 3)
+    assert taped.USES > 2
+    for round in range(3):
+        cohort.at_once(cohort.visits(round), training=vectorised)
+    assert not plays
+
+
+class Late(Net):
+    """Reads a number in Python that changes between rounds."""
+
+    factor = 1.0
+
+    def training_step(self, batch: list[Tensor], batch_idx: int) -> Any:
+        self.log("factor", self.factor)
+        return super().training_step(batch, batch_idx) * self.factor
+
+
+def test_what_changes_between_rounds_is_noticed(plays: list[int]) -> None:
+    cohort, vectorised = fresh(Late(MAKES["sgd"]), [12] * 9)
+    for round, (factor, rate) in enumerate([(1.0, 0.1), (2.0, 0.1), (2.0, 0.3)]):
+        cohort.module.factor = factor
+        cohort.optimizer.param_groups[0]["lr"] = rate
+        visits = cohort.visits(round)
+        assert_same_outcomes(cohort.at_once(visits, training=vectorised), cohort.one_by_one(visits))
+    assert len(plays) == 3 * (3 * 3 - 2)
+
+
+def test_other_settings_within_a_round_are_noticed(plays: list[int]) -> None:
+    # As a trial leaves tapes to the round that it was made for.
+    tapes = TapedSteps([])
+    tapes._seen.add("a step")
+    tapes.hold_for((0, [{"lr": 0.1}]))
+    assert not tapes._seen
+    tapes._seen.add("a step")
+    tapes.hold_for((0, [{"lr": 0.1}]))
+    assert tapes._seen
+    tapes.hold_for((0, [{"lr": 0.2}]))
+    assert not tapes._seen
+
+
+class Counts(nn.Module):
+    """Write to a tensor that is neither a parameter nor a buffer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.map = nn.Linear(FEATURES, 8)
+        self.held = [torch.zeros((), dtype=torch.float64)]
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.held[0].add_(1)
+        hidden: Tensor = self.map(x)
+        return hidden
+
+
+def test_steps_that_cannot_be_made_again_are_taken_as_ever(
+    plays: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    body = Counts()
+    by_tape, one_by_one = trained(MAKES["sgd"], 1, monkeypatch, body)
+    assert not plays
+    assert_same_outcomes(by_tape, one_by_one)
+
+
+def test_buffers_and_random_numbers_are_not_recorded(plays: list[int]) -> None:
+    norm = nn.Sequential(nn.Linear(FEATURES, 8), nn.BatchNorm1d(8))
+    cohort, vectorised = fresh(Net(MAKES["sgd"], norm), [12] * 9)
+    cohort.at_once(cohort.visits(), training=vectorised)
+    cohort = Cohort(Net(MAKES["sgd"]), streams([12] * 9))
+    cohort.at_once(cohort.visits(), chunk=3, draws=True)
+    assert not plays

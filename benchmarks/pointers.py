@@ -28,10 +28,13 @@ from benchmarks.models import Task, cnn, mlp, transformer
 from benchmarks.programs import train_step
 from benchmarks.table import Row, exactly, render
 from fedlightning.pointers import send_module
-from fedlightning.pointers.messages import Message
+from fedlightning.pointers.arguments import refer
+from fedlightning.pointers.messages import Message, Run
 from fedlightning.workers import ProcessWorker, Reply
+from fedlightning.workers.programs import program_name
 
 PIPELINED = 100
+UNDER_WAY = 10
 
 
 class CountingWorker(fl.VirtualWorker):
@@ -95,6 +98,31 @@ def step_by_program(task: Task, worker: fl.Worker) -> Work:
     optimizer = torch.optim.SGD(network.parameters(), lr=0.01)
     args = [worker.send(value) for value in (network, optimizer, task.inputs, task.labels)]
     return lambda: worker.run(train_step, *args)
+
+
+def steps_under_way(task: Task, worker: fl.Worker) -> Work:
+    """Prepare several of these steps, each sent without waiting for the answer to the one before."""
+    network = deepcopy(task.network)
+    optimizer = torch.optim.SGD(network.parameters(), lr=0.01)
+    args = tuple(worker.send(value) for value in (network, optimizer, task.inputs, task.labels))
+
+    def several() -> None:
+        request = Run(program_name(train_step), refer(args, worker), {}, keep=False, result_id=0)
+        for reply in [worker.submit(request) for _ in range(UNDER_WAY)]:
+            reply.wait()
+
+    return several
+
+
+def local_steps(task: Task) -> Work:
+    """Prepare as many steps without workers."""
+    step = local_step(task)
+
+    def several() -> None:
+        for _ in range(UNDER_WAY):
+            step()
+
+    return several
 
 
 def additions(effort: Effort) -> Iterator[Row]:
@@ -167,6 +195,9 @@ def another_process(effort: Effort) -> Iterator[Row]:
     with ProcessWorker(id="bob", programs=["benchmarks.programs"], threads=1) as worker:
         step, baseline = step_by_program(cnn(), worker), local_step(cnn())
         yield Row("process: CNN step, one program", ratio(step, baseline, effort, WALL), "x", 1.1)
+        steps, baseline = steps_under_way(cnn(), worker), local_steps(cnn())
+        name = f"process: CNN step, {UNDER_WAY} under way at once"
+        yield Row(name, ratio(steps, baseline, effort, WALL), "x")
 
         x = worker.send(torch.rand(2))
         spread = seconds_each(partial(operator.add, x, x), effort)

@@ -29,15 +29,15 @@ def refer(value: Any, location: Location) -> Any:
         MixedLocationsError: A pointer leads to another worker.
         StalePointerError: A pointer's object is gone.
     """
-    handle = handle_of(value)
-    if handle is not None:
+    handle = getattr(value, "_handle", None)
+    if type(handle) is Handle:
         if handle.location is not location:
             raise MixedLocationsError(_elsewhere(handle, location))
-        return handle.use()
+        return handle.use() if handle.gone else handle.ref
+    if type(value) in (list, tuple):
+        return type(value)([refer(item, location) for item in value])
     if isinstance(value, tuple) and hasattr(value, "_fields"):
         return type(value)(*(refer(item, location) for item in value))
-    if type(value) in (list, tuple):
-        return type(value)(refer(item, location) for item in value)
     if type(value) is dict:
         return {key: refer(item, location) for key, item in value.items()}
     return value

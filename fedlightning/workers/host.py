@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -225,8 +225,7 @@ class Host:
         program = self._program(name)
         for kind, nbytes, _ in loan.weighed():
             ledger.receive(kind, nbytes, round, self.worker_id)
-        # References weigh nothing, and what they lead to is here.
-        if received := payload_bytes([value for value in args if type(value) is not Ref]):
+        if received := _sent_along(args):
             ledger.receive(name, received, round, self.worker_id)
         held = self.store.resolve(args, [])
         try:
@@ -292,14 +291,14 @@ class Host:
 
     def _run(self, message: Run) -> Any:
         program, found = self._program(message.program), list[Held]()
-        args, kwargs = self.store.resolve((message.args, message.kwargs), found)
+        args = self.store.resolve_each(message.args, found)
+        kwargs = self.store.resolve(message.kwargs, found) if message.kwargs else {}
         label = self.labels.of_arguments(found) if self.labels.active else PUBLIC
         versions: list[Versions | None] = []
         if label:
             refuse_mixture(self, f"program {program.name!r}", found)
             versions = self.labels.versions_before(found, label)
-        received = payload_bytes((message.args, message.kwargs))
-        if received:
+        if received := _sent_along(message.args, message.kwargs):
             self.ledger.receive(program.name, received, message.round, self.worker_id)
         result = None
         try:
@@ -368,6 +367,13 @@ class Host:
 
     def _describe(self, message: Describe) -> Any:
         return self.store.describe(message.object_id)
+
+
+def _sent_along(args: Sequence[Any], kwargs: Mapping[str, Any] | None = None) -> int:
+    """Count the bytes that came with a request for a program."""
+    # References weigh nothing, and what they lead to is here.
+    values = [value for value in args if type(value) is not Ref]
+    return payload_bytes((values, kwargs or {})) if values or kwargs else 0
 
 
 # One table for all hosts: of those that simulate workers, there are thousands.

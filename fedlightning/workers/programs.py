@@ -91,5 +91,5 @@ def find_program(name: str) -> Program | None:
 
 
 def _name(function: Callable[..., Any]) -> str:
-    qualname = getattr(function, "__qualname__", repr(function))
+    qualname = getattr(function, "__qualname__", None) or repr(function)
     return f"{getattr(function, '__module__', '?')}:{qualname}"

@@ -342,7 +342,8 @@ class Worker(ABC):
     def _call(
         self, program: Callable[..., Any] | str, args: tuple[Any, ...], kwargs: dict[str, Any], *, keep: bool
     ) -> Run:
-        name, sent_args, sent_kwargs = program_name(program), refer(args, self), refer(kwargs, self)
+        name, sent_args = program_name(program), refer(args, self)
+        sent_kwargs = refer(kwargs, self) if kwargs else kwargs
         return Run(name, sent_args, sent_kwargs, keep, new_id() if keep else 0, current_round())
 
     def _check_here(self, value: Any) -> None:

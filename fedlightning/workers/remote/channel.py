@@ -6,11 +6,14 @@ import select
 import socket
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Any
+from typing import TypeAlias
 
 from fedlightning.workers.remote.codecs.tensors import bytes_of
 from fedlightning.workers.remote.errors import BrokenChannelError, MalformedMessageError
 from fedlightning.workers.remote.frames import HEADER_BYTES, Header, Incoming, read_header
+
+Bytes: TypeAlias = bytes | memoryview
+"""Of a view, each item is one byte."""
 
 _BUFFER_BYTES = 4 * 2**20
 # How many pieces the system takes in one call.
@@ -39,25 +42,24 @@ class Channel:
         self._readable = select.poll()
         self._readable.register(connection, select.POLLIN | select.POLLOUT)
 
-    def send(self, parts: list[Any], when_blocked: Callable[[], None] | None = None) -> None:
+    def send(self, parts: list[Bytes], when_blocked: Callable[[], None] | None = None) -> None:
         """Send the parts of one message.
 
         Args:
-            parts: Objects with a buffer.
+            parts: Bytes, as they are or as a view.
             when_blocked: Called when the other side does not read while it has something to say itself: it
                 may be waiting for this side to read first.
 
         Raises:
             BrokenChannelError: The other side has gone.
         """
-        pieces = [memoryview(part).cast("B") for part in parts]
         try:
-            while pieces:
-                pieces = _rest(pieces, self._send_some(pieces[:_PIECES], when_blocked))
+            while parts:
+                parts = _rest(parts, self._send_some(parts[:_PIECES], when_blocked))
         except OSError as error:
             raise BrokenChannelError(f"the connection broke while sending: {error}") from error
 
-    def _send_some(self, pieces: list[memoryview], when_blocked: Callable[[], None] | None) -> int:
+    def _send_some(self, pieces: list[Bytes], when_blocked: Callable[[], None] | None) -> int:
         try:
             return self.connection.sendmsg(pieces, [], 0 if when_blocked is None else socket.MSG_DONTWAIT)
         except BlockingIOError:
@@ -143,9 +145,9 @@ class Channel:
         self.connection.close()
 
 
-def _rest(pieces: list[memoryview], sent: int) -> list[memoryview]:
+def _rest(pieces: list[Bytes], sent: int) -> list[Bytes]:
     for number, piece in enumerate(pieces):
-        if sent < piece.nbytes:
-            return [piece[sent:], *pieces[number + 1 :]]
-        sent -= piece.nbytes
+        if sent < len(piece):
+            return [memoryview(piece)[sent:], *pieces[number + 1 :]]
+        sent -= len(piece)
     return []

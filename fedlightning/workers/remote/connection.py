@@ -12,7 +12,7 @@ import torch
 from typing_extensions import override
 
 from fedlightning.workers.errors import WorkerLost
-from fedlightning.workers.remote.channel import Channel
+from fedlightning.workers.remote.channel import Bytes, Channel
 from fedlightning.workers.remote.codecs.packing import Surroundings
 from fedlightning.workers.remote.errors import BrokenChannelError, MalformedMessageError
 from fedlightning.workers.remote.frames import Incoming, encode
@@ -131,7 +131,7 @@ class Connection:
         self._explain = explain
         self.lock = threading.RLock()
         self._pending: deque[Pending] = deque()
-        self._unsent: list[Any] = []
+        self._unsent: list[Bytes] = []
         self._loss = ""
 
     def request(self, value: Any, pipeline: Pipeline | None = None) -> Pending:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import struct
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgpack
 
@@ -22,17 +21,20 @@ HEADER_BYTES = _HEADER.size
 # Names, shapes and numbers; bulk belongs into tensors.
 _MAX_STRUCTURE_BYTES = 64 * 2**20
 _MAX_ITEMS = 2**20
+# Of msgpack, to begin with. By default it takes one MiB, which many a C library maps anew for each message.
+_BUFFER_BYTES = 4096
 
 
-@dataclass(frozen=True, slots=True)
-class Header:
+class Header(NamedTuple):
     """Say how much follows: bytes of structure, then bytes of tensors."""
 
     structure: int
     memory: int
 
 
-def encode(value: Any, surroundings: Surroundings, limit: int = MAX_MESSAGE_BYTES) -> list[Any]:
+def encode(
+    value: Any, surroundings: Surroundings, limit: int = MAX_MESSAGE_BYTES
+) -> list[bytes | memoryview]:
     """Make the parts of a message, to be sent one after the other.
 
     Args:
@@ -41,7 +43,7 @@ def encode(value: Any, surroundings: Surroundings, limit: int = MAX_MESSAGE_BYTE
         limit: The most bytes that the other side accepts.
 
     Returns:
-        Objects with a buffer; tensors are not copied where they are dense.
+        Bytes; views of them for tensors, which are not copied where they are dense.
 
     Raises:
         UnsendableError: Something in it cannot be sent, or it is too long.
@@ -49,18 +51,19 @@ def encode(value: Any, surroundings: Surroundings, limit: int = MAX_MESSAGE_BYTE
     packer = Packer(surroundings)
     root = packer.pack(value)
     try:
-        structure = msgpack.packb([packer.tensors.entries, root], unicode_errors="surrogatepass")
-    except ValueError as error:
+        structure = msgpack.packb(
+            [packer.tensors.entries, root], unicode_errors="surrogatepass", buf_size=_BUFFER_BYTES
+        )
+    except (ValueError, OverflowError) as error:
         raise UnsendableError(f"a {type(value).__name__} cannot be sent: {error}") from error
-    memories = packer.tensors.memories
-    memory = sum(part.nbytes for part in memories)
+    memory = packer.tensors.nbytes
     if len(structure) > _MAX_STRUCTURE_BYTES or len(structure) + memory > limit:
         raise UnsendableError(
             f"a message of {len(structure)} bytes beside {memory} bytes of tensors is too long (at most "
             f"{_MAX_STRUCTURE_BYTES} and {limit} together): send it in parts, bulk as tensors"
         )
     header = _HEADER.pack(_MAGIC, VERSION, len(structure), memory)
-    return [header + structure, *(part for part in memories if part.nbytes)]
+    return [header + structure, *packer.tensors.memories]
 
 
 def read_header(data: bytes, limit: int) -> Header:

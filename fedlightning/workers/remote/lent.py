@@ -12,7 +12,7 @@ from typing import Any
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from fedlightning.pointers.messages import Delete, Execute, Get, Message, Move, Put, Run
+from fedlightning.pointers.messages import Delete, Execute, Get, Message, Move, Put, Ref, Run
 from fedlightning.workers.remote.codecs.optimizers import parameters_of
 from fedlightning.workers.remote.connection import Pending
 
@@ -75,6 +75,8 @@ def _find_travellers(value: Any) -> Iterator[Any]:
         yield value
     elif isinstance(value, (list, tuple)):
         for item in value:
-            yield from _find_travellers(item)
+            # Most are references, for which this would be a long way.
+            if type(item) is not Ref:
+                yield from _find_travellers(item)
     elif isinstance(value, dict):
         yield from _find_travellers(list(value.values()))

@@ -6,14 +6,16 @@ import resource
 import signal
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
 from fedlightning.workers.remote.codecs.records import record
 
-# What it takes to tell the controller that there was no memory; msgpack's buffer alone takes one MiB.
+# What it takes to tell the controller that there was no memory.
 _RESERVE = 2**24
+# One for all messages, of which most are of processes without limits.
+_NOTHING_TO_KEEP = nullcontext()
 
 
 @record
@@ -68,12 +70,12 @@ class Limits:
             most = _allocated_bytes() + self.memory_bytes + _RESERVE
             resource.setrlimit(resource.RLIMIT_DATA, (most, most))
 
-    @contextmanager
-    def keeping_a_reserve(self) -> Iterator[None]:
+    def keeping_a_reserve(self) -> AbstractContextManager[None]:
         """Leave a reserve of the memory alone in the block, for what must be said after it."""
-        if self.memory_bytes is None:
-            yield
-            return
+        return _NOTHING_TO_KEEP if self.memory_bytes is None else self._keeping_a_reserve()
+
+    @contextmanager
+    def _keeping_a_reserve(self) -> Iterator[None]:
         _, most = resource.getrlimit(resource.RLIMIT_DATA)
         resource.setrlimit(resource.RLIMIT_DATA, (most - _RESERVE, most))
         try:
@@ -81,17 +83,17 @@ class Limits:
         finally:
             resource.setrlimit(resource.RLIMIT_DATA, (most, most))
 
-    @contextmanager
-    def on_the_clock(self, *, program: bool) -> Iterator[None]:
+    def on_the_clock(self, *, program: bool) -> AbstractContextManager[None]:
         """End this process if the block takes longer than it may.
 
         Args:
             program: Whether a program is run in the block.
         """
         seconds = self.program_seconds if program else self.operation_seconds
-        if seconds is None:
-            yield
-            return
+        return _NOTHING_TO_KEEP if seconds is None else self._on_the_clock(seconds)
+
+    @contextmanager
+    def _on_the_clock(self, seconds: float) -> Iterator[None]:
         # A signal that nobody handles: the system ends the process, whichever kernel is running.
         signal.setitimer(signal.ITIMER_REAL, seconds)
         try:

@@ -12,7 +12,10 @@ from fedlightning.pointers.messages import (
     Ref,
     TensorDescription,
 )
+from fedlightning.workers.remote.codecs.packing import Unpacker
 from fedlightning.workers.remote.codecs.records import record
+from fedlightning.workers.remote.codecs.registry import register
+from fedlightning.workers.remote.errors import MalformedMessageError
 from fedlightning.workers.remote.limits import Limits
 
 C = TypeVar("C", bound=type)
@@ -108,5 +111,14 @@ class StartUp:
     limits: Limits
 
 
-for _kind in (*get_args(Message), Ref, TensorDescription, ObjectDescription, GradientPresence):
+def _unpack_ref(items: list[Any], unpacker: Unpacker) -> Ref:
+    (object_id,) = items
+    if type(object_id) is not int:
+        raise MalformedMessageError(f"{object_id!r:.80} is no identifier of an object")
+    return Ref(object_id)
+
+
+for _kind in (*get_args(Message), TensorDescription, ObjectDescription, GradientPresence):
     _part(_kind)
+# By the shortest way: messages consist of them.
+register(Ref, Ref.__name__, lambda ref, packer: [ref.object_id], _unpack_ref)

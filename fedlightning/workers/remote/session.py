@@ -10,7 +10,8 @@ from fedlightning.pointers.promises import changes_its_first_argument
 from fedlightning.workers.errors import RemoteError, WorkerError
 from fedlightning.workers.host import Host
 from fedlightning.workers.policy import Label
-from fedlightning.workers.remote.channel import Channel
+from fedlightning.workers.programs import find_program
+from fedlightning.workers.remote.channel import Bytes, Channel
 from fedlightning.workers.remote.codecs.packing import Surroundings
 from fedlightning.workers.remote.errors import BrokenChannelError, MalformedMessageError, UnsendableError
 from fedlightning.workers.remote.frames import Incoming, encode
@@ -55,7 +56,7 @@ class Session:
             return False
         return True
 
-    def _response(self) -> list[Any]:
+    def _response(self) -> list[Bytes]:
         pipeline = 0
         try:
             with self._limits.keeping_a_reserve():
@@ -84,7 +85,7 @@ class Session:
             self._host.release(object_id)
         return request
 
-    def _answer(self, request: Request) -> list[Any]:
+    def _answer(self, request: Request) -> list[Bytes]:
         if request.pipeline and request.pipeline == self._broken_pipeline:
             skipped = RuntimeError("an earlier request of the same pipeline has failed")
             raise RemoteError(self._host.worker_id, "a request", skipped)
@@ -125,11 +126,11 @@ class Session:
             return self._host.ledger
         if type(message) not in _MESSAGES:
             raise MalformedMessageError(f"a {type(message).__name__} is no message")
-        if type(message) is Run:
+        if type(message) is Run and find_program(message.program) is None:
             import_offered(message.program)
         return self._host.handle(message)
 
-    def _encode(self, outcome: Answered | Failed) -> list[Any]:
+    def _encode(self, outcome: Answered | Failed) -> list[Bytes]:
         return encode(outcome, self._surroundings, self.channel.limit)
 
 

@@ -12,7 +12,7 @@ from typing import Any
 from torch import Tensor
 
 from fedlightning.workers.remote.codecs.names import AllowedNames
-from fedlightning.workers.remote.codecs.registry import codec_for, codec_of
+from fedlightning.workers.remote.codecs.registry import codec_for, codec_for_exactly, codec_of
 from fedlightning.workers.remote.codecs.tensors import TensorTable
 from fedlightning.workers.remote.codecs.travellers import Strangers, Travellers
 from fedlightning.workers.remote.errors import MalformedMessageError, UnsendableError
@@ -73,13 +73,21 @@ class Packer:
             return value
         if kind is int:
             return value if _LOWEST <= value <= _HIGHEST else ["int", str(value)]
-        codec = codec_for(kind)
+        codec = codec_for_exactly(kind) or codec_for(kind)
         if codec is None:
             raise UnsendableError(_unsendable(value))
         try:
             return [codec.tag, *codec.pack(value, self)]
         except RecursionError:
             raise UnsendableError(f"a {kind.__name__} is nested too deeply, or contains itself") from None
+
+    def pack_each(self, values: Iterable[Any]) -> list[Any]:
+        """Make plain items of several values.
+
+        Raises:
+            UnsendableError: One of them, or something in it, cannot be sent.
+        """
+        return [value if type(value) in _PLAIN else self.pack(value) for value in values]
 
 
 class Unpacker:

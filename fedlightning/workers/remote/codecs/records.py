@@ -47,14 +47,14 @@ def record(kind: C, tag: str = "") -> C:
     names = _field_names(kind)
 
     def pack(value: Any, packer: Packer) -> list[Any]:
-        return [packer.pack(getattr(value, name)) for name in names]
+        return packer.pack_each([getattr(value, name) for name in names])
 
     def unpack(items: list[Any], unpacker: Unpacker) -> Any:
         if len(items) != len(names):
             raise MalformedMessageError(f"{kind.__name__} has {len(names)} fields, got {len(items)}")
         values = unpacker.unpack_each(items)
-        for position, check in _checks(kind):
-            if not check(values[position]):
+        for position, sure, check in _checks(kind):
+            if type(values[position]) not in sure and not check(values[position]):
                 found = type(values[position]).__name__
                 raise MalformedMessageError(f"{kind.__name__}.{names[position]} is no {found}")
         return kind(*values)
@@ -75,12 +75,26 @@ def _field_names(kind: type) -> tuple[str, ...]:
 
 
 @cache
-def _checks(kind: type) -> tuple[tuple[int, Check], ...]:
-    """Return the positions of a record's fields that may not be just anything, each with its check."""
+def _checks(kind: type) -> tuple[tuple[int, frozenset[type], Check], ...]:
+    """Return the positions of a record's fields that may not be just anything, each with two checks.
+
+    Values of the types in the first, which takes no call, need not pass the second.
+    """
     # Read late: a hint may name a class that is defined after this one.
     hints = get_type_hints(kind)
-    names = enumerate(_field_names(kind))
-    return tuple((position, check_for(hints[name])) for position, name in names if hints[name] is not Any)
+    places = [(position, hints[name]) for position, name in enumerate(_field_names(kind))]
+    return tuple(
+        (position, _sure_types(hint), check_for(hint)) for position, hint in places if hint is not Any
+    )
+
+
+def _sure_types(hint: Any) -> frozenset[type]:
+    """Return types all of whose values are of a type hint."""
+    if get_origin(hint) in (Union, types.UnionType):
+        return frozenset().union(*map(_sure_types, get_args(hint)))
+    if get_origin(hint) is tuple and get_args(hint) == (Any, ...):
+        return frozenset({tuple})
+    return frozenset({hint}) if isinstance(hint, type) and get_origin(hint) is None else frozenset()
 
 
 def check_for(hint: Any) -> Check:
@@ -113,14 +127,17 @@ def _check_for_generic(origin: Any, arguments: tuple[Any, ...]) -> Check:
         checks = [check_for(argument) for argument in arguments]
         return lambda value: any(check(value) for check in checks)
     if origin is tuple and len(arguments) == 2 and arguments[1] is Ellipsis:
-        return _items(tuple, check_for(arguments[0]))
+        return _items(tuple, arguments[0])
     if origin in (list, set, frozenset):
-        return _items(origin, check_for(arguments[0]))
+        return _items(origin, arguments[0])
     if origin in (dict, collections.abc.Mapping):
         key, item = map(check_for, arguments)
-        return lambda value: isinstance(value, dict) and all(key(k) and item(v) for k, v in value.items())
+        return lambda value: (
+            isinstance(value, dict) and all(map(key, value)) and all(map(item, value.values()))
+        )
     return lambda value: True
 
 
-def _items(kind: type[Any], check: Check) -> Check:
-    return lambda value: type(value) is kind and all(map(check, value))
+def _items(kind: type[Any], hint: Any) -> Check:
+    sure, check = _sure_types(hint), check_for(hint)
+    return lambda value: type(value) is kind and (sure.issuperset(map(type, value)) or all(map(check, value)))

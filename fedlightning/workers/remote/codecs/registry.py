@@ -75,21 +75,25 @@ def register_family(base: type, tag: str, pack: Pack, unpack: Unpack) -> None:
     Raises:
         ValueError: The tag is taken by another type.
     """
-    _FAMILIES.append((base, _tagged(Codec(tag, pack, unpack), base)))
+    codec = _tagged(Codec(tag, pack, unpack), base)
+    _FAMILIES.append((base, codec))
+    # Most values of a family are of its base, such as plain tensors: they need not be searched for.
+    _BY_TYPE.setdefault(base, codec)
+
+
+codec_for_exactly: Callable[[type], Codec | None] = _BY_TYPE.get
+"""Return how values of a type cross the wire, where the type itself is registered; else None."""
 
 
 def codec_for(kind: type) -> Codec | None:
-    """Return how values of a type cross the wire; None if they do not."""
-    codec = _BY_TYPE.get(kind)
-    if codec is None:
-        codec = next((codec for base, codec in _FAMILIES if issubclass(kind, base)), None)
-    return codec
+    """Return how values of a type cross the wire, as themselves or as of a family; None if they do not."""
+    return codec_for_exactly(kind) or next(
+        (codec for base, codec in _FAMILIES if issubclass(kind, base)), None
+    )
 
 
-def codec_of(tag: str) -> Codec | None:
-    """Return what is registered under a tag; None if nothing is."""
-    return _BY_TAG.get(tag)
-
+codec_of: Callable[[str], Codec | None] = _BY_TAG.get
+"""Return what is registered under a tag; None if nothing is."""
 
 _OWNERS: dict[str, str] = {}
 

@@ -31,12 +31,14 @@ class TensorTable:
     Attributes:
         entries: For each tensor, plain items: dtype, shape, order of dimensions in memory, whether it
             requires a gradient, position of its gradient in the table, device.
-        memories: For each tensor, its bytes; not copied where it is dense.
+        memories: For each tensor that has any, its bytes; not copied where it is dense.
+        nbytes: How many those are altogether.
     """
 
     def __init__(self) -> None:
         self.entries: list[list[Any]] = []
         self.memories: list[memoryview] = []
+        self.nbytes = 0
         self._positions: dict[int, int] = {}
         # Held until the message is sent, so that no other tensor gets the same Python identity.
         self._seen: list[Tensor] = []
@@ -55,8 +57,10 @@ class TensorTable:
             order = None if dense.is_contiguous() else _memory_order(dense)
             device = None if tensor.device.type == "cpu" else str(tensor.device)
             entry = [_NAMES[dense.dtype], list(dense.shape), order, tensor.requires_grad, gradient, device]
-            self.memories.append(bytes_of(dense))
             self.entries.append(entry)
+            if memory := bytes_of(dense):
+                self.memories.append(memory)
+                self.nbytes += len(memory)
             self._seen.append(tensor)
             position = self._positions[id(tensor)] = len(self.entries) - 1
         return position
@@ -77,8 +81,14 @@ def allocate(entries: Any, total: int) -> list[Tensor]:
     """
     if type(entries) is not list:
         raise MalformedMessageError("the table of tensors is no list")
-    shapes = [_checked(entry) for entry in entries]
-    if sum(math.prod(shape) * dtype.itemsize for dtype, shape, _ in shapes) != total:
+    if not entries and not total:
+        return []
+    shapes, expected = [], 0
+    for entry in entries:
+        dtype, shape, order = _checked(entry)
+        shapes.append((dtype, shape, order))
+        expected += math.prod(shape) * dtype.itemsize
+    if expected != total:
         raise MalformedMessageError(f"the table of tensors does not add up to the {total} bytes announced")
     try:
         return [
@@ -174,4 +184,6 @@ def _checked(entry: Any) -> tuple[torch.dtype, list[int], list[int] | None]:
 
 
 def _is_list_of_counts(value: Any) -> bool:
-    return type(value) is list and all(type(item) is int and 0 <= item < 2**62 for item in value)
+    if type(value) is not list:
+        return False
+    return not value or all(type(item) is int and 0 <= item < 2**62 for item in value)

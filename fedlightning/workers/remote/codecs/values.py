@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections import Counter, OrderedDict
 from functools import partial
+from itertools import chain
 from types import EllipsisType, FunctionType
 from typing import Any
 
@@ -29,11 +30,11 @@ _TUPLES = {
 
 
 def _pack_items(value: Any, packer: Packer) -> list[Any]:
-    return [packer.pack(item) for item in value]
+    return packer.pack_each(value)
 
 
 def _pack_pairs(value: dict[Any, Any], packer: Packer) -> list[Any]:
-    return [packer.pack(part) for pair in value.items() for part in pair]
+    return packer.pack_each(chain.from_iterable(value.items()))
 
 
 def _unpack_pairs(items: list[Any], unpacker: Unpacker) -> list[tuple[Any, Any]]:

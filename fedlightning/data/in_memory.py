@@ -70,8 +70,21 @@ class TensorRows:
     @cached_property
     def at_once(self) -> int:
         """How many rows to gather at once, at least 1."""
-        of_row = sum(prod(tensor.shape[1:]) * tensor.element_size() for tensor in self.tensors)
-        return max(_BYTES_AT_ONCE // max(of_row, 1), 1)
+        return rows_at_once(self.tensors)
+
+
+def rows_at_once(tensors: Sequence[torch.Tensor]) -> int:
+    """Return how many rows of some tensors to gather at once, at least 1.
+
+    Args:
+        tensors: Each of shape ``(N, ...)``.
+
+    Example:
+        >>> rows_at_once([torch.zeros(8, 1024), torch.zeros(8, 1024)])
+        128
+    """
+    of_row = sum(prod(tensor.shape[1:]) * tensor.element_size() for tensor in tensors)
+    return max(_BYTES_AT_ONCE // max(of_row, 1), 1)
 
 
 def tensor_rows(dataset: MapStyle, settings: LoaderSettings) -> TensorRows | None:

@@ -39,6 +39,22 @@ class LeanOptimization:
 
     def step(self, batch: Any, batch_idx: int, *, passes_batch_idx: bool, last: bool) -> Tensor | None:
         """Train on one batch; as `AutomaticOptimization.step`."""
+        if not _lies_at(self._device, batch):
+            batch = move_data_to_device(batch, self._device)
+        self._logs.start_step(batch)
+        return self.take(batch, batch_idx, passes_batch_idx=passes_batch_idx)
+
+    def take(self, batch: Any, batch_idx: int, *, passes_batch_idx: bool) -> Tensor | None:
+        """Train on a batch that is on the module's device, and that the logs know of.
+
+        Args:
+            batch: The batch.
+            batch_idx: Its number within the local epoch.
+            passes_batch_idx: Whether ``training_step`` takes it.
+
+        Returns:
+            The loss, shape ``()``, without a graph; ``None`` where the module skips the step.
+        """
         losses: list[Tensor] = []
 
         def closure() -> Tensor | None:
@@ -53,9 +69,6 @@ class LeanOptimization:
         return losses[0] if losses else None
 
     def _loss(self, batch: Any, batch_idx: int, passes_batch_idx: bool) -> Tensor | None:
-        if not _lies_at(self._device, batch):
-            batch = move_data_to_device(batch, self._device)
-        self._logs.start_step(batch)
         module = self._module
         output = module.training_step(batch, batch_idx) if passes_batch_idx else module.training_step(batch)
         return loss_of(output, required=True)
@@ -65,7 +78,7 @@ class LeanSGD(LeanOptimization):
     """Take the steps of SGD without momentum: gradients go right into the parameters, and are not stored."""
 
     @override
-    def step(self, batch: Any, batch_idx: int, *, passes_batch_idx: bool, last: bool) -> Tensor | None:
+    def take(self, batch: Any, batch_idx: int, *, passes_batch_idx: bool) -> Tensor | None:
         loss = self._loss(batch, batch_idx, passes_batch_idx)
         if loss is not None:
             self._descend(loss)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypeAlias
 
 import lightning.pytorch as pl
 import torch
@@ -20,6 +20,9 @@ from fedlightning.local.known import known
 from fedlightning.local.lightning_calls import replaced_log
 from fedlightning.local.series import Series, snapshot
 from fedlightning.workers.remote import record
+
+Asked: TypeAlias = tuple[Any, ...]
+"""The arguments of a call of ``self.log`` but for name, value and batch size."""
 
 _REDUCTIONS: dict[Callable[..., Any], str] = {
     torch.mean: "mean",
@@ -88,7 +91,7 @@ class LogRecorder:
 
     def __init__(self, module: pl.LightningModule) -> None:
         self.module = module
-        self._logs: dict[str, _Log] = {}
+        self._logs: dict[str, Log] = {}
         self._batch: Any = None
         self._batch_size: int | None = None
         self.samples = 0
@@ -137,26 +140,35 @@ class LogRecorder:
         log = self._logs.get(name)
         # Most calls are like the one before: then nothing but the value has to be looked at.
         if log is None or log.asked != asked or log.source is not metric:
-            log = self._logs[name] = self._opened(name, value, asked, metric, log)
+            log = self._logs[name] = self._opened(name, value, asked, metric)
         if metric is None:
             size = batch_size if batch_size is not None else self._inferred_batch_size(bool(on_epoch))
             self._note(log, name, value, size)
+        else:
+            self._note_metric(log)
 
-    def _note(self, log: _Log, name: str, value: Any, weight: int) -> None:
+    def _note(self, log: Log, name: str, value: Any, weight: int) -> None:
         """Keep a value that is logged now."""
-        log.series.add(_scalar(name, value), weight)
+        log.series.add(scalar(name, value), weight)
 
-    def _opened(
-        self, name: str, value: Any, asked: tuple[Any, ...], metric: Metric | None, before: _Log | None
-    ) -> _Log:
+    def _note_metric(self, log: Log) -> None:
+        """Take note of a torchmetric that is logged now: its state is looked at when the visit ends."""
+
+    def _series(self, name: str, reduction: str) -> Series:
+        """Return where a name's values go on, with those that it has."""
+        before = self._logs.get(name)
+        series = Series(reduction) if before is None else before.series
+        series.reduction = reduction
+        return series
+
+    def _opened(self, name: str, value: Any, asked: Asked, metric: Metric | None) -> Log:
         """Return the account of a name, with what was logged under it before; the last settings count."""
         prog_bar, logger, on_step, on_epoch, reduce_fx, settings = asked
         flags = {"prog_bar": prog_bar, "logger": logger, "on_step": on_step, "on_epoch": on_epoch}
         reduction = _reduction(name, reduce_fx) if metric is None else "mean"
-        series = Series(reduction) if before is None else before.series
-        series.reduction = reduction
         path = None if metric is None else self._path_of(name, metric)
-        return _Log(asked, {**flags, **settings}, series, _dtype_of(value), metric, path)
+        series = self._series(name, reduction)
+        return Log(asked, {**flags, **settings}, series, dtype_of(value), metric, path)
 
     def _path_of(self, name: str, metric: Metric) -> str:
         path = next((path for path, child in known(self.module).metrics if child is metric), "")
@@ -180,10 +192,10 @@ class LogRecorder:
 
 
 @dataclass(frozen=True, slots=True)
-class _Log:
+class Log:
     """What was logged under one name, with the settings of the last call."""
 
-    asked: tuple[Any, ...]
+    asked: Asked
     settings: Mapping[str, Any]
     series: Series
     dtype: torch.dtype
@@ -191,6 +203,7 @@ class _Log:
     metric: str | None
 
     def combined(self, name: str) -> LoggedValue:
+        """Return what was logged, as one value."""
         series = self.series
         value = series.combined(self.dtype) if self.source is None else None
         return LoggedValue(name, value, self.metric, series.weight, series.reduction, self.settings)
@@ -209,10 +222,21 @@ def recorded_logs(module: pl.LightningModule) -> Iterator[LogRecorder]:
             yield outer
         return
     recorder = LogRecorder(module)
+    with recorded_by(recorder):
+        yield recorder
+
+
+@contextmanager
+def recorded_by(recorder: LogRecorder) -> Iterator[None]:
+    """Let a recorder stand in for its module's ``log`` within the block.
+
+    Args:
+        recorder: The recorder.
+    """
     token = _recording.set(recorder)
     try:
-        with replaced_log(module, recorder.log):
-            yield recorder
+        with replaced_log(recorder.module, recorder.log):
+            yield
     finally:
         _recording.reset(token)
 
@@ -231,7 +255,12 @@ def _reduction(name: str, reduce_fx: str | Callable[..., Any]) -> str:
     return reduction
 
 
-def _scalar(name: str, value: Any) -> float | Tensor:
+def scalar(name: str, value: Any) -> float | Tensor:
+    """Return what is recorded of a logged value.
+
+    Raises:
+        ValueError: It is not a single number.
+    """
     if isinstance(value, int | float):
         return float(value)
     tensor = value if isinstance(value, Tensor) else torch.as_tensor(value)
@@ -265,7 +294,8 @@ def _first_rows_of(batch: Any) -> int:
     return 0 if first is None else len(first)
 
 
-def _dtype_of(value: Any) -> torch.dtype:
+def dtype_of(value: Any) -> torch.dtype:
+    """Return the type in which a logged value is reported."""
     floating = isinstance(value, Tensor) and value.is_floating_point()
     dtype: torch.dtype = value.dtype if floating else torch.get_default_dtype()
     return dtype

@@ -8,6 +8,7 @@ done here, over torchmetrics' ``_defaults`` and ``_reductions``, and nowhere els
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -121,6 +122,16 @@ def put_states(module: nn.Module, states: Iterable[MetricState]) -> None:
             _put(metric, by_path[path])
 
 
+@contextmanager
+def kept_states(module: nn.Module) -> Iterator[None]:
+    """Give the torchmetrics of ``module`` back, after the block, the states that they have now."""
+    states = take_states(module)
+    try:
+        yield
+    finally:
+        put_states(module, states)
+
+
 def value_of(module: nn.Module, state: MetricState) -> Tensor | None:
     """Compute a torchmetric's value from a state, which stays in the metric.
 
@@ -135,6 +146,17 @@ def value_of(module: nn.Module, state: MetricState) -> Tensor | None:
     _put(metric, state)
     value = metric.compute()
     return value if isinstance(value, Tensor) and value.numel() == 1 else None
+
+
+def values_of(module: nn.Module, states: Iterable[MetricState]) -> dict[str, float]:
+    """Compute what torchmetrics of one number come to, by path; the states stay in the metrics.
+
+    Args:
+        module: The module that holds them.
+        states: Their states.
+    """
+    values = {state.path: value_of(module, state) for state in states}
+    return {path: float(value) for path, value in values.items() if value is not None}
 
 
 def merge_states(module: nn.Module, groups: Sequence[Iterable[MetricState]]) -> tuple[MetricState, ...]:

@@ -31,10 +31,19 @@ def own_randomness(seed: int | None) -> Iterator[None]:
         yield
         return
     with nullcontext() if _isolated.get() else isolate_rng():
-        _seed_torch(seed)
-        np.random.seed(seed & 0xFFFFFFFF)  # all that NumPy's global generator takes in one piece
-        random.seed(seed)
+        seed_streams(seed)
         yield
+
+
+def seed_streams(seed: int) -> None:
+    """Seed the global generators of torch, NumPy and Python.
+
+    Args:
+        seed: Non-negative 64-bit seed.
+    """
+    _seed_torch(seed)
+    np.random.seed(seed & 0xFFFFFFFF)  # all that NumPy's global generator takes in one piece
+    random.seed(seed)
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""A round whose visits are all carried out together, at virtual workers of whom nothing is made for that.
+"""A round whose visits are all carried out at virtual workers of whom nothing is made for that.
 
 What a worker is, costs more than what it computes where models are small. Here a cohort is names and numbers
 in columns; who asks for one of its workers later finds it as if it had been visited by itself.
@@ -7,23 +7,31 @@ in columns; who asks for one of its workers later finds it as if it had been vis
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from itertools import compress
 
 import numpy as np
-import numpy.typing as npt
 
 from fedlightning.algorithms import Plan
 from fedlightning.data.pool import RowPool
 from fedlightning.local.known import looked_up_once
+from fedlightning.local.metrics import kept_states, values_of
+from fedlightning.local.one_by_one.training import OneByOne, why_not_one_by_one
 from fedlightning.local.randomness import isolated_streams
+from fedlightning.local.vectorised.chunks import Numbers
 from fedlightning.local.vectorised.pooled import PooledErrands
+from fedlightning.strategy.aggregation import Aggregation
 from fedlightning.strategy.cohort import CohortReports, Terms
+from fedlightning.strategy.errors import not_finite
+from fedlightning.strategy.history import MAX_NAMED_WORKERS
+from fedlightning.strategy.in_turn import VisitsInTurn
 from fedlightning.strategy.optimization import Optimization
+from fedlightning.strategy.records import VisitRecord
 from fedlightning.strategy.round_result import RoundResult
-from fedlightning.strategy.rounds import Round, RoundTerms, not_finite
+from fedlightning.strategy.rounds import Round, RoundTerms
 from fedlightning.strategy.together import Together, joint_visits
-from fedlightning.workers.joint import Account, JointProgram
+from fedlightning.workers.joint import Account
 
 
 class CohortRound(Round):
@@ -45,23 +53,24 @@ class CohortRound(Round):
         """Say what works with one visit at a time; nothing if nothing does."""
 
     def _with_nobody_made(self, plan: Plan) -> RoundResult | None:
-        """Carry out the visits together where no worker, nor anything at one, has to be made for that."""
+        """Carry out the visits where no worker, nor anything at one, has to be made for that."""
         pool = self._federation.row_pool
         several = len(set(plan.workers)) == len(plan.assignments) > 1
         looked_at = self._terms.audience.follows_visits or self._terms.stopwatch is not None
-        if self._together is None or pool is None or not several or looked_at or self._why_one_by_one():
+        if pool is None or not several or looked_at or self._why_one_by_one():
             return None
         quiet = not self._terms.audience
         with looked_up_once(self._module), isolated_streams() if quiet else nullcontext():
-            return self._visits_at_once(plan, pool, self._together)
+            self._terms.clock.turn_to("send")
+            errands = self._errands(plan, pool)
+            result = None if self._together is None else self._visits_at_once(plan, errands, self._together)
+            return self._visits_in_turn(plan, errands) if result is None else result
 
-    def _visits_at_once(self, plan: Plan, pool: RowPool, together: Together) -> RoundResult | None:
+    def _visits_at_once(self, plan: Plan, errands: PooledErrands, together: Together) -> RoundResult | None:
+        """Let the workers take their steps together; return ``None`` where they cannot."""
         clock, optimizers = self._terms.clock, self._optimization.optimizers
-        clock.turn_to("send")
         aggregation = self._begin_aggregation(plan)
-        errands = self._errands(plan, pool)
         reports = CohortReports(self._terms_of(plan, errands))
-        joint = joint_visits(self._module, optimizers, errands.visit)
         clock.turn_to("work")
         for chunk in together.carry_out_unmade(self._module, optimizers, errands):
             clock.turn_to("aggregate")
@@ -73,22 +82,67 @@ class CohortRound(Round):
         if reports.done < len(errands):
             return None
         clock.turn_to("log")
-        up, down = self._entered(reports, joint, plan)
-        skipped = self._skipped(reports, plan)
-        left = len(errands) - len(skipped)
+        up, down = self._entered(reports, errands, np.arange(len(errands)))
+        skipped = self._not_finite(reports, plan)
+        return self._result(plan, reports, aggregation, skipped, reports.visits(up, down))
+
+    def _visits_in_turn(self, plan: Plan, errands: PooledErrands) -> RoundResult | None:
+        """Let one worker after the other take its steps; return ``None`` where that takes more."""
+        optimizers = self._optimization.optimizers
+        if why_not_one_by_one(self._module, optimizers, errands.visit):
+            return None
+        joint = joint_visits(self._module, optimizers, errands.visit)
+        reports = CohortReports(self._terms_of(plan, errands))
+        training = OneByOne(self._module, optimizers[0], errands)
+        visits = VisitsInTurn(
+            plan=plan,
+            module=self._module,
+            optimization=self._optimization,
+            training=training,
+            aggregation=self._begin_aggregation(plan),
+            weights=reports.weights,
+            tolerance=self._tolerance,
+            clock=self._terms.clock,
+            on_raise=lambda worker: self._federation.enter(Account(joint, None, plan.round), (worker,)),
+        )
+        with kept_states(self._module):
+            try:
+                visits.carry_out()
+            finally:
+                self._terms.clock.turn_to("log")
+                reports.take(*training.reports())
+                reports.metrics = training.metrics
+                reports.leave_out(plan.workers.index(worker) for worker in visits.skipped)
+                up, down = self._entered(reports, errands, np.array(visits.ended, dtype=np.int64))
+            if len(plan.assignments) <= MAX_NAMED_WORKERS:
+                for number, states in training.metrics.items():
+                    reports.take_values(number, values_of(self._module, states))
+        records = reports.visits(up, down)
+        return self._result(plan, reports, visits.aggregation, visits.skipped, records)
+
+    def _result(
+        self,
+        plan: Plan,
+        reports: CohortReports,
+        aggregation: Aggregation,
+        skipped: Mapping[str, str],
+        records: Sequence[VisitRecord],
+    ) -> RoundResult:
+        """Return what the visits amount to."""
+        left = len(plan.assignments) - len(skipped)
         self._require_enough(plan, left, skipped)
-        clock.turn_to("aggregate")
+        self._terms.clock.turn_to("aggregate")
         mean = aggregation.result()
         average, server_state = self._finished(mean, left)
-        clock.turn_to("log")
+        self._terms.clock.turn_to("log")
         return RoundResult(
             average=average,
             buffers=[*self._module.buffers()] if mean is None else mean.buffers,
             server_state=server_state,
             loss=reports.loss,
             logs=reports.logs,
-            metrics=(),
-            visits=reports.visits(up, down),
+            metrics=reports.metrics_of_each,
+            visits=records,
             skipped=skipped,
             samples=reports.samples,
         )
@@ -114,23 +168,24 @@ class CohortRound(Round):
             weigh(samples) if weight is None else weight
             for weight, samples in zip(given, errands.samples.tolist(), strict=True)
         ]
-        return Terms(plan.round, tuple(errands.workers), errands.samples, np.array(weights))
+        return Terms(plan.round, tuple(errands.workers), errands.samples, np.array(weights, dtype=np.float64))
 
     def _entered(
-        self, reports: CohortReports, joint: JointProgram, plan: Plan
-    ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-        """Enter in ledgers what has crossed the workers' doors, and return the bytes up and down of each."""
+        self, reports: CohortReports, errands: PooledErrands, ended: Numbers
+    ) -> tuple[Numbers, Numbers]:
+        """Enter in ledgers what has crossed the doors of some workers, and return the bytes up and down."""
+        joint = joint_visits(self._module, self._optimization.optimizers, errands.visit)
         workers, sizes = reports.workers, reports.result_bytes
         up, down = np.zeros_like(sizes), np.zeros_like(sizes)
-        for size in np.unique(sizes).tolist():
-            alike = sizes == size
-            account = Account(joint, size, plan.round)
-            every = bool(alike.all())
-            self._federation.enter(account, workers if every else tuple(compress(workers, alike)))
+        for size in np.unique(sizes[ended]).tolist():
+            alike = ended[sizes[ended] == size]
+            account = Account(joint, size, errands.visit.round)
+            every = len(alike) == len(workers)
+            self._federation.enter(account, workers if every else tuple(workers[n] for n in alike.tolist()))
             up[alike], down[alike] = account.sent, account.received
         return up, down
 
-    def _skipped(self, reports: CohortReports, plan: Plan) -> dict[str, str]:
+    def _not_finite(self, reports: CohortReports, plan: Plan) -> dict[str, str]:
         """Say whose update is not in the average, and why; raise where that is not tolerated."""
         skipped = {}
         for worker in compress(reports.workers, ~reports.finite):

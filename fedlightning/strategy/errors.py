@@ -85,6 +85,31 @@ def _said(worker: str, round: int, step: int | None, reason: str, replay: str | 
     )
 
 
+def not_finite(worker: str, round: int) -> RoundFailed:
+    """Return the failure of a visit that has ended with NaN or infinity.
+
+    Args:
+        worker: Name of the worker.
+        round: Number of the round.
+    """
+    return RoundFailed(worker, round, None, "the update is not finite", "nonfinite")
+
+
+def reshaped(buffer: str, worker: str, round: int) -> RoundFailed:
+    """Return the failure of a visit that has left a buffer in another shape than the others'.
+
+    Args:
+        buffer: Its name.
+        worker: Name of the worker.
+        round: Number of the round.
+    """
+    reason = (
+        f"the buffer {buffer!r} has changed its shape, and buffers are averaged. Keep it at one shape, or "
+        "keep what grows in an attribute that is no buffer"
+    )
+    return RoundFailed(worker, round, None, reason)
+
+
 class CohortTooSmall(RuntimeError):
     """Too many workers of a round were skipped. The global module is that of the last completed round.
 
@@ -152,10 +177,22 @@ def failures_named(worker: str, round: int) -> Iterator[None]:
             raise
         raise RoundFailed(worker, round, None, str(error), "lost") from error
     except RemoteError as error:
-        failure = error.__cause__ or error
-        step = failure.step if isinstance(failure, LocalStepFailed) else None
-        original = (failure.__cause__ if step is not None else None) or failure
-        raise round_failed(worker, round, step, original) from original
+        raise named_failure(worker, round, error.__cause__ or error)  # noqa: B904 - it has its cause
+
+
+def named_failure(worker: str, round: int, failure: BaseException) -> RoundFailed:
+    """Say of what was raised during a visit where that was; what the user's code has raised is the cause.
+
+    Args:
+        worker: Name of the worker.
+        round: Number of the round.
+        failure: What local work has raised.
+    """
+    step = failure.step if isinstance(failure, LocalStepFailed) else None
+    original = (failure.__cause__ if step is not None else None) or failure
+    failed = round_failed(worker, round, step, original)
+    failed.__cause__ = original
+    return failed
 
 
 @contextmanager

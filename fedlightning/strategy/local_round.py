@@ -87,7 +87,7 @@ class LocalRound(CohortRound):
             self._bad = self._terms.bad_workers.among(self._federation.samples, plan.seed)
         self._procedure = procedure
         with self._optimization.one_round(), self._broadcast(plan):
-            result = self._with_nobody_made(plan)
+            result = None if self._spread is not None else self._with_nobody_made(plan)
             return super().run(plan) if result is None else result
 
     @contextmanager

@@ -93,6 +93,10 @@ class Optimization:
         if self._keeps_settings and steps > self._longest:
             self._end, self._longest = self._capture(), steps
 
+    def begin_visit(self) -> None:
+        """Start a visit, as `one_visit` does, that leaves neither settings nor states."""
+        self._restore(self._start)
+
     @property
     def keeps_settings(self) -> bool:
         """Whether settings that a visit leaves hold on after the round."""

@@ -35,7 +35,7 @@ from fedlightning.local.metrics import put_states, take_states
 from fedlightning.local.randomness import isolated_streams
 from fedlightning.local.visit import Visit, VisitReport
 from fedlightning.strategy.aggregation import Aggregation, AtController, AtTrustedWorker
-from fedlightning.strategy.errors import CohortTooSmall, RoundFailed, failures_named
+from fedlightning.strategy.errors import CohortTooSmall, RoundFailed, failures_named, not_finite, reshaped
 from fedlightning.strategy.events import Audience
 from fedlightning.strategy.federation import Federation, Member
 from fedlightning.strategy.phases import PhaseClock
@@ -290,8 +290,8 @@ class Round(ABC):
                     undo()
                     continue
                 clock.turn_to("aggregate")
-                if reshaped := start.reshaped_buffer():
-                    raise RoundFailed(assignment.worker, plan.round, None, _REMEDY.format(reshaped))
+                if buffer := start.reshaped_buffer():
+                    raise reshaped(buffer, assignment.worker, plan.round)
                 weight = self._weight_of(assignment, member)
                 aggregation.add(self._module, self.update, weight, progress.block_of(assignment.worker))
                 start.restore()
@@ -359,22 +359,6 @@ class Round(ABC):
             keeps_gradients=self.keeps_gradients,
             keeps_buffers=self._terms.algorithm.buffers == "keep",
         )
-
-
-def not_finite(worker: str, round: int) -> RoundFailed:
-    """Return the failure of a visit that has ended with NaN or infinity.
-
-    Args:
-        worker: Name of the worker.
-        round: Number of the round.
-    """
-    return RoundFailed(worker, round, None, "the update is not finite", "nonfinite")
-
-
-_REMEDY = (
-    "the buffer {!r} has changed its shape, and buffers are averaged. Keep it at one shape, or keep what "
-    "grows in an attribute that is no buffer"
-)
 
 
 def _mean_loss(reports: Sequence[tuple[VisitReport, float]]) -> Tensor | None:

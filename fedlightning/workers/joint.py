@@ -94,18 +94,18 @@ class Account:
 
     Args:
         joint: The program.
-        result_bytes: Size of what it has returned for each.
+        result_bytes: Size of what it has returned for each; ``None`` where it has raised.
         round: Federated round.
     """
 
     joint: JointProgram
-    result_bytes: int
+    result_bytes: int | None
     round: int | None
 
     @property
     def sent(self) -> int:
         """Bytes that have left each worker."""
-        return self.result_bytes + sum(item.nbytes for item in self.joint.baggage)
+        return (self.result_bytes or 0) + sum(item.nbytes for item in self.joint.baggage)
 
     @property
     def received(self) -> int:
@@ -124,7 +124,8 @@ class Account:
             ledger.receive(item.name, item.nbytes, round, worker)
         if joint.argument_bytes:
             ledger.receive(joint.name, joint.argument_bytes, round, worker)
-        ledger.send(joint.returns, joint.name, self.result_bytes, round, EVERYTHING, CONTROLLER)
+        if self.result_bytes is not None:
+            ledger.send(joint.returns, joint.name, self.result_bytes, round, EVERYTHING, CONTROLLER)
         for item in reversed(joint.baggage):
             ledger.send("module", item.name, item.nbytes, round, EVERYTHING, CONTROLLER)
 

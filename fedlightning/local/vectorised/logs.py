@@ -8,6 +8,7 @@ from itertools import pairwise
 from typing import Any, TypeAlias
 
 import lightning.pytorch as pl
+import numpy as np
 import torch
 from torch import Tensor
 from typing_extensions import override
@@ -102,7 +103,9 @@ class ChunkLogs(LogRecorder):
         values = reduced(torch.stack(parts), weights, log.series.reduction)
         half = log.dtype in (torch.float16, torch.bfloat16) and len(entries) > 1
         values = values.to(torch.float32 if half else log.dtype)
-        return LogColumn(name, rows, values, sum(weights), log.series.reduction, log.settings)
+        workers = np.arange(rows.start, rows.stop)
+        every = np.full(len(workers), sum(weights))
+        return LogColumn(name, workers, values, every, log.series.reduction, log.settings)
 
 
 def _shared(entries: Sequence[_Entry]) -> Iterator[tuple[slice, list[_Entry]]]:

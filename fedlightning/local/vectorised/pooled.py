@@ -83,10 +83,22 @@ class PooledErrands(Errands):
 
     @override
     def batches(self, *, numbered: bool, device: torch.device) -> ChunkBatches:
-        rows = self.pool.rows(self.workers, self.first.tolist(), self.steps.tolist(), seed=self.seed)
+        numbers, sizes = self.batch_numbers()
+        return GatheredBatches(self.pool.tensors, self.rows(), sizes, numbers if numbered else None, device)
+
+    def rows(self) -> torch.Tensor:
+        """Return which rows of the pool each visit reads, as `RowPool.rows`."""
+        return self.pool.rows(self.workers, self.first.tolist(), self.steps.tolist(), seed=self.seed)
+
+    def batch_numbers(self) -> tuple[Numbers, Numbers]:
+        """Return the numbers of the batches within their local epochs, and how many samples each has.
+
+        Returns:
+            Both of shape ``(visits, steps of the longest)``; what stands behind those of a shorter visit does
+            not matter.
+        """
         numbers = numbers_of(self.first, self.every, self.steps)
-        sizes = self._sizes(numbers.T).T
-        return GatheredBatches(self.pool.tensors, rows, sizes, numbers if numbered else None, device)
+        return numbers, self._sizes(numbers.T).T
 
     @override
     def chunks(self, size: int) -> list[Numbers]:

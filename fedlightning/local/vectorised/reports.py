@@ -24,28 +24,31 @@ class LogColumn:
 
     Args:
         name: The name.
-        rows: Which workers.
-        values: Theirs, shape ``(workers,)``, in the type in which one would be reported.
-        weight: Number of samples behind each.
+        rows: Which workers: their numbers, in order.
+        values: Theirs, shape ``(workers,)``, in the type in which one would be reported; ``None`` of a
+            torchmetric.
+        weights: Number of samples behind each.
         reduction: How values are combined, as of `LoggedValue`.
         settings: The other arguments of ``self.log``.
+        metric: As of `LoggedValue`.
     """
 
     name: str
-    rows: slice
-    values: Tensor
-    weight: int
+    rows: npt.NDArray[np.int64]
+    values: Tensor | None
+    weights: npt.NDArray[np.int64]
     reduction: str
     settings: Mapping[str, Any]
+    metric: str | None = None
 
     @cached_property
-    def _each(self) -> tuple[Tensor, ...]:
-        return self.values.unbind()
-
-    def of(self, row: int) -> LoggedValue:
-        """Return what one of the workers has logged."""
-        value = self._each[row - self.rows.start]
-        return LoggedValue(self.name, value, None, self.weight, self.reduction, self.settings)
+    def by_row(self) -> Mapping[int, LoggedValue]:
+        """What each of the workers has logged."""
+        values = [None] * len(self.rows) if self.values is None else self.values.unbind()
+        return {
+            row: LoggedValue(self.name, value, self.metric, weight, self.reduction, self.settings)
+            for row, value, weight in zip(self.rows.tolist(), values, self.weights.tolist(), strict=True)
+        }
 
 
 @dataclass(frozen=True)
@@ -58,6 +61,7 @@ class ChunkReports(Sequence[VisitReport]):
         samples: Samples in the batches of each, shape ``(visits,)``.
         finite: Whether each may be told, or has failed by not being finite.
         logs: What was logged.
+        told: Whether each has a loss; ``None`` where all have.
     """
 
     steps: npt.NDArray[np.int64]
@@ -65,6 +69,7 @@ class ChunkReports(Sequence[VisitReport]):
     samples: npt.NDArray[np.int64]
     finite: npt.NDArray[np.bool_]
     logs: Sequence[LogColumn]
+    told: npt.NDArray[np.bool_] | None = None
 
     @override
     def __len__(self) -> int:
@@ -81,7 +86,7 @@ class ChunkReports(Sequence[VisitReport]):
         steps = int(self.steps[index])
         if not self.finite[index]:
             return VisitReport(steps, None, (), (), failed=True)
-        logs = tuple(log.of(index) for log in self.logs if log.rows.start <= index < log.rows.stop)
+        logs = tuple(log.by_row[index] for log in self.logs if index in log.by_row)
         return VisitReport(steps, self._each_loss[index], logs, (), samples=int(self.samples[index]))
 
     @cached_property

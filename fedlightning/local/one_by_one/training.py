@@ -1,0 +1,168 @@
+"""Visits carried out one after the other: what `train_locally` does at a worker, who is not made.
+
+Who is visited, what is done about a visit that fails, and where updates go is for whoever asks for a visit.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+
+import lightning.pytorch as pl
+import numpy as np
+import torch
+from torch.optim import Optimizer
+
+from fedlightning.local.failures import LocalStepFailed, LocalStepInterrupted, require_finite
+from fedlightning.local.known import known
+from fedlightning.local.lean import lean_optimization
+from fedlightning.local.logs import recorded_by
+from fedlightning.local.metrics import MetricState, report_states, reset_metrics
+from fedlightning.local.one_by_one.batches import VisitBatches
+from fedlightning.local.one_by_one.logs import VisitLogs
+from fedlightning.local.one_by_one.losses import VisitLosses, mean_of
+from fedlightning.local.randomness import isolated_streams, seed_streams
+from fedlightning.local.vectorised.chunks import Numbers
+from fedlightning.local.vectorised.pooled import PooledErrands
+from fedlightning.local.vectorised.reports import ChunkReports
+from fedlightning.local.visit import Visit
+
+
+def why_not_one_by_one(module: pl.LightningModule, optimizers: Sequence[Optimizer], visit: Visit) -> str:
+    """Say what needs a visit to be made by itself.
+
+    Args:
+        module: The module, attached to a Trainer.
+        optimizers: Its optimizers.
+        visit: Any of the visits.
+
+    Returns:
+        The reason, in a few words; empty if there is none.
+    """
+    if reason := known(module).why_not_lean:
+        return reason
+    if len(optimizers) != 1:
+        return f"{len(optimizers)} optimizers"
+    if visit.accumulate > 1:
+        return "accumulate_grad_batches"
+    if visit.keeps_buffers or visit.keeps_gradients or visit.schedulers:
+        return "what stays at a worker, or goes along with the module"
+    if module.device.type != "cpu":
+        return f"a module on {module.device}"
+    return ""
+
+
+class OneByOne:
+    """Carry out visits on the module itself, one by one; whoever asks for one puts its start there before.
+
+    Args:
+        module: The module, attached to a Trainer.
+        optimizer: Its optimizer, with the settings of the round; a visit may change them.
+        errands: The visits, to be made in their order.
+
+    Attributes:
+        metrics: States of the torchmetrics that visits have updated, by position.
+    """
+
+    def __init__(self, module: pl.LightningModule, optimizer: Optimizer, errands: PooledErrands) -> None:
+        self._module = module
+        self._optimizer = optimizer
+        self._visit = errands.visit
+        self._first: list[int] = errands.first.tolist()
+        self._steps: list[int] = errands.steps.tolist()
+        self._seeds = errands.seeds()
+        self._batches = VisitBatches(errands)
+        self._logs = VisitLogs(module)
+        self._losses = VisitLosses()
+        self._optimization = lean_optimization(module, optimizer, self._logs)
+        self._has_metrics = bool(known(module).metrics)
+        self._samples: dict[int, int] = {}
+        self.metrics: dict[int, tuple[MetricState, ...]] = {}
+
+    @contextmanager
+    def at_work(self) -> Iterator[None]:
+        """Carry out visits within the block, in which nothing but them draws random numbers."""
+        with isolated_streams(), recorded_by(self._logs):
+            self._put_away()
+            yield
+
+    def visit(self, number: int) -> None:
+        """Train the module on the batches of a visit, in place.
+
+        Args:
+            number: Its position.
+
+        Raises:
+            LocalStepFailed: The user's code raised; names the step. The visit does not count, nor does it in
+                the other cases.
+            LocalStepInterrupted: Somebody pressed Ctrl-C; names the step.
+            NotFinite: The visit requires finite numbers, and has ended with others.
+        """
+        logs, module = self._logs, self._module
+        seed_streams(self._seeds[number])
+        if self._has_metrics:
+            reset_metrics(module)
+        logs.samples = 0
+        try:
+            losses, dtype = self._take_steps(number)
+            self._require_finite(losses, dtype)
+            states = report_states(module) if self._has_metrics else ()
+        except BaseException:
+            logs.drop_visit()
+            raise
+        finally:
+            self._put_away()
+        logs.end_visit(number)
+        self._samples[number] = logs.samples
+        if losses:
+            self._losses.add(number, losses, dtype)
+        if states:
+            self.metrics[number] = states
+
+    def _require_finite(self, losses: list[float], dtype: torch.dtype) -> None:
+        if self._visit.requires_finite:
+            loss = mean_of(losses, dtype, len(losses))[0] if losses else None
+            require_finite(loss, known(self._module).parameters)
+
+    def _take_steps(self, number: int) -> tuple[list[float], torch.dtype]:
+        """Take the steps of a visit, and return their losses."""
+        take, start_step_of = self._optimization.take, self._logs.start_step_of
+        passes_batch_idx = self._visit.passes_batch_idx
+        losses: list[float] = []
+        dtype = torch.get_default_dtype()
+        step = first = self._first[number]
+        try:
+            batches = self._batches.of(number)
+            for step, (batch_idx, batch, size) in enumerate(batches, first):  # noqa: B007 - it tells where
+                start_step_of(batch, size)
+                loss = take(batch, batch_idx, passes_batch_idx=passes_batch_idx)
+                if loss is not None:
+                    losses.append(loss.item())
+                    dtype = loss.dtype
+        except Exception as error:
+            raise LocalStepFailed(step) from error
+        except KeyboardInterrupt as interrupt:
+            raise LocalStepInterrupted(step) from interrupt
+        return losses, dtype
+
+    def _put_away(self) -> None:
+        """Leave nothing to the next visit but the module's tensors and attributes."""
+        for parameter in known(self._module).parameters:
+            parameter.grad = None
+        if self._optimizer.state:
+            self._optimizer.state = defaultdict(dict)
+
+    def reports(self) -> tuple[Numbers, ChunkReports]:
+        """Return what the visits report that have not failed, and their positions, in order."""
+        done = np.array(list(self._samples), dtype=np.int64)
+        columns = self._logs.columns()
+        return done, ChunkReports(
+            steps=np.array(self._steps, dtype=np.int64)[done],
+            losses=self._losses.means(done),
+            samples=np.array(list(self._samples.values()), dtype=np.int64),
+            finite=np.ones(len(done), dtype=np.bool_),
+            logs=[replace(column, rows=np.searchsorted(done, column.rows)) for column in columns],
+            told=self._losses.are_of(done),
+        )

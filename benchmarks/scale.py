@@ -11,10 +11,11 @@ import gc
 import logging
 import resource
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from multiprocessing import get_context
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import lightning.pytorch as pl
@@ -36,6 +37,7 @@ from benchmarks.workloads import (
     by_strategy,
     logistic_regression,
 )
+from fedlightning.local.vectorised.trial import Wish
 from fedlightning.strategy import FederatedStrategy
 
 FEATURES = 60
@@ -55,18 +57,19 @@ class Effort:
         few: The smaller one.
         rounds: For which memory is watched.
         settled: The round from which on it should not grow.
-        work: Whose peak of memory is compared with that of a loop by hand.
+        works: Whose peaks of memory are compared with those of a loop by hand.
     """
 
     workers: int
     few: int
     rounds: int
     settled: int
-    work: Workload
+    works: Sequence[Workload]
 
 
-FULL = Effort(1_000_000, 1_000, 1_000, 100, WORKLOADS["W1"].shortened(5))
-QUICK = Effort(2_000, 200, 6, 2, WORKLOADS["W4"].shortened(1))
+FULL = Effort(1_000_000, 1_000, 1_000, 100, [work.shortened(3) for work in WORKLOADS.values()])
+QUICK = Effort(2_000, 200, 6, 2, [WORKLOADS["W4"].shortened(1)])
+WAYS: dict[str, Wish] = {"one by one": False, "together": True}
 
 
 @dataclass
@@ -87,16 +90,17 @@ class Watch(pl.Callback):
         self.resident.append(int(Path("/proc/self/statm").read_text().split()[1]) * PAGE)
 
 
-def fitted(workers: int, rounds: int, samples: int = 2) -> tuple[float, Watch]:
+def fitted(workers: int, rounds: int, vectorize: Wish, samples: int = 2) -> tuple[float, Watch, pl.Trainer]:
     """Fit a linear classifier with a cohort of ten workers per round.
 
     Args:
         workers: Virtual workers.
         rounds: Rounds.
+        vectorize: Whether a cohort takes its steps together.
         samples: Samples of each.
 
     Returns:
-        When `Trainer.fit` was called, and what was noted in it.
+        When `Trainer.fit` was called, what was noted in it, and the Trainer.
     """
     count = workers * samples
     data = TensorDataset(torch.randn(count, FEATURES), torch.randint(CLASSES, (count,)))
@@ -104,7 +108,9 @@ def fitted(workers: int, rounds: int, samples: int = 2) -> tuple[float, Watch]:
     trainer = pl.Trainer(
         accelerator="cpu",
         max_epochs=1,
-        strategy=FederatedStrategy(workers, cohort_size=COHORT, rounds_per_epoch=rounds, seed=SEED),
+        strategy=FederatedStrategy(
+            workers, cohort_size=COHORT, rounds_per_epoch=rounds, seed=SEED, vectorize=vectorize
+        ),
         callbacks=[watch],
         logger=False,
         enable_checkpointing=False,
@@ -114,47 +120,78 @@ def fitted(workers: int, rounds: int, samples: int = 2) -> tuple[float, Watch]:
     gc.collect()
     started = CPU()
     trainer.fit(Module(logistic_regression(), OPTIMIZERS["sgd"]), DataLoader(data, samples, shuffle=True))
-    return started, watch
+    return started, watch, trainer
 
 
 def measured(effort: Effort) -> Iterator[Row]:
     """Measure one federation after the other, each in a process of its own."""
-    start, round_of_many, _ = _alone(_seconds, effort.workers, effort)
-    _, round_of_few, _ = _alone(_seconds, effort.few, effort)
-    per_100_000 = exactly(start / effort.workers * 100_000)
-    yield Row(f"start-up of {effort.workers:,} workers, per 100,000", per_100_000, "s", PER_100_000)
-    yield Row(
-        f"a round of {COHORT} out of {effort.workers:,} beside one out of {effort.few:,}",
-        exactly(round_of_many / round_of_few),
-        "x",
-    )
-    for workers in (effort.few, effort.workers // 10):
-        growth = _alone(_growth, workers, effort)
-        what = f"memory from round {effort.settled} to {effort.rounds}, {workers:,} workers"
-        yield Row(what, exactly(100 * growth), "%", GROWTH)
-    ours, bare = _alone(_peak, True, effort), _alone(_peak, False, effort)
-    yield Row(f"peak of memory beside the loop by hand, {effort.work.name}", exactly(ours / bare), "x", PEAK)
+    many, few = effort.workers, effort.few
+    for way, wish in WAYS.items():
+        start, round_of_many, saving = _alone(_seconds, many, wish, effort)
+        _, round_of_few, _ = _alone(_seconds, few, wish, effort)
+        if wish is False:
+            per_100_000 = exactly(start / many * 100_000)
+            yield Row(f"start-up of {many:,} workers, per 100,000", per_100_000, "s", PER_100_000)
+            yield Row(f"a checkpoint of {many:,} workers, after its first", exactly(saving), "s")
+        ratio = exactly(round_of_many / round_of_few)
+        yield Row(f"a round of {COHORT} out of {many:,} beside one out of {few:,}, {way}", ratio, "x")
+        for workers in (few, many // 10):
+            growth = exactly(100 * _alone(_growth, workers, wish, effort))
+            what = f"memory from round {effort.settled} to {effort.rounds}, {workers:,} workers, {way}"
+            yield Row(what, growth, "%", GROWTH)
+    for work in effort.works:
+        bare, bare_above = _alone(_peak, None, work)
+        for way, wish in WAYS.items():
+            peak, above = _alone(_peak, wish, work)
+            what = f"peak of memory beside the loop by hand, {work.name} {way}"
+            yield Row(what, exactly(peak / bare), "x", PEAK)
+            yield Row("  the same, MB more than imports and data", exactly((above - bare_above) / 1e6), "MB")
 
 
-def _seconds(workers: int, effort: Effort) -> tuple[float, float, int]:
-    started, watch = fitted(workers, max(effort.rounds // 5, 2), samples=1)
+def _seconds(workers: int, vectorize: Wish, effort: Effort) -> tuple[float, float, float]:
+    """Measure seconds until the first round is over, of a round, and of saving a checkpoint."""
+    started, watch, trainer = fitted(workers, max(effort.rounds // 5, 2), vectorize, samples=1)
     each = (watch.seconds[-1] - watch.seconds[0]) / (len(watch.seconds) - 1)
-    return watch.seconds[0] - started, each, watch.resident[-1]
+    with TemporaryDirectory() as folder:
+        trainer.save_checkpoint(Path(folder) / "first.ckpt")
+        before = CPU()
+        trainer.save_checkpoint(Path(folder) / "second.ckpt")
+        saving = CPU() - before
+    return watch.seconds[0] - started, each, saving
 
 
-def _growth(workers: int, effort: Effort) -> float:
-    _, watch = fitted(workers, effort.rounds)
+def _growth(workers: int, vectorize: Wish, effort: Effort) -> float:
+    _, watch, _ = fitted(workers, effort.rounds, vectorize)
     return watch.resident[-1] / watch.resident[effort.settled - 1] - 1
 
 
-def _peak(ours: bool, effort: Effort) -> int:
-    work, make = effort.work, OPTIMIZERS["sgd"]
-    dataset = work.dataset()
-    if ours:
-        by_strategy(work, Module(work.net(), make), dataset)
+def _peak(vectorize: Wish | None, work: Workload) -> tuple[int, int]:
+    """Return the most bytes in memory, and how much more that is than before the training.
+
+    Both ways have imported the same, Lightning included, and hold the same data.
+
+    Args:
+        vectorize: As for `by_strategy`; ``None`` for the loop by hand.
+        work: What is trained.
+    """
+    make, dataset, net = OPTIMIZERS["sgd"], work.dataset(), work.net()
+    orders = Orders(work, dataset) if vectorize is None else None
+    gc.collect()
+    before = _status("VmRSS")
+    Path("/proc/self/clear_refs").write_text("5")  # the peak is counted from here, not that of the data
+    if orders is not None:
+        by_hand(work, net, make, dataset, orders)
     else:
-        by_hand(work, work.net(), make, dataset, Orders(work, dataset))
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        by_strategy(work, Module(net, make), dataset, vectorize or False)
+    peak = _status("VmHWM")
+    return peak, peak - before
+
+
+def _status(name: str) -> int:
+    """Return what Linux tells of this process's memory, in bytes."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    (line,) = (line for line in lines if line.startswith(f"{name}:"))
+    return int(line.split()[1]) * 1024
 
 
 def _alone(measure: Callable[..., Any], *args: Any) -> Any:

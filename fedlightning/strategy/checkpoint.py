@@ -11,7 +11,7 @@ from fedlightning._version import __version__
 from fedlightning.algorithms import Flights, Plan, UniformSampling
 from fedlightning.data.map_style import check_map_style
 from fedlightning.strategy.errors import NotFederatable
-from fedlightning.strategy.federation import Federation
+from fedlightning.strategy.federation import Federation, digest_of
 from fedlightning.strategy.records import VisitRecord
 from fedlightning.strategy.settings import FederationSettings
 from fedlightning.strategy.traffic import Traffic
@@ -19,6 +19,9 @@ from fedlightning.strategy.visit_columns import VisitColumns
 
 FORMAT = 1
 """Raised when what is saved can no longer be read by earlier versions, or theirs no longer by this one."""
+
+MAX_LISTED = 1000
+"""Up to so many workers are listed in a checkpoint, to say what is another one's; of more it has a digest."""
 
 
 class FederationState:
@@ -106,9 +109,8 @@ def identity_of(settings: FederationSettings, federation: Federation) -> dict[st
         "aggregation": None if settings.aggregation is None else repr(settings.aggregation),
         "samples of root data": root if root is None or isinstance(root, int) else check_map_style(root),
         "optimizer_state": settings.local_optimizer_state,
-        "samples": dict(federation.samples),
-        # In the first checkpoints that of the list of workers, which now decides nothing.
-        "order of visits": sorted(federation.samples) if settings.update == "sequential" else None,
+        "samples": _in_few_words(federation),
+        **_order_of_visits(settings, federation),
         **partition,
         "local_steps": work.steps,
         "local_epochs": work.epochs if work.steps is None else None,
@@ -120,6 +122,18 @@ def identity_of(settings: FederationSettings, federation: Federation) -> dict[st
         # A lone worker's loader is as free as that of an ordinary fit, and may not have a length.
         "batches per local epoch": None if federation.alone else sum(federation.batches.values()),
     }
+
+
+def _in_few_words(federation: Federation) -> dict[str, int] | str:
+    """Return the workers' numbers of samples; a digest of them where a list would outgrow the module."""
+    few = len(federation.samples) <= MAX_LISTED
+    return dict(federation.samples) if few else federation.digest
+
+
+def _order_of_visits(settings: FederationSettings, federation: Federation) -> dict[str, list[str]]:
+    """Return by whose names a sequential run goes: in the first checkpoints in the order of a list."""
+    few = len(federation.samples) <= MAX_LISTED
+    return {"order of visits": sorted(federation.samples)} if settings.update == "sequential" and few else {}
 
 
 def check_identity(saved: Mapping[str, Any], expected: Mapping[str, Any]) -> None:
@@ -134,6 +148,8 @@ def check_identity(saved: Mapping[str, Any], expected: Mapping[str, Any]) -> Non
     """
     for name, value in expected.items():
         before = saved.get(name, value)
+        if name == "samples" and isinstance(value, str) and isinstance(before, Mapping):
+            before = digest_of(before)  # earlier versions listed any number of workers
         if name == "algorithm":  # it may have settings that earlier versions did not know
             before = {**value, **before}
         if before != value:

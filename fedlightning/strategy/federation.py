@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
+from hashlib import blake2b
 from typing import Any
 
 from typing_extensions import override
@@ -130,6 +131,11 @@ class Federation:
         """A digest of who has which samples; ``None`` where the data was not divided here."""
         return self._roster.fingerprint()
 
+    @cached_property
+    def digest(self) -> str:
+        """Who has how many samples, in a few words."""
+        return digest_of(self.samples)
+
     @property
     def in_process(self) -> bool:
         """Whether all workers are at hand in this process, and at nothing else than what is asked of them."""
@@ -235,6 +241,21 @@ class Federation:
         if streams and self.alone:
             for name, member in self.members.items():
                 member.worker.run(import_stream, member.stream, state[name]["stream"])
+
+
+def digest_of(samples: Mapping[str, int]) -> str:
+    """Say who has how many samples, in a few words that differ where that does, whatever the order.
+
+    Args:
+        samples: Numbers of samples by name of the worker.
+
+    Example:
+        >>> digest_of({"bob": 3, "alice": 2})
+        '5 samples at 2 workers (c50c3ffea678a87c)'
+    """
+    names = sorted(samples)
+    digest = blake2b(repr([(name, int(samples[name])) for name in names]).encode(), digest_size=8).hexdigest()
+    return f"{sum(samples.values())} samples at {len(names)} workers ({digest})"
 
 
 def _refuse_idle(batches: Mapping[str, int]) -> None:

@@ -16,15 +16,16 @@ def test_every_row_is_measured(monkeypatch: pytest.MonkeyPatch, capsys: pytest.C
     monkeypatch.setattr(sys, "argv", ["scale", "--quick"])
     # In this process, which has imported all that it takes seconds to import.
     monkeypatch.setattr(scale, "_alone", lambda measure, *args: measure(*args))
-    small = scale.Effort(200, 20, 3, 2, scale.QUICK.work)
+    small = scale.Effort(200, 20, 3, 2, scale.QUICK.works)
     monkeypatch.setattr(scale, "QUICK", small)
     try:
         scale.main()
     finally:
         torch.set_num_threads(threads)
     rows: list[Any] = capsys.readouterr().out.splitlines()
-    assert len(rows) == 1 + 5
-    assert [row.split("  ")[0] for row in rows[1:3]] == [
+    assert len(rows) == 1 + 2 + 2 * 3 + 2 * 2
+    assert [row.split("  ")[0] for row in rows[1:4]] == [
         "start-up of 200 workers, per 100,000",
-        "a round of 10 out of 200 beside one out of 20",
+        "a checkpoint of 200 workers, after its first",
+        "a round of 10 out of 200 beside one out of 20, one by one",
     ]

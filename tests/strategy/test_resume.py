@@ -14,7 +14,8 @@ import pytest
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint, OnExceptionCheckpoint
 
-from fedlightning.strategy import FederatedStrategy, RoundFailed, Tolerance
+from fedlightning.strategy import FederatedStrategy, NotFederatable, RoundFailed, Tolerance
+from fedlightning.strategy import checkpoint as checkpoints
 from tests.strategy.toys import Classifier, assert_same_module, assert_same_optimizer, fit, loader, trainer
 
 SGD = partial(torch.optim.SGD, lr=0.05, momentum=0.9)
@@ -158,6 +159,24 @@ def test_what_does_not_decide_a_rounds_bits_may_change(tmp_path: Path) -> None:
     )
     trainer(changed, max_epochs=2).fit(Classifier(), loader(), ckpt_path=path)
     assert len(changed.history) == 5
+
+
+@pytest.mark.parametrize("name", ["averaged", "sequential"])
+@pytest.mark.parametrize("lists_before", [True, False])
+def test_many_workers_are_known_by_a_digest(
+    name: str, lists_before: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not lists_before:
+        monkeypatch.setattr(checkpoints, "MAX_LISTED", 2)
+    path = saved_by(name, tmp_path)
+    monkeypatch.setattr(checkpoints, "MAX_LISTED", 2)
+    identity = torch.load(path, weights_only=True)["federation"]["identity"]
+    assert ("worker-0" in repr(identity)) == lists_before
+    again = strategy(name)
+    trainer(again, max_epochs=2).fit(Classifier(), loader(), ckpt_path=path)
+    assert {record.round for record in again.history} == set(range(len(again.history)))
+    with pytest.raises(NotFederatable, match=r"samples is '30 samples at 3 workers .* has '27 samples"):
+        trainer(strategy(name), max_epochs=2).fit(Classifier(), loader(27), ckpt_path=path)
 
 
 def test_weights_alone_are_saved_without_the_federation(tmp_path: Path) -> None:

@@ -85,9 +85,8 @@ class GatheredBatches(ChunkBatches):
         super().__init__(numbers, device)
         self._tensors = tensors
         self._rows = rows
-        offsets = sizes.cumsum(1) - sizes
-        kinds = [sizes, offsets] if numbers is None else [sizes, offsets, numbers]
-        self._kinds = np.stack(kinds)
+        self._offsets = sizes.cumsum(1) - sizes
+        self._kinds = np.stack([sizes] if numbers is None else [sizes, numbers])
         _, self._structure = tree_flatten([0] * len(tensors))
 
     @override
@@ -95,8 +94,8 @@ class GatheredBatches(ChunkBatches):
         kinds = self._kinds[:, :active, step]
         edges = np.flatnonzero((kinds[:, 1:] != kinds[:, :-1]).any(0)) + 1
         for start, stop in zip([0, *edges.tolist()], [*edges.tolist(), active], strict=True):
-            size, offset = kinds[:2, start].tolist()
-            taken = self._rows[start:stop, offset : offset + size].reshape(-1)
+            size = int(kinds[0, start])
+            taken = self._taken(slice(start, stop), self._offsets[start:stop, step], size)
             tensors = [
                 tensor.index_select(0, taken.to(tensor.device)).view(stop - start, size, *tensor.shape[1:])
                 for tensor in self._tensors
@@ -104,6 +103,15 @@ class GatheredBatches(ChunkBatches):
             yield StackedBatch(
                 slice(start, stop), _moved(tensors, self._device), self._structure, self._number(start, step)
             )
+
+    def _taken(self, workers: slice, offsets: npt.NDArray[np.int64], size: int) -> Tensor:
+        """Return which rows some workers read next, one worker after the other."""
+        first = int(offsets[0])
+        if (offsets == first).all():
+            return self._rows[workers, first : first + size].reshape(-1)
+        # Whoever has had a smaller batch before is not as far in its row as the others.
+        columns = torch.from_numpy(offsets)[:, None] + torch.arange(size)
+        return self._rows[workers].gather(1, columns).view(-1)
 
 
 class ReadBatches(ChunkBatches):

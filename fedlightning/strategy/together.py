@@ -144,7 +144,7 @@ class Together:
             reason: In a few words.
         """
         # True is 1, too.
-        alone = type(self._wish) is int and self._wish == 1
+        alone = self._compiles and type(self._wish) is int and self._wish == 1
         what = "does not compile local steps" if alone else "trains one worker after the other"
         self._say(f"FederatedStrategy {what}: {reason}.")
 

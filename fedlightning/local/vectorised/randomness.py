@@ -57,6 +57,45 @@ class WorkerStreams:
         """
         return DividedDraws(self, range(len(self.states))[rows])
 
+    def alone(self, worker: int) -> LoneDraws:
+        """Return the context in which a step of one worker by itself is taken.
+
+        Args:
+            worker: Its position.
+        """
+        return LoneDraws(self, worker)
+
+
+class LoneDraws:
+    """Draw from the stream of one worker.
+
+    Args:
+        streams: The workers' streams.
+        worker: Position of the one.
+
+    Attributes:
+        count: How many steps have drawn anything.
+    """
+
+    def __init__(self, streams: WorkerStreams, worker: int) -> None:
+        self._streams = streams
+        self._worker = worker
+        self._before: Tensor | None = None
+        self.count = 0
+
+    def __enter__(self) -> None:
+        default = self._streams.default
+        self._before = default.get_state()
+        default.set_state(self._streams.states[self._worker])
+
+    def __exit__(self, *_: object) -> None:
+        default, states = self._streams.default, self._streams.states
+        after = default.get_state()
+        self.count += not torch.equal(after, states[self._worker])
+        states[self._worker] = after
+        assert self._before is not None
+        default.set_state(self._before)
+
 
 class DividedDraws(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's, which is untyped
     """Divide random draws over the workers of a batched step.

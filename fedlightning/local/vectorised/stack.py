@@ -93,12 +93,14 @@ class Stack:
     Args:
         places: What is stacked.
         workers: How many workers a chunk may have.
+        by_channel: Whether weights of convolutions lie channel by channel. An only worker's take a fifth less
+            time then; many workers' are convolved as groups, where they do not.
     """
 
-    def __init__(self, places: Places, workers: int) -> None:
+    def __init__(self, places: Places, workers: int, *, by_channel: bool = False) -> None:
         self.places = places
         self.workers = workers
-        self.parameters = [tensor.new_empty(workers, *tensor.shape) for tensor in places.start]
+        self.parameters = [_rows_of(tensor, workers, by_channel) for tensor in places.start]
         self.buffers = [tensor.new_empty(workers, *tensor.shape) for tensor in places.buffers]
 
     @torch.no_grad()
@@ -121,11 +123,13 @@ class Stack:
         return own
 
     def mean_parameters(self, weights: Sequence[float]) -> list[Tensor]:
-        """Return the weighted mean of all parameters of the first workers.
+        """Return the weighted mean of all parameters of the first workers, or those of the only one.
 
         Args:
             weights: Theirs, positive.
         """
+        if len(weights) == 1:
+            return self.parameters_of(0)
         mean: list[Tensor] = [parameter.detach() for parameter in self.places.parameters]
         shares = torch.tensor(weights, dtype=torch.float64) / sum(weights)
         for number, position in enumerate(self.places.trained):
@@ -136,6 +140,13 @@ class Stack:
     def buffers_of(self, worker: int) -> list[Tensor]:
         """Return all buffers of one worker's module, as views."""
         return [stack[worker] for stack in self.buffers]
+
+
+def _rows_of(tensor: Tensor, workers: int, by_channel: bool) -> Tensor:
+    shape = (workers, *tensor.shape)
+    if by_channel and tensor.dim() == 4:
+        return tensor.new_empty(shape[0], shape[1], *shape[3:], shape[2]).movedim(-1, 2)
+    return tensor.new_empty(shape)
 
 
 def _slots_of(

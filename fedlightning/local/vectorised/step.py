@@ -20,7 +20,7 @@ from fedlightning.local.stepping import loss_of
 from fedlightning.local.vectorised.batches import StackedBatch
 from fedlightning.local.vectorised.logs import ChunkLogs
 from fedlightning.local.vectorised.operators import Product, WorkerOperators
-from fedlightning.local.vectorised.randomness import DividedDraws
+from fedlightning.local.vectorised.randomness import DividedDraws, LoneDraws
 from fedlightning.local.vectorised.refusal import NotBatchable
 from fedlightning.local.vectorised.stack import Places
 
@@ -81,7 +81,7 @@ class BatchedStep:
         batch: StackedBatch,
         parameters: Sequence[Tensor],
         buffers: Sequence[Tensor],
-        draws: DividedDraws | None,
+        draws: DividedDraws | LoneDraws | None,
     ) -> Gradients:
         """Take a step up to the gradients; buffers change in place, and what is logged is kept.
 
@@ -114,7 +114,7 @@ class BatchedStep:
         every = torch.ones_like(losses)
         found = torch.autograd.grad(losses, [*leaves, *outputs], every, allow_unused=True)
         for buffer, after in zip(buffers, left, strict=True):
-            _take_over(buffer, after)
+            take_over(buffer, after)
         whole, outer = found[: len(leaves)], found[len(leaves) :]
         products = [
             (product, own) for product, own in zip(operators.products, outer, strict=True) if own is not None
@@ -133,7 +133,16 @@ class BatchedStep:
 
 
 @torch.no_grad()
-def _take_over(buffer: Tensor, after: Tensor) -> None:
+def take_over(buffer: Tensor, after: Tensor) -> None:
+    """Let a buffer have the value that a step has left in its place.
+
+    Args:
+        buffer: The buffer.
+        after: The value.
+
+    Raises:
+        NotBatchable: It does not fit.
+    """
     if after.shape != buffer.shape or after.dtype != buffer.dtype:
         raise NotBatchable("a buffer changes its shape or type")
     buffer.copy_(after)

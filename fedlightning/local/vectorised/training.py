@@ -21,8 +21,9 @@ from fedlightning.local.vectorised.batches import StackedBatch
 from fedlightning.local.vectorised.chunks import Errands, Numbers
 from fedlightning.local.vectorised.compiled import CompiledSteps, why_not_compilable
 from fedlightning.local.vectorised.logs import ChunkLogs
+from fedlightning.local.vectorised.lone import LoneStep
 from fedlightning.local.vectorised.optimizers import StackedOptimizer
-from fedlightning.local.vectorised.randomness import WorkerStreams
+from fedlightning.local.vectorised.randomness import DividedDraws, LoneDraws, WorkerStreams
 from fedlightning.local.vectorised.refusal import NotBatchable, in_few_words
 from fedlightning.local.vectorised.reports import ChunkReports, Outcome
 from fedlightning.local.vectorised.stack import Places, Stack
@@ -94,7 +95,8 @@ class VectorisedTraining:
         self._draws = draws
         self._chunk = chunk
         self._places = Places(module, optimizer)
-        self._stack = Stack(self._places, chunk)
+        # Random numbers are drawn in the order of memory: dropout would have other masks than by itself.
+        self._stack = Stack(self._places, chunk, by_channel=chunk == 1 and not draws)
         self.draws_made = 0
         self.why_not_compiled = why_not_compilable(module, draws=draws) if compiled else ""
         self._asks_for_graphs = compiled and not self.why_not_compiled
@@ -127,7 +129,8 @@ class VectorisedTraining:
     def _tapes_for(self, errands: Errands, uses: int) -> TapedSteps | None:
         """Return where steps of these visits are recorded, if that is possible and pays."""
         possible = not self._draws and not self._places.buffers and not self._asks_for_graphs
-        if not possible or uses < USES:
+        # A step by itself may ask for a number in ways that are not seen; under vmap none can be had.
+        if self._chunk == 1 or not possible or uses < USES:
             return None
         settings = [
             {name: value for name, value in group.items() if name != "params"}
@@ -150,7 +153,8 @@ class VectorisedTraining:
         device, visit, outcome = self._module.device, errands.visit, Outcome(errands.steps)
         batches = errands.batches(numbered=self._numbered, device=device)
         streams = WorkerStreams(errands.seeds(), device) if self._draws else None
-        step = BatchedStep(self._module, self._places, logs, passes_batch_idx=visit.passes_batch_idx)
+        kind = LoneStep if self._chunk == 1 else BatchedStep
+        step = kind(self._module, self._places, logs, passes_batch_idx=visit.passes_batch_idx)
         longest = int(errands.steps[0])
         for number in range(longest):
             active = int((errands.steps > number).sum())
@@ -177,13 +181,18 @@ class VectorisedTraining:
             return self._by_tape(batch, parameters, step, optimizer, logs)
         if gradients is None:
             buffers = [stack[rows] for stack in self._stack.buffers]
-            draws = None if streams is None else streams.of(rows)
+            draws = self._draws_of(streams, rows)
             gradients = step.gradients(batch, parameters, buffers, draws)
             self.draws_made += 0 if draws is None else draws.count
             if self._compiled is not None:
                 self._compiled.learn(batch, gradients, logs.calls)
         optimizer.step(rows, parameters, gradients)
         return gradients.losses
+
+    def _draws_of(self, streams: WorkerStreams | None, rows: slice) -> DividedDraws | LoneDraws | None:
+        if streams is None:
+            return None
+        return streams.alone(rows.start) if self._chunk == 1 else streams.of(rows)
 
     def _by_tape(
         self,

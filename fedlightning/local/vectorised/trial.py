@@ -44,11 +44,12 @@ SMALL_STACK = 1 << 22
 """Up to so many bytes, the larger of two chunks is the better one."""
 
 LONG_STEP = 0.003
-"""Seconds of a step that is long by itself: many at once save the time in which nothing is computed."""
+"""Seconds of a step that is long by itself: many at once only save the time in which nothing is computed."""
 
 _TRIED_STEPS = 2
 _ENOUGH = 20
 _WORSE = 1.05
+_CLEARLY = 3
 _TOLERANCE = 1e-3
 
 
@@ -92,8 +93,8 @@ def examine(
     try:
         trial = _Trial(module, optimizers[0], numbered=numbered)
         if wish == "auto" and trial.seconds_alone(errands.one(0), 1) > LONG_STEP:
-            return Findings("its steps take long enough by themselves")
-        draws = trial.compare(errands)
+            return trial.by_itself(errands)
+        draws = trial.compare(errands, wish if type(wish) is int else 2)
         if type(wish) is int:
             return Findings("", wish, numbered, draws)
         chunk, faster = trial.fastest(errands, draws=draws)
@@ -111,9 +112,10 @@ class _Trial:
         self._module = _copied(module)
         self._optimizer = _optimizer_of(self._module, module, optimizer)
         self._numbered = numbered
+        self._seconds_alone = 0.0
 
-    def compare(self, errands: Errands) -> bool:
-        """Take one step of two workers by both paths.
+    def compare(self, errands: Errands, chunk: int) -> bool:
+        """Take one step of two workers by both paths; of one, if none is ever taken for more.
 
         Returns:
             Whether the module draws random numbers.
@@ -121,33 +123,47 @@ class _Trial:
         Raises:
             NotBatchable: They do not come to the same.
         """
-        pair = errands.some(_two_alike(errands)).shortened(1)
+        chosen = errands.some([0] if chunk == 1 else _two_alike(errands)).shortened(1)
         # One step of plain SGD shows the gradients; other optimizers blow up what is next to zero.
         optimizer = SGD([p for p in self._module.parameters() if p.requires_grad], lr=1.0)
         start = [parameter.detach().clone() for parameter in self._module.parameters()]
-        alone = [self._alone(pair.one(number), optimizer) for number in range(2)]
+        alone = [self._alone(chosen.one(number), optimizer) for number in range(len(chosen))]
         if alone[0][0].metrics:
             raise NotBatchable("torchmetrics in training_step")
         before = _attributes(self._module)
-        training = VectorisedTraining(self._module, optimizer, chunk=2, numbered=self._numbered, draws=True)
-        (chunk,) = training.train(pair)
-        for row, number in enumerate(chunk.numbers):
+        training = VectorisedTraining(
+            self._module, optimizer, chunk=len(chosen), numbered=self._numbered, draws=True
+        )
+        (done,) = training.train(chosen)
+        for row, number in enumerate(done.numbers):
             report, parameters = alone[number]
-            _compare(report, chunk.reports[row])
-            _compare_steps(start, parameters, chunk.parameters_of(row))
+            _compare(report, done.reports[row])
+            _compare_steps(start, parameters, done.parameters_of(row))
         _compare_attributes(before, _attributes(self._module))
         return training.draws_made > 0
 
+    def by_itself(self, errands: Errands) -> Findings:
+        """Find out whether long steps are shorter where a worker is the only one of its chunk.
+
+        Args:
+            errands: The visits.
+        """
+        draws = self.compare(errands, 1)
+        training = VectorisedTraining(
+            self._module, self._optimizer, chunk=1, numbered=self._numbered, draws=draws
+        )
+        faster = self._seconds_alone / _seconds(training, errands.some([0]).shortened(1))
+        # One measurement of each: what is as good as equal is taken for faster, as it is for long steps.
+        reason = "" if faster * _WORSE > 1 else "its steps take long enough by themselves"
+        return Findings(reason, 1, self._numbered, draws, faster)
+
     def seconds_alone(self, errand: Errand, steps: int) -> float:
         """Measure the start of a visit, carried out by itself: the second time, when all is warm."""
-        seconds = 0.0
         for _ in range(2):
-            own = errand.shortened(steps)
-            with _put_back(self._module):
-                started = process_time()
-                train_locally(self._module, [self._optimizer], own.stream, own.memory, own.visit)
-                seconds = process_time() - started
-        return seconds
+            self._alone(errand.shortened(steps), self._optimizer)
+            if self._seconds_alone > _CLEARLY * LONG_STEP * steps:
+                break
+        return self._seconds_alone
 
     def fastest(self, errands: Errands, *, draws: bool) -> tuple[int, float]:
         """Measure both paths.
@@ -157,6 +173,8 @@ class _Trial:
         """
         alone = self.seconds_alone(errands.one(0), _TRIED_STEPS)
         sizes = self._candidates(len(errands))
+        if alone > LONG_STEP * _TRIED_STEPS:
+            sizes.insert(0, 1)
         if len(sizes) == 1 and sizes[0] > _ENOUGH:
             # Next to nothing is computed in such steps: a part of the chunk tells enough.
             seconds = self._seconds_together(errands, _ENOUGH, draws=draws)
@@ -189,11 +207,13 @@ class _Trial:
 
     def _alone(self, errand: Errand, optimizer: Optimizer) -> tuple[VisitReport, list[Tensor]]:
         with _put_back(self._module):
+            started = process_time()
             report = train_locally(self._module, [optimizer], errand.stream, errand.memory, errand.visit)
+            self._seconds_alone = process_time() - started
             return report, [parameter.detach().clone() for parameter in self._module.parameters()]
 
 
-def _seconds(training: VectorisedTraining, errands: Errands, uses: int) -> float:
+def _seconds(training: VectorisedTraining, errands: Errands, uses: int = 1) -> float:
     started = process_time()
     for _ in training.train(errands, uses):
         pass

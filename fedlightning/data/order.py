@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
+import numpy as np
+import numpy.typing as npt
 import torch
 
-from fedlightning.workers.random import derive_seed
+from fedlightning.data.shuffling import SMALL, shuffled, shuffled_together
+from fedlightning.workers.random import derive_seed, derive_seeds
 
 
 @dataclass(frozen=True)
@@ -85,6 +87,31 @@ class BatchOrder:
             return self._drawn(first // count, seed, worker)
         return torch.cat(list(self.runs(first, count, longest=count, seed=seed, worker=worker)))
 
+    def positions_of_many(
+        self, first: npt.NDArray[np.int64], count: int, *, seed: int, workers: Sequence[str]
+    ) -> torch.Tensor:
+        """Return what `positions` does, of several workers at once.
+
+        Args:
+            first: Number of each worker's first batch; all at the same place within their epochs.
+            count: How many batches of each.
+            seed: Seed of the run.
+            workers: Their names.
+
+        Returns:
+            Positions, int64, shape ``(workers, samples)``.
+        """
+        if self.num_samples > SMALL:  # not whole epochs of everybody, of which a visit may read little
+            each = zip(first.tolist(), workers, strict=True)
+            return torch.stack([self.positions(start, count, seed=seed, worker=name) for start, name in each])
+        every, size = self.num_batches, self.batch_size
+        begin = int(first[0]) % every
+        end = begin + count
+        epochs = (first // every)[:, None] + np.arange(-(-end // every))
+        whole = every * size if self.drop_last else self.num_samples
+        orders = self._drawn_together(epochs, seed, workers)[:, :, :whole].reshape(len(first), -1)
+        return orders[:, begin * size : end // every * whole + end % every * size]
+
     def sizes(self, first: int, count: int) -> list[int]:
         """Return how many samples some batches have; arguments as for `batches`."""
         every = self.num_batches
@@ -107,6 +134,16 @@ class BatchOrder:
             return torch.arange(self.num_samples)
         return shuffled(self.num_samples, derive_seed(seed, "shuffle", worker, epoch))
 
+    def _drawn_together(
+        self, epochs: npt.NDArray[np.int64], seed: int, workers: Sequence[str]
+    ) -> torch.Tensor:
+        """Return the orders of some epochs of several workers, shape ``(workers, epochs, num_samples)``."""
+        if not self.shuffle:
+            return torch.arange(self.num_samples).expand(*epochs.shape, -1)
+        names = [name for name in workers for _ in range(epochs.shape[1])]
+        seeds = derive_seeds(seed, "shuffle", each=(names, epochs.ravel().tolist()))
+        return shuffled_together(self.num_samples, seeds).view(*epochs.shape, -1)
+
     def _check(self, first: int, count: int) -> None:
         if first < 0 or count < 0:
             raise ValueError(
@@ -122,22 +159,3 @@ class BatchOrder:
 def count_batches(num_samples: int, batch_size: int, drop_last: bool) -> int:
     """Return the number of batches in an epoch; 0 if the only one is too small and left out."""
     return num_samples // batch_size if drop_last else -(-num_samples // batch_size)
-
-
-def shuffled(size: int, seed: int) -> torch.Tensor:
-    """Return a random permutation that depends on the seed alone.
-
-    It is torch's, which takes a quarter of the time of NumPy's for a small shard; it uses the seed's lower 32
-    bits.
-    """
-    return torch.randperm(size, generator=_own.generator.manual_seed(seed))
-
-
-class _Own(threading.local):
-    """A generator for each thread: seeded for each use, it need not be made for each."""
-
-    def __init__(self) -> None:
-        self.generator = torch.Generator()
-
-
-_own = _Own()

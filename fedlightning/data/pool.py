@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
 from fedlightning.data.in_memory import TensorRows, tensor_rows
 from fedlightning.data.loader_settings import LoaderSettings
@@ -15,6 +17,8 @@ from fedlightning.data.map_style import MapStyle
 from fedlightning.data.order import BatchOrder
 from fedlightning.data.partition.base import Indices
 from fedlightning.data.shard import Shard
+
+Numbers: TypeAlias = npt.NDArray[np.int64]
 
 
 class RowPool:
@@ -82,7 +86,12 @@ class RowPool:
         return self._orders[samples]
 
     def rows(
-        self, workers: Sequence[str], first: Sequence[int], counts: Sequence[int], *, seed: int
+        self,
+        workers: Sequence[str],
+        first: Sequence[int] | Numbers,
+        counts: Sequence[int] | Numbers,
+        *,
+        seed: int,
     ) -> Tensor:
         """Return which rows of the tensors make up some batches of some workers, as `Shard.rows` would.
 
@@ -96,15 +105,26 @@ class RowPool:
             Numbers of rows, int64, shape ``(workers, rows of the longest)``, filled up with any.
         """
         own = [self._indices[worker] for worker in workers]
-        sizes = [len(part) for part in own]
-        positions = [
-            self.order(size).positions(start, count, seed=seed, worker=worker)
-            for size, worker, start, count in zip(sizes, workers, first, counts, strict=True)
-        ]
-        if len({len(drawn) for drawn in positions}) == 1:
-            padded = torch.stack(positions)
-        else:
-            padded = torch.nn.utils.rnn.pad_sequence(positions, batch_first=True)
-        padded += torch.from_numpy(np.cumsum(sizes) - sizes).unsqueeze(1)
-        rows = torch.from_numpy(np.concatenate(own))[padded]
+        sizes = np.array([len(part) for part in own])
+        padded = self._positions(sizes, np.asarray(first), np.asarray(counts), seed, workers)
+        in_own = padded + torch.from_numpy(np.cumsum(sizes) - sizes).unsqueeze(1)
+        rows = torch.from_numpy(np.concatenate(own))[in_own]
         return rows if self._rows.rows is None else self._rows.rows[rows]
+
+    def _positions(
+        self, sizes: Numbers, first: Numbers, counts: Numbers, seed: int, workers: Sequence[str]
+    ) -> Tensor:
+        """Return which of their samples the workers read, drawn at once for those that do alike."""
+        every = np.array([self.order(size).num_batches for size in sizes.tolist()])
+        what = np.stack([sizes, counts, first % every])
+        if (what == what[:, :1]).all():
+            order = self.order(int(sizes[0]))
+            return order.positions_of_many(first, int(counts[0]), seed=seed, workers=workers)
+        drawn: dict[int, Tensor] = {}
+        kinds, kind_of = np.unique(what, axis=1, return_inverse=True)
+        for kind, (size, count, _) in enumerate(kinds.T.tolist()):
+            alike = np.flatnonzero(kind_of == kind)
+            names = [workers[number] for number in alike.tolist()]
+            own = self.order(size).positions_of_many(first[alike], count, seed=seed, workers=names)
+            drawn |= zip(alike.tolist(), own, strict=True)
+        return pad_sequence([drawn[number] for number in range(len(workers))], batch_first=True)

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fedlightning.workers.random import derive_seed
+from fedlightning.workers.random import derive_seed, derive_seeds
 
 parts = st.one_of(st.integers(), st.text())
 keys = st.lists(parts, max_size=4).map(tuple)
@@ -45,3 +45,19 @@ def test_fits_into_64_bits(seed: int, key: tuple[int | str, ...]) -> None:
 def test_refuses_other_types(part: object) -> None:
     with pytest.raises(TypeError, match="integers and strings"):
         derive_seed(0, part)  # type: ignore[arg-type]  # what a careless caller would do
+
+
+@given(st.integers(), keys, st.lists(st.tuples(parts, parts), max_size=4))
+def test_seeds_of_many_are_those_of_each(
+    seed: int, key: tuple[int | str, ...], each: list[tuple[int | str, int | str]]
+) -> None:
+    columns = [[one for one, _ in each], [other for _, other in each]]
+    assert derive_seeds(seed, *key, each=columns).tolist() == [derive_seed(seed, *key, *own) for own in each]
+
+
+def test_seeds_of_many_refuse_what_one_refuses() -> None:
+    derive_seeds(0, 1, each=[[1]])
+    with pytest.raises(TypeError, match="integers and strings"):
+        derive_seeds(0, 1, each=[[True]])
+    with pytest.raises(TypeError, match="integers and strings"):
+        derive_seeds(0, True, each=[[1]])

@@ -16,7 +16,7 @@ from fedlightning.local.streams import KeyedStream
 from fedlightning.local.vectorised.batches import ChunkBatches, GatheredBatches
 from fedlightning.local.vectorised.chunks import Errand, Errands, Numbers, numbers_of
 from fedlightning.local.visit import Visit
-from fedlightning.workers.random import derive_seed
+from fedlightning.workers.random import derive_seed, derive_seeds
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,7 +79,8 @@ class PooledErrands(Errands):
 
     @override
     def seeds(self) -> list[int]:
-        return [self._seed_of(worker) for worker in self.workers]
+        seeds: list[int] = derive_seeds(self.seed, "local", self.visit.round, each=[self.workers]).tolist()
+        return seeds
 
     @override
     def batches(self, *, numbered: bool, device: torch.device) -> ChunkBatches:
@@ -88,7 +89,7 @@ class PooledErrands(Errands):
 
     def rows(self) -> torch.Tensor:
         """Return which rows of the pool each visit reads, as `RowPool.rows`."""
-        return self.pool.rows(self.workers, self.first.tolist(), self.steps.tolist(), seed=self.seed)
+        return self.pool.rows(self.workers, self.first, self.steps, seed=self.seed)
 
     def batch_numbers(self) -> tuple[Numbers, Numbers]:
         """Return the numbers of the batches within their local epochs, and how many samples each has.

@@ -15,7 +15,7 @@ from tests.strategy.toys import Classifier, fit, loader, samples
 
 
 def test_virtual_workers_are_made_when_they_are_first_visited() -> None:
-    strategy = FederatedStrategy(10, cohort_size=2, rounds_per_epoch=1, local_steps=2)
+    strategy = FederatedStrategy(10, cohort_size=2, rounds_per_epoch=1, local_steps=2, optimizer_state="keep")
     fit(strategy, module=Classifier, max_epochs=1)
     assert tuple(strategy.federation.members.made()) == strategy.history[0].workers
     assert len(strategy.federation.members) == 10

@@ -72,6 +72,7 @@ def assert_same_fit(fits: list[tuple[Any, Any, Memo]]) -> None:
     (module, strategy, memo), (other, other_strategy, other_memo) = fits
     assert_same_module(module, other)
     assert memo.entries == other_memo.entries
+    assert other_strategy.federation.members.made() == {}
     ours, theirs = other_strategy.history, strategy.history
     assert [*ours.visits] == [*theirs.visits]
     assert [*ours] == [*theirs]

@@ -131,9 +131,13 @@ def test_every_ledger_has_the_same_entries(policy: Any) -> None:
 
 @pytest.mark.parametrize("name", ["epochs", "cohorts", "uneven shards"])
 def test_workers_of_whom_nothing_was_made_are_found_as_if_they_had_been_visited(name: str) -> None:
-    (_, ours, _), (_, theirs, _) = both(**SETTINGS[name])
+    ours, _ = (strategy for _, strategy, _ in both(**SETTINGS[name]))
+    theirs = FederatedStrategy(**{"workers": 5, "seed": 0, **SETTINGS[name]})
+    fit(theirs, module=Plain, train=loader(37), callbacks=[Listener()])
     assert ours.federation.members.made() == {}
-    for worker, member in theirs.federation.members.made().items():
+    visited = theirs.federation.members.made()
+    assert set(visited) == {visit.worker for visit in theirs.history.visits}
+    for worker, member in visited.items():
         rows = ours.federation.members[worker].worker.ledger.rows()
         assert sorted(map(str, rows)) == sorted(map(str, member.worker.ledger.rows()))
     summaries = zip(ours.federation_summary(), theirs.federation_summary(), strict=True)

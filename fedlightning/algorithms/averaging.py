@@ -7,6 +7,7 @@ is not.
 
 from __future__ import annotations
 
+import cmath
 from collections.abc import Sequence
 
 import torch
@@ -144,10 +145,16 @@ class BufferMean:
 
 def _without_running_mean(tensors: Sequence[Tensor]) -> list[int]:
     """Find integers, which cannot be interpolated, and infinities, between which it gives no number."""
-    interpolated = [position for position, tensor in enumerate(tensors) if not _is_integer(tensor)]
-    norms = torch._foreach_norm([tensors[position] for position in interpolated]) if interpolated else ()
-    finite = {position for position, norm in zip(interpolated, norms, strict=True) if norm.isfinite()}
-    return [position for position in range(len(tensors)) if position not in finite]
+    return [
+        position
+        for position, tensor in enumerate(tensors)
+        if _is_integer(tensor) or not (_has_finite_sum(tensor) or torch.linalg.vector_norm(tensor).isfinite())
+    ]
+
+
+def _has_finite_sum(tensor: Tensor) -> bool:
+    # Then all entries are finite, too; it takes a sixth of the time of a norm.
+    return cmath.isfinite(tensor.sum().item())
 
 
 def _as(dtype: torch.dtype, tensor: Tensor) -> Tensor:

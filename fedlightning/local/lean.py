@@ -80,9 +80,10 @@ class LeanSGD(LeanOptimization):
     @override
     def take(self, batch: Any, batch_idx: int, *, passes_batch_idx: bool) -> Tensor | None:
         loss = self._loss(batch, batch_idx, passes_batch_idx)
-        if loss is not None:
-            self._descend(loss)
-        return None if loss is None else loss.detach()
+        if loss is None:
+            return None
+        self._descend(loss)
+        return loss.detach()
 
     def _descend(self, loss: Tensor) -> None:
         groups = self._optimizer.param_groups

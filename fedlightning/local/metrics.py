@@ -113,6 +113,11 @@ def reset_metrics(module: nn.Module) -> None:
             metric.reset()
 
 
+def are_updated(module: nn.Module) -> bool:
+    """Tell whether any torchmetric of ``module`` was updated since its last reset."""
+    return any(metric._update_count for _, metric in known(module).metrics)
+
+
 def put_states(module: nn.Module, states: Iterable[MetricState]) -> None:
     """Give the torchmetrics of ``module`` these states; those that are not named are emptied."""
     by_path = {state.path: state for state in states}

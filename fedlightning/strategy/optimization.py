@@ -7,7 +7,7 @@ settings of parameter groups, and the schedulers that a module steps itself.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from copy import deepcopy
 from typing import Any, TypeAlias
@@ -162,7 +162,7 @@ class Optimization:
         groups, states = captured
         for optimizer, settings in zip(self.optimizers, groups, strict=True):
             for group, before in zip(optimizer.param_groups, settings, strict=True):
-                group.update({name: _kept(value) for name, value in before.items()})
+                _restore_group(group, before)
         for scheduler, state in zip(self._schedulers, states, strict=True):
             scheduler.load_state_dict(deepcopy(state))
 
@@ -179,6 +179,18 @@ def _settings_of(optimizer: Optimizer) -> list[dict[str, Any]]:
     ]
 
 
+def _restore_group(group: dict[str, Any], before: Mapping[str, Any]) -> None:
+    for name, value in before.items():
+        # Most visits change nothing, and this is done before each.
+        if type(value) not in _FIXED:
+            group[name] = deepcopy(value)
+        elif group.get(name) is not value:
+            group[name] = value
+
+
 def _kept(value: Any) -> Any:
     """Return a copy of what could be changed in place, such as a learning rate in a tensor."""
-    return value if value is None or isinstance(value, int | float | str) else deepcopy(value)
+    return value if type(value) in _FIXED else deepcopy(value)
+
+
+_FIXED = frozenset((type(None), bool, int, float, str))

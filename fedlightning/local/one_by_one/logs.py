@@ -105,6 +105,16 @@ class VisitSeries(Series):
         self._weights.append(folded.weight)
 
 
+@dataclass(frozen=True)
+class _Call:
+    """A call of ``self.log`` with a tensor, and where its value went."""
+
+    args: tuple[Any, ...]
+    settings: dict[str, Any]
+    dtype: torch.dtype
+    series: VisitSeries
+
+
 class VisitLogs(LogRecorder):
     """Stand in for ``LightningModule.log`` during visits.
 
@@ -115,14 +125,37 @@ class VisitLogs(LogRecorder):
     def __init__(self, module: pl.LightningModule) -> None:
         super().__init__(module)
         self._current: dict[str, VisitSeries] = {}
+        self._rows = 0
+        self._last: dict[str, _Call] = {}
         # Of each name one for each time that settings, or the kind of values, have changed.
         self._accounts: dict[str, list[tuple[Log, VisitSeries]]] = {}
 
     def start_step_of(self, batch: Any, size: int) -> None:
         """Note the batch of the coming step, as `start_step` does, where its size is known."""
         self._batch = batch
-        self._batch_size = size
+        self._batch_size = self._rows = size
         self.samples += size
+
+    @override
+    def log(self, name: str, value: Any, *args: Any, batch_size: int | None = None, **settings: Any) -> None:
+        """Record a value; as in `LogRecorder`."""
+        last = self._last.get(name)
+        # Most calls are like the one before but for the value.
+        if (
+            last is not None
+            and type(value) is Tensor
+            and value.dtype is last.dtype
+            and args == last.args
+            and settings == last.settings
+            and value.numel() == 1
+        ):
+            last.series.add(value.item(), self._rows if batch_size is None else batch_size)
+            return
+        super().log(name, value, *args, batch_size=batch_size, **settings)
+        self._last.pop(name, None)
+        log = self._logs[name]
+        if log.source is None and type(value) is Tensor:
+            self._last[name] = _Call(args, settings, log.dtype, self._current[name])
 
     def end_visit(self, number: int) -> None:
         """Keep what the visit at hand has logged.
@@ -164,7 +197,8 @@ class VisitLogs(LogRecorder):
     def _note(self, log: Log, name: str, value: Any, weight: int) -> None:
         if type(value) is not Tensor or value.dtype is not log.dtype:
             log = self._suited(log, name, value)
-        log.series.add(scalar(name, value), weight)
+        number = scalar(name, value)
+        log.series.add(number if isinstance(number, float) else number.item(), weight)
 
     @override
     def _note_metric(self, log: Log) -> None:

@@ -19,7 +19,7 @@ from fedlightning.local.failures import LocalStepFailed, LocalStepInterrupted, r
 from fedlightning.local.known import known
 from fedlightning.local.lean import lean_optimization
 from fedlightning.local.logs import recorded_by
-from fedlightning.local.metrics import MetricState, report_states, reset_metrics
+from fedlightning.local.metrics import MetricState, are_updated, report_states, reset_metrics
 from fedlightning.local.one_by_one.batches import VisitBatches
 from fedlightning.local.one_by_one.logs import VisitLogs
 from fedlightning.local.one_by_one.losses import VisitLosses, mean_of
@@ -77,7 +77,7 @@ class OneByOne:
         self._logs = VisitLogs(module)
         self._losses = VisitLosses()
         self._optimization = lean_optimization(module, optimizer, self._logs)
-        self._has_metrics = bool(known(module).metrics)
+        self._resets_metrics = bool(known(module).metrics)
         self._samples: dict[int, int] = {}
         self.metrics: dict[int, tuple[MetricState, ...]] = {}
 
@@ -102,14 +102,17 @@ class OneByOne:
         """
         logs, module = self._logs, self._module
         seed_streams(self._seeds[number])
-        if self._has_metrics:
+        if self._resets_metrics:
             reset_metrics(module)
         logs.samples = 0
         try:
             losses, dtype = self._take_steps(number)
+            # Most metrics count in validation only.
+            self._resets_metrics = are_updated(module)
             self._require_finite(losses, dtype)
-            states = report_states(module) if self._has_metrics else ()
+            states = report_states(module) if self._resets_metrics else ()
         except BaseException:
+            self._resets_metrics = bool(known(module).metrics)
             logs.drop_visit()
             raise
         finally:

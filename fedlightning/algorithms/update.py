@@ -134,6 +134,21 @@ class UpdateMean:
         self._part.add(update, weight)
         self.count += 1
 
+    def add_block(self, mean: Update, weight: float, block: int) -> None:
+        """Take the mean of all that is in a block, without a copy.
+
+        Args:
+            mean: As for `add`.
+            weight: The weight of all that are in it.
+            block: Number of the block.
+        """
+        if self._part.weight:
+            self._end_block()
+        self._whole = _RunningMean() if self._whole is None else self._whole
+        self._whole.add(mean, weight)
+        self._block = block
+        self.count += 1
+
     def result(self) -> Update | None:
         """Return the mean of what was added, or ``None`` where nothing was.
 

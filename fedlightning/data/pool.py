@@ -64,6 +64,20 @@ class RowPool:
         rows = None if settings.pin_memory else tensor_rows(dataset, settings)
         return None if rows is None else cls(dataset, indices, settings, rows)
 
+    def part(self, workers: Sequence[str]) -> RowPool:
+        """Return the pool of some of the workers, of the same dataset.
+
+        Args:
+            workers: Their names.
+        """
+        indices = {worker: self._indices[worker] for worker in workers}
+        return RowPool(self._dataset, indices, self.settings, self._rows)
+
+    @property
+    def roots(self) -> Sequence[object]:
+        """What the pools of any of the workers have in common."""
+        return self._dataset, self.settings, self._rows, *self._rows.tensors
+
     def shard(self, worker: str) -> Shard:
         """Make the shard of a worker.
 

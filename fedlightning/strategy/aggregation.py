@@ -16,6 +16,7 @@ from fedlightning.algorithms import (
     Extras,
     Update,
     UpdateKind,
+    UpdateMean,
 )
 from fedlightning.algorithms.attacks import Collusion
 from fedlightning.algorithms.opening import open_combiner
@@ -86,25 +87,27 @@ class Aggregation(ABC):
         """Whether nobody asks for single updates, and the mean of some will do."""
         return False
 
-    def add_update(self, update: Update, weight: float, block: int) -> None:
+    def add_update(self, update: Update, weight: float, block: int, *, whole: bool = False) -> None:
         """Take an update into the mean, or the mean of a block of them.
 
         Args:
             update: Made in another process; not kept.
             weight: Its weight, or that of all that are in it.
             block: Number of the block.
+            whole: Whether all of the block is in it.
 
         Raises:
             NotImplementedError: Updates go elsewhere.
         """
         raise NotImplementedError
 
-    def add_chunk(self, chunk: TrainedChunk, weights: Mapping[int, float]) -> None:
+    def add_chunk(self, chunk: TrainedChunk, weights: Mapping[int, float], block: int) -> None:
         """Take parameters of visits that were carried out together into the mean.
 
         Args:
             chunk: The visits.
             weights: Weights of their updates, by row; those that are not in it do not count.
+            block: Number of the chunk: as much as a block, its mean is taken before that of all.
 
         Raises:
             NotImplementedError: Updates go elsewhere, and come from one worker at a time.
@@ -168,23 +171,39 @@ class AtController(Aggregation):
         self._combiner.add(update, weight, block)
 
     @override
-    def add_update(self, update: Update, weight: float, block: int) -> None:
-        self._combiner.add(update, weight, block)
+    def add_update(self, update: Update, weight: float, block: int, *, whole: bool = False) -> None:
+        if whole and isinstance(self._combiner, UpdateMean):
+            self._combiner.add_block(update, weight, block)
+        else:
+            self._combiner.add(update, weight, block)
 
     @override
-    def add_chunk(self, chunk: TrainedChunk, weights: Mapping[int, float]) -> None:
-        if self._takes_means and not chunk.stack.buffers and len(weights) == len(chunk.numbers):
-            # The mean of means, with the weights of all that are in them.
-            mean = chunk.mean_parameters(list(weights.values()))
-            self._combiner.add(Update(mean, [True] * len(mean), []), sum(weights.values()))
-            return
-        for row, weight in weights.items():
-            parameters, buffers = chunk.parameters_of(row), chunk.buffers_of(row)
-            self._combiner.add(Update(parameters, [True] * len(parameters), buffers), weight)
+    def add_chunk(self, chunk: TrainedChunk, weights: Mapping[int, float], block: int) -> None:
+        for update, weight in updates_of(chunk, weights, means=self._takes_means):
+            self._combiner.add(update, weight, block)
 
     @override
     def result(self) -> Update | None:
         return self._combiner.result()
+
+
+def updates_of(
+    chunk: TrainedChunk, weights: Mapping[int, float], *, means: bool
+) -> Iterator[tuple[Update, float]]:
+    """Yield what visits that were carried out together have come to, with weights.
+
+    Args:
+        chunk: The visits.
+        weights: Weights of their updates, by row; those that are not in it do not count.
+        means: Whether the mean of all will do, where there is a quick one.
+    """
+    if means and not chunk.stack.buffers and len(weights) == len(chunk.numbers):
+        mean = chunk.mean_parameters(list(weights.values()))
+        yield Update(mean, [True] * len(mean), []), sum(weights.values())
+        return
+    for row, weight in weights.items():
+        parameters, buffers = chunk.parameters_of(row), chunk.buffers_of(row)
+        yield Update(parameters, [True] * len(parameters), buffers), weight
 
 
 class AtTrustedWorker(Aggregation):

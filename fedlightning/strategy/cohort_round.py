@@ -7,7 +7,7 @@ in columns; who asks for one of its workers later finds it as if it had been vis
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from itertools import compress
 
@@ -16,13 +16,14 @@ import numpy as np
 from fedlightning.algorithms import Plan
 from fedlightning.data.pool import RowPool
 from fedlightning.local.known import looked_up_once
-from fedlightning.local.metrics import kept_states, values_of
+from fedlightning.local.metrics import MetricState, kept_states, values_of
 from fedlightning.local.one_by_one.training import OneByOne, why_not_one_by_one
 from fedlightning.local.randomness import isolated_streams
 from fedlightning.local.vectorised.chunks import Numbers
 from fedlightning.local.vectorised.pooled import PooledErrands
 from fedlightning.strategy.aggregation import Aggregation
 from fedlightning.strategy.cohort import CohortReports, Terms
+from fedlightning.strategy.elsewhere import VisitsElsewhere
 from fedlightning.strategy.errors import not_finite
 from fedlightning.strategy.history import MAX_NAMED_WORKERS
 from fedlightning.strategy.in_turn import VisitsInTurn
@@ -30,6 +31,8 @@ from fedlightning.strategy.optimization import Optimization
 from fedlightning.strategy.records import VisitRecord
 from fedlightning.strategy.round_result import RoundResult
 from fedlightning.strategy.rounds import Round, RoundTerms
+from fedlightning.strategy.spread import Spread
+from fedlightning.strategy.spread_cohort import SpreadCohort
 from fedlightning.strategy.together import Together, joint_visits
 from fedlightning.workers.joint import Account
 
@@ -41,12 +44,20 @@ class CohortRound(Round):
         terms: What with.
         optimization: The module's optimizers.
         together: Carries out visits together; ``None`` to make one after the other.
+        spread: Makes visits in other processes; ``None`` to make them in this one.
     """
 
-    def __init__(self, terms: RoundTerms, optimization: Optimization, together: Together | None) -> None:
+    def __init__(
+        self,
+        terms: RoundTerms,
+        optimization: Optimization,
+        together: Together | None,
+        spread: Spread | None = None,
+    ) -> None:
         super().__init__(terms)
         self._optimization = optimization
         self._together = together
+        self._spread = spread
 
     @abstractmethod
     def _why_one_by_one(self) -> str:
@@ -63,7 +74,12 @@ class CohortRound(Round):
         with looked_up_once(self._module), isolated_streams() if quiet else nullcontext():
             self._terms.clock.turn_to("send")
             errands = self._errands(plan, pool)
-            result = None if self._together is None else self._visits_at_once(plan, errands, self._together)
+            result = None
+            # A rule asks for every update, and processes that take steps together return means.
+            if self._together is not None and (self._spread is None or self._rule is not None):
+                result = self._visits_at_once(plan, errands, self._together)
+            if result is None and self._spread is not None:
+                return self._visits_elsewhere(plan, errands, self._spread)
             return self._visits_in_turn(plan, errands) if result is None else result
 
     def _visits_at_once(self, plan: Plan, errands: PooledErrands, together: Together) -> RoundResult | None:
@@ -72,12 +88,12 @@ class CohortRound(Round):
         aggregation = self._begin_aggregation(plan)
         reports = CohortReports(self._terms_of(plan, errands))
         clock.turn_to("work")
-        for chunk in together.carry_out_unmade(self._module, optimizers, errands):
+        for block, chunk in enumerate(together.carry_out_unmade(self._module, optimizers, errands)):
             clock.turn_to("aggregate")
             reports.take(chunk.numbers, chunk.reports)
             finite = zip(range(len(chunk.numbers)), chunk.numbers.tolist(), strict=True)
             weights = {row: reports.weights[number] for row, number in finite if reports.finite[number]}
-            aggregation.add_chunk(chunk, weights)
+            aggregation.add_chunk(chunk, weights, block)
             clock.turn_to("work")
         if reports.done < len(errands):
             return None
@@ -91,7 +107,6 @@ class CohortRound(Round):
         optimizers = self._optimization.optimizers
         if why_not_one_by_one(self._module, optimizers, errands.visit):
             return None
-        joint = joint_visits(self._module, optimizers, errands.visit)
         reports = CohortReports(self._terms_of(plan, errands))
         training = OneByOne(self._module, optimizers[0], errands)
         visits = VisitsInTurn(
@@ -103,7 +118,7 @@ class CohortRound(Round):
             weights=reports.weights,
             tolerance=self._tolerance,
             clock=self._terms.clock,
-            on_raise=lambda worker: self._federation.enter(Account(joint, None, plan.round), (worker,)),
+            on_raise=self._enter_failure(plan, errands),
         )
         with kept_states(self._module):
             try:
@@ -111,14 +126,78 @@ class CohortRound(Round):
             finally:
                 self._terms.clock.turn_to("log")
                 reports.take(*training.reports())
-                reports.metrics = training.metrics
-                reports.leave_out(plan.workers.index(worker) for worker in visits.skipped)
-                up, down = self._entered(reports, errands, np.array(visits.ended, dtype=np.int64))
-            if len(plan.assignments) <= MAX_NAMED_WORKERS:
-                for number, states in training.metrics.items():
-                    reports.take_values(number, values_of(self._module, states))
-        records = reports.visits(up, down)
-        return self._result(plan, reports, visits.aggregation, visits.skipped, records)
+                sizes = self._taken_in(plan, errands, reports, visits, training.metrics)
+            self._compute_metrics(reports)
+        return self._result(plan, reports, visits.aggregation, visits.skipped, reports.visits(*sizes))
+
+    def _visits_elsewhere(self, plan: Plan, errands: PooledErrands, spread: Spread) -> RoundResult | None:
+        """Let other processes carry out the visits; return ``None`` where that takes more."""
+        optimizers, together = self._optimization.optimizers, self._together
+        aggregation = self._begin_aggregation(plan)
+        way = None
+        if together is not None and self._rule is None:
+            way = together.way_of(self._module, optimizers, errands)
+        if way is None and why_not_one_by_one(self._module, optimizers, errands.visit):
+            return None
+        reports = CohortReports(self._terms_of(plan, errands))
+        cohort = SpreadCohort(
+            module=self._module,
+            optimization=self._optimization,
+            errands=errands,
+            weights=reports.weights,
+            way=way,
+            takes_means=aggregation.takes_means,
+            retries=self._tolerance.retries_of("error"),
+        )
+        visits = VisitsElsewhere(
+            plan=plan,
+            cohort=cohort,
+            spread=spread,
+            aggregation=aggregation,
+            reports=reports,
+            tolerance=self._tolerance,
+            clock=self._terms.clock,
+            on_raise=self._enter_failure(plan, errands),
+        )
+        with kept_states(self._module):
+            try:
+                visits.carry_out()
+            finally:
+                self._terms.clock.turn_to("log")
+                if not visits.why_not:
+                    sizes = self._taken_in(plan, errands, reports, visits, visits.metrics)
+            self._compute_metrics(reports)
+        if together is not None and visits.why_not:
+            together.fail(visits.why_not)
+            return self._visits_elsewhere(plan, errands, spread)
+        if together is not None:
+            together.refuse_to_compile(visits.why_not_compiled)
+        skipped = {**visits.skipped, **({} if way is None else self._not_finite(reports, plan))}
+        return self._result(plan, reports, aggregation, skipped, reports.visits(*sizes))
+
+    def _enter_failure(self, plan: Plan, errands: PooledErrands) -> Callable[[str], None]:
+        """Return what enters in a worker's ledger that its visit has raised."""
+        joint = joint_visits(self._module, self._optimization.optimizers, errands.visit)
+        return lambda worker: self._federation.enter(Account(joint, None, plan.round), (worker,))
+
+    def _taken_in(
+        self,
+        plan: Plan,
+        errands: PooledErrands,
+        reports: CohortReports,
+        visits: VisitsInTurn | VisitsElsewhere,
+        metrics: Mapping[int, tuple[MetricState, ...]],
+    ) -> tuple[Numbers, Numbers]:
+        """Enter in ledgers what has come of visits, and return the bytes up and down of each."""
+        reports.metrics = metrics
+        reports.leave_out(plan.workers.index(worker) for worker in visits.skipped)
+        return self._entered(reports, errands, np.array(visits.ended, dtype=np.int64))
+
+    def _compute_metrics(self, reports: CohortReports) -> None:
+        """Compute what each worker's torchmetrics come to, where workers are recorded by name."""
+        if len(reports.workers) <= MAX_NAMED_WORKERS:
+            for number, states in reports.metrics.items():
+                reports.take_values(number, values_of(self._module, states))
 
     def _result(
         self,

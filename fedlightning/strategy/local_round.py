@@ -60,8 +60,7 @@ class LocalRound(CohortRound):
         together: Together | None = None,
         spread: Spread | None = None,
     ) -> None:
-        super().__init__(terms, optimization, together)
-        self._spread = spread
+        super().__init__(terms, optimization, together, spread)
         self._procedure: LocalProcedure | None = None
         self._loan = Loan(train_locally, (self._module, optimization.optimizers))
         self._bad: frozenset[str] = frozenset()
@@ -87,7 +86,7 @@ class LocalRound(CohortRound):
             self._bad = self._terms.bad_workers.among(self._federation.samples, plan.seed)
         self._procedure = procedure
         with self._optimization.one_round(), self._broadcast(plan):
-            result = None if self._spread is not None else self._with_nobody_made(plan)
+            result = self._with_nobody_made(plan)
             return super().run(plan) if result is None else result
 
     @contextmanager
@@ -170,6 +169,8 @@ class LocalRound(CohortRound):
     @override
     def _not_done_elsewhere(self, progress: Progress) -> Sequence[Assignment]:
         if self._spread is not None and len(progress.plan.assignments) > 1:
+            if self._together is not None:
+                self._together.refuse(self._why_one_by_one() or _MADE)
             self._done_in_processes(self._spread, progress)
             return ()
         return self._not_done_together(progress)
@@ -239,9 +240,10 @@ class LocalRound(CohortRound):
         clock = self._terms.clock
         clock.turn_to("work")
         with in_round(plan.round):
-            for done in together.carry_out(self._module, self._optimization.optimizers, visits):
+            chunks = together.carry_out(self._module, self._optimization.optimizers, visits)
+            for block, done in enumerate(chunks):
                 clock.turn_to("log")
-                self._take_in(done, [left.pop(number) for number in done.chunk.numbers], progress)
+                self._take_in(done, [left.pop(number) for number in done.chunk.numbers], progress, block)
                 clock.turn_to("work")
         return list(left.values())
 
@@ -256,7 +258,9 @@ class LocalRound(CohortRound):
             return f"{terms.algorithm!r} works with one visit at a time"
         return ""
 
-    def _take_in(self, done: DoneTogether, assignments: Sequence[Assignment], progress: Progress) -> None:
+    def _take_in(
+        self, done: DoneTogether, assignments: Sequence[Assignment], progress: Progress, block: int
+    ) -> None:
         """Let the updates of a chunk of visits into the aggregate, and record the visits."""
         weights: dict[int, float] = {}
         for row, assignment in enumerate(assignments):
@@ -271,7 +275,7 @@ class LocalRound(CohortRound):
             weights[row] = self._weight_of(assignment, member)
             progress.end(member, report, weights[row])
         self._terms.clock.turn_to("aggregate")
-        progress.aggregation.add_chunk(done.chunk, weights)
+        progress.aggregation.add_chunk(done.chunk, weights, block)
 
     @override
     def _finished(self, mean: Update | None, cohort: int) -> tuple[Sequence[Tensor | None], ServerState]:
@@ -289,6 +293,11 @@ class LocalRound(CohortRound):
         if self._not_sent:  # what workers could not know of the global model is not lost to it
             average = torch._foreach_add(list(average), list(self._not_sent))
         return average, state
+
+
+_MADE = (
+    "other processes do that at workers made from a number, which keep nothing, where nobody looks at visits"
+)
 
 
 class Survey(LocalRound):

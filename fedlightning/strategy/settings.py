@@ -361,8 +361,6 @@ class FederationSettings:
                 "starts where the last one has ended. Use update='averaged', or leave processes out."
             )
         for name, given in (
-            ("vectorize", self.vectorize is not False),
-            ("compile", self.compile),
             ("aggregator", self.aggregator is not None),
             ("downlink", self.downlink is not None),
             ("asynchronous", self.asynchronous is not None),

@@ -5,8 +5,8 @@ What a process does is in ``processes``; how the strategy takes visits in, in ``
 
 from __future__ import annotations
 
-from collections.abc import Generator, Sequence
-from contextlib import closing
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 
 import lightning.pytorch as pl
@@ -99,7 +99,7 @@ class DoneVisit:
         """
         outcome, worker = self.outcome, visit.member.worker
         if outcome.failure is not None:
-            raise self.part.failed(_error_of(outcome.failure))
+            raise self.part.failed(error_of(outcome.failure))
         assert outcome.report is not None
         report = outcome.report
         memory = self._memory
@@ -142,16 +142,19 @@ class Spread:
 
     Args:
         count: How many processes.
+
+    Attributes:
+        count: How many processes.
     """
 
     def __init__(self, count: int) -> None:
-        self._count = count
+        self.count = count
         self._session: Session | None = None
 
     def open(self) -> Session:
         """Start the processes, or hire those of an earlier fit; again has no effect."""
         if self._session is None:
-            self._session = Session(self._count)
+            self._session = Session(self.count)
         return self._session
 
     def close(self) -> None:
@@ -190,10 +193,23 @@ class Spread:
             (_job(one, part, numbers[id(one.procedure)], task), part.objects[0])
             for one, part in zip(task.visits, parts, strict=True)
         ]
-        pieces = [jobs[piece.start : piece.stop] for piece in pieces_of(len(jobs), size, self._count)]
-        round = task.visits[0].visit.round
+        pieces = [jobs[piece.start : piece.stop] for piece in pieces_of(len(jobs), size, self.count)]
+        with self.at_work(task.visits[0].visit.round, [piece[0][0].worker for piece in pieces]) as session:
+            yield from self._carry_out(session, task, pieces, parts, list(procedures.values()))
+
+    @contextmanager
+    def at_work(self, round: int, workers: Sequence[str]) -> Iterator[Session]:
+        """Let processes work within the block; they end if it raises what is not to be gone on from.
+
+        Args:
+            round: Number of the round.
+            workers: Names of workers, to name one of each piece if the process that has it ends.
+
+        Raises:
+            RoundFailed: A process has ended.
+        """
         try:
-            yield from self._carry_out(task, pieces, parts, list(procedures.values()))
+            yield self.open()
         except (GeneratorExit, NotFederatable):
             self.close()
             raise
@@ -201,17 +217,17 @@ class Spread:
             self._end()
             if isinstance(error, ProcessEnded):
                 lost = error.piece if isinstance(error, PieceLost) else 0
-                raise RoundFailed(pieces[lost][0][0].worker, round, None, str(error), "lost") from error
+                raise RoundFailed(workers[lost], round, None, str(error), "lost") from error
             raise
 
     def _carry_out(
         self,
+        session: Session,
         task: SpreadRound,
         pieces: Sequence[Sequence[tuple[Job, Stream]]],
         parts: Sequence[Part],
         procedures: Sequence[LocalProcedure | None],
     ) -> Generator[DonePiece, None, None]:
-        session = self.open()
         session.share([stream for piece in pieces for _, stream in piece])
         session.begin(
             task.module,
@@ -225,17 +241,29 @@ class Spread:
         first, number = 0, 0
         with closing(session.work_off(pieces)) as finished:
             for done in finished:
-                if done.changed:
-                    raise NotFederatable(
-                        f"a visit has changed the module's own {done.changed}, which stays in the process of "
-                        f"that visit. {_REMEDY}"
-                    )
+                refuse_changes(done.changed)
                 for outcomes, mean in done.pieces:
                     visits = list(map(DoneVisit, parts[first:], outcomes))
                     yield DonePiece(first, visits, _update_of(task, mean, number, session), mean.weight)
                     first, number = first + len(visits), number + 1
         for optimizer in task.optimization.optimizers:
             count_as_step(optimizer)
+
+
+def refuse_changes(changed: str) -> None:
+    """Refuse a module that keeps something which would be lost.
+
+    Args:
+        changed: What a visit has changed of it; usually nothing.
+
+    Raises:
+        NotFederatable: It has changed something.
+    """
+    if changed:
+        raise NotFederatable(
+            f"a visit has changed the module's own {changed}, which stays in the process of that visit. "
+            f"{_REMEDY}"
+        )
 
 
 def _parts_of(task: SpreadRound) -> list[Part]:
@@ -266,14 +294,10 @@ def _update_of(task: SpreadRound, mean: Mean, piece: int, session: Session) -> U
         return None
     if task.processed:
         return Update([], [], [], mean.extras)
-    tensors, device = session.mean_of(piece), task.module.device
-    if device.type != "cpu":
-        tensors = [tensor.to(device) for tensor in tensors]
-    parameters = len(list(task.module.parameters()))
-    return Update(tensors[:parameters], [True] * parameters, tensors[parameters:], mean.extras)
+    return session.update_of(piece, task.module.device, mean.extras)
 
 
-def _error_of(failure: Failure) -> Exception:
+def error_of(failure: Failure) -> Exception:
     """Return what was raised elsewhere, as if it had been raised here."""
     if failure.error.__cause__ is None:
         failure.error.__cause__ = RaisedElsewhere(f"\n{failure.text}")

@@ -23,6 +23,7 @@ from fedlightning.local.vectorised.training import TrainedChunk, VectorisedTrain
 from fedlightning.local.vectorised.trial import Findings, Wish, examine
 from fedlightning.local.visit import Visit
 from fedlightning.strategy.federation import Member
+from fedlightning.strategy.processes.messages import Way
 from fedlightning.workers import VirtualWorker
 from fedlightning.workers.joint import Baggage, JointProgram, Part, why_not_joint
 
@@ -130,12 +131,10 @@ class Together:
     def _trained(self, training: VectorisedTraining, errands: Errands) -> Iterator[TrainedChunk]:
         try:
             for chunk in training.train(errands):
-                if training.why_not_compiled:
-                    self._say(f"FederatedStrategy does not compile local steps: {training.why_not_compiled}.")
+                self.refuse_to_compile(training.why_not_compiled)
                 yield chunk
         except Exception as error:  # noqa: BLE001  # the visits that are left are done one by one, and tell
-            self.findings = Findings(in_few_words(error))
-            self.refuse(self.findings.reason)
+            self.fail(in_few_words(error))
 
     def refuse(self, reason: str) -> None:
         """Say, once, why visits are carried out one by one.
@@ -148,6 +147,15 @@ class Together:
         what = "does not compile local steps" if alone else "trains one worker after the other"
         self._say(f"FederatedStrategy {what}: {reason}.")
 
+    def refuse_to_compile(self, reason: str) -> None:
+        """Say, once, why steps are not compiled.
+
+        Args:
+            reason: In a few words; nothing if they are.
+        """
+        if reason:
+            self._say(f"FederatedStrategy does not compile local steps: {reason}.")
+
     def _say(self, text: str) -> None:
         if text not in self._told:
             self._told.add(text)
@@ -157,19 +165,39 @@ class Together:
         reasons = (why_not_joint(one.member.worker) for one in visits)
         return next((reason for reason in reasons if reason), "")
 
+    def way_of(
+        self, module: pl.LightningModule, optimizers: Sequence[Optimizer], errands: Errands
+    ) -> Way | None:
+        """Say how visits are carried out together, in whatever process.
+
+        Args:
+            module: The global module.
+            optimizers: Its optimizers, with the settings of the round.
+            errands: The visits.
+
+        Returns:
+            The way; ``None`` after having said why there is none.
+        """
+        found = self._examined(module, optimizers, errands)
+        if found is None:
+            return None
+        return Way(found.chunk, found.numbered, found.draws, compiled=self._compiles)
+
+    def fail(self, reason: str) -> None:
+        """Go on one by one, after visits that were begun together could not be.
+
+        Args:
+            reason: In a few words.
+        """
+        self.findings = Findings(reason)
+        self.refuse(reason)
+
     def _prepared(
         self, module: pl.LightningModule, optimizers: Sequence[Optimizer], errands: Errands
     ) -> VectorisedTraining | None:
         """Return what trains the module, or ``None`` after having said why nothing does."""
-        reason = errands.why_not or why_not_batchable(module, optimizers, errands.visit)
-        key = [id(optimizers[0])] if optimizers else []
-        key += [hash((id(parameter), parameter.requires_grad)) for parameter in module.parameters()]
-        if not reason and (self.findings is None or key != self._key):
-            self._key, self._training = key, None
-            self.findings = examine(module, optimizers, errands, self._wish)
-        found = self.findings
-        if reason or found is None or found.reason:
-            self.refuse(reason or (found.reason if found is not None else ""))
+        found = self._examined(module, optimizers, errands)
+        if found is None:
             return None
         if self._training is None:
             self._training = VectorisedTraining(
@@ -181,6 +209,22 @@ class Together:
                 compiled=self._compiles,
             )
         return self._training
+
+    def _examined(
+        self, module: pl.LightningModule, optimizers: Sequence[Optimizer], errands: Errands
+    ) -> Findings | None:
+        """Return what a trial has found, or ``None`` after having said why nothing works."""
+        reason = errands.why_not or why_not_batchable(module, optimizers, errands.visit)
+        key = [id(optimizers[0])] if optimizers else []
+        key += [hash((id(parameter), parameter.requires_grad)) for parameter in module.parameters()]
+        if not reason and (self.findings is None or key != self._key):
+            self._key, self._training = key, None
+            self.findings = examine(module, optimizers, errands, self._wish)
+        found = self.findings
+        if reason or found is None or found.reason:
+            self.refuse(reason or (found.reason if found is not None else ""))
+            return None
+        return found
 
 
 def joint_visits(module: pl.LightningModule, optimizers: Sequence[Optimizer], visit: Visit) -> JointProgram:

@@ -5,12 +5,16 @@ from __future__ import annotations
 import os
 import signal
 import threading
+from collections.abc import Callable
 from typing import Any
 
+import lightning as L
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.optim import Optimizer
 
-from tests.strategy.toys import Classifier
+from fedlightning import FederatedStrategy
+from tests.strategy.toys import Classifier, Memo, fit, loader
 
 
 class Raises(Classifier):
@@ -78,3 +82,34 @@ class Warms(Classifier):
 
     def training_step(self, batch: list[Tensor], batch_idx: int) -> Tensor:
         return super().training_step(batch, batch_idx) * self.scale
+
+
+class Batchable(L.LightningModule):
+    """Take steps that can be taken for several workers at once, with buffers and random numbers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = nn.Sequential(
+            nn.Linear(4, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Dropout(0.3), nn.Linear(8, 3)
+        )
+
+    def training_step(self, batch: list[Tensor], batch_idx: int) -> Tensor:
+        x, y = batch
+        loss = nn.functional.cross_entropy(self.net(x), y)
+        self.log("train/loss", loss)
+        return loss
+
+    def configure_optimizers(self) -> Optimizer:
+        return torch.optim.Adam(self.parameters(), lr=0.01)
+
+
+def both(make: Callable[[], Any] = Classifier, **settings: Any) -> list[tuple[Any, Any, Memo]]:
+    """Fit in one process, and in two."""
+    fits = []
+    for count in (None, 2):
+        memo, train = Memo(), settings.get("train", lambda: loader(80))()
+        rest = {name: value for name, value in settings.items() if name != "train"}
+        strategy = FederatedStrategy(**{"workers": 40, "seed": 0, **rest}, processes=count)
+        module, run = fit(strategy, module=make, train=train, logger=memo)
+        fits.append((module, run.strategy, memo))
+    return fits

@@ -69,8 +69,6 @@ BAD_SETTINGS: list[tuple[dict[str, Any], type[Exception], Says]] = [
         ValueError,
         ("processes=2", "starts where", "leave processes"),
     ),
-    ({"processes": 2, "vectorize": "auto"}, ValueError, ("processes=2", "vectorize='auto'", "Leave one")),
-    ({"processes": 2, "compile": True}, ValueError, ("processes=2", "compile=True", "Leave one")),
     ({"update": "avg"}, ValueError, ("update", "'averaged', 'sequential'", "got 'avg'")),
     ({"local_steps": 2, "local_epochs": 3}, ValueError, ("=2", "=3", "both given", "Leave one of them out")),
     ({"workers": "bob"}, TypeError, ("Worker objects", "got 'b'", "VirtualWorker(id='bob')")),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -32,8 +31,8 @@ from fedlightning.strategy import NotFederatable, RoundFailed
 from fedlightning.strategy.processes import crew
 from fedlightning.workers import AllowAll, KeepData, Rules, VirtualWorker
 from tests.strategy.algorithm_matrix import WAYS, fitted
-from tests.strategy.spread_toys import Counts, Dies, Hooked, Locked, Raises, Warms
-from tests.strategy.toys import Classifier, Memo, assert_same_module, fit, loader, samples, trainer
+from tests.strategy.spread_toys import Counts, Dies, Hooked, Locked, Raises, Warms, both
+from tests.strategy.toys import Classifier, assert_same_module, fit, loader, samples, trainer
 
 pytestmark = pytest.mark.xdist_group("strategy processes")
 
@@ -65,18 +64,6 @@ def test_the_bits_are_those_of_one_process(name: str) -> None:
     settings, way = SAME[name]
     one, two = (fitted({**settings, "processes": count}, WAYS[way], even=False) for count in (None, 2))
     assert all(map(torch.equal, one, two))
-
-
-def both(make: Callable[[], Any] = Classifier, **settings: Any) -> list[tuple[Any, Any, Memo]]:
-    """Fit in one process, and in two."""
-    fits = []
-    for count in (None, 2):
-        memo, train = Memo(), settings.get("train", lambda: loader(80))()
-        rest = {name: value for name, value in settings.items() if name != "train"}
-        strategy = FederatedStrategy(**{"workers": 40, "seed": 0, **rest}, processes=count)
-        module, run = fit(strategy, module=make, train=train, logger=memo)
-        fits.append((module, run.strategy, memo))
-    return fits
 
 
 def test_so_is_all_that_is_told_of_it() -> None:

@@ -67,6 +67,10 @@ class PooledErrands(Errands):
             every=self.every[chosen],
         )
 
+    def alone(self) -> PooledErrands:
+        """Return the same visits without what other workers have."""
+        return replace(self, pool=self.pool.part(self.workers))
+
     @override
     def shortened(self, steps: int) -> PooledErrands:
         visit = replace(self.visit, requires_finite=False)

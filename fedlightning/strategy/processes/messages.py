@@ -9,6 +9,10 @@ from typing import Any
 import torch
 
 from fedlightning.local.memory import WorkerMemory
+from fedlightning.local.metrics import MetricState
+from fedlightning.local.vectorised.chunks import Numbers
+from fedlightning.local.vectorised.pooled import PooledErrands
+from fedlightning.local.vectorised.reports import ChunkReports
 from fedlightning.local.visit import Visit, VisitReport
 from fedlightning.strategy.processes.packing import Place
 from fedlightning.strategy.processes.shared_memory import Layout
@@ -172,6 +176,80 @@ class Done:
     number: int
     pieces: Sequence[tuple[Sequence[Outcome], Mean]]
     changed: str = ""
+
+
+@dataclass(frozen=True)
+class Way:
+    """How visits are carried out together; arguments as of `VectorisedTraining`.
+
+    Args:
+        chunk: The most visits that lie beside each other.
+        numbered: Whether ``training_step`` looks at the number of a batch.
+        draws: Whether it draws random numbers.
+        compiled: Whether steps are compiled.
+    """
+
+    chunk: int
+    numbered: bool
+    draws: bool
+    compiled: bool
+
+
+@dataclass(frozen=True)
+class Cohort:
+    """Know the visits of a round to workers of whom nothing is made.
+
+    Args:
+        errands: The visits.
+        weights: Weights of their updates.
+        way: How those of a piece are carried out together; ``None`` to make one after the other.
+    """
+
+    errands: PooledErrands
+    weights: Sequence[float]
+    way: Way | None
+
+
+@dataclass(frozen=True)
+class Columns:
+    """Make some visits of the cohort, and take the means of pieces of them.
+
+    Args:
+        number: Which of the round's portions it is.
+        slots: Where the mean of each piece goes.
+        sizes: How many visits each piece has.
+        visits: Their positions in the cohort.
+    """
+
+    number: int
+    slots: Sequence[int]
+    sizes: Sequence[int]
+    visits: Numbers
+
+
+@dataclass(frozen=True)
+class ColumnsDone:
+    """Visits in columns are done.
+
+    Args:
+        number: Which portion.
+        means: Those of its pieces, in order.
+        reports: Positions of visits in the portion, and what these report.
+        metrics: States of torchmetrics, by position of the visit.
+        failures: Why visits have failed, by position; ``None`` for one that is not finite.
+        changed: What of the module a visit has changed beside tensors and metrics; usually nothing.
+        why_not: Why visits cannot be carried out together; then none of them counts.
+        why_not_compiled: Why steps are not compiled.
+    """
+
+    number: int
+    means: Sequence[Mean] = ()
+    reports: Sequence[tuple[Numbers, ChunkReports]] = ()
+    metrics: Mapping[int, tuple[MetricState, ...]] = field(default_factory=dict)
+    failures: Mapping[int, Failure | None] = field(default_factory=dict)
+    changed: str = ""
+    why_not: str = ""
+    why_not_compiled: str = ""
 
 
 @dataclass(frozen=True)

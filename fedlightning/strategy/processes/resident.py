@@ -22,7 +22,6 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from fedlightning.algorithms import Update, UpdateMean
-from fedlightning.local.failures import LocalStepFailed
 from fedlightning.local.known import known, looked_up_once
 from fedlightning.local.lightning_calls import attach, set_precision, set_progress
 from fedlightning.local.metrics import put_states
@@ -35,13 +34,17 @@ from fedlightning.local.worker_trainer import WorkerTrainer
 from fedlightning.strategy.lightning_calls import PassPlansBy
 from fedlightning.strategy.optimization import Optimization
 from fedlightning.strategy.own_steps import OwnSteps
+from fedlightning.strategy.processes.columns import InTurnHere, TogetherHere
+from fedlightning.strategy.processes.failing import ReshapedBuffer, told
 from fedlightning.strategy.processes.line import Line
 from fedlightning.strategy.processes.messages import (
     Begin,
     Broken,
+    Cohort,
+    Columns,
+    ColumnsDone,
     Data,
     Done,
-    Failure,
     Forget,
     Job,
     Mean,
@@ -52,6 +55,7 @@ from fedlightning.strategy.processes.messages import (
 )
 from fedlightning.strategy.processes.packing import pack, unpack, unpack_shared
 from fedlightning.strategy.processes.shared_memory import mapped
+from fedlightning.strategy.processes.watch import ModuleWatch
 from fedlightning.strategy.snapshot import ModuleSnapshot
 from fedlightning.workers.remote.launching import end_with_starter
 
@@ -63,13 +67,13 @@ class Resident:
     """Do what the controller says, for one fit."""
 
     module: pl.LightningModule
-    optimizers: Sequence[Optimizer]
     _trainer: WorkerTrainer
     _begin: Begin
     _snapshot: ModuleSnapshot
     _optimization: Optimization
 
     def __init__(self) -> None:
+        self.optimizers: Sequence[Optimizer] = ()
         self._table: list[Tensor] = []
         self._start: list[Tensor] = []
         self._slots: list[list[Tensor]] = []
@@ -77,7 +81,9 @@ class Resident:
         self._known_data: dict[int, Any] = {}
         self._streams: dict[str, Stream] = {}
         self._procedures: Sequence[LocalProcedure | None] = ()
-        self._unchanged: bytes | None = None
+        self._watch: ModuleWatch | None = None
+        self._cohort: Cohort | None = None
+        self._together: TogetherHere | None = None
         self._of_round = ExitStack()
 
     def reserve(self, message: Reserve, descriptor: int) -> None:
@@ -95,7 +101,7 @@ class Resident:
 
     def learn(self, message: Data, descriptor: int) -> None:
         """Know data sets from here on."""
-        memory = mapped(descriptor, message.nbytes)
+        memory = mapped(descriptor, message.nbytes, at_once=True)
         found = unpack_shared(message.packed, message.places, memory)
         self._known_data.update(enumerate(found, message.first))
 
@@ -114,15 +120,28 @@ class Resident:
         elif "module" in parts:
             attach(self._trainer, self.module)
         if "optimizers" in parts:
-            self.optimizers = unpack(parts["optimizers"], self._table, self._device)
+            self._take_optimizers(unpack(parts["optimizers"], self._table, self._device))
+        if "module" in parts or [tensor.requires_grad for tensor in self._table] != message.trained:
+            self._together = None
         for tensor, trained in zip(self._table, message.trained, strict=True):
             tensor.requires_grad_(trained)
         set_progress(self._trainer, *message.progress)
         self._procedures = unpack(message.procedures, (), self._device)
         self._snapshot = ModuleSnapshot.kept_elsewhere(self.module, self._start)
+        self._snapshot.restore()
         self._optimization = Optimization(self.optimizers, keeps_settings=False)
         self._of_round.enter_context(looked_up_once(self.module))
         self._of_round.enter_context(self._optimization.one_round())
+
+    def _take_optimizers(self, optimizers: Sequence[Optimizer]) -> None:
+        """Take over new settings, or new optimizers where more of them is new."""
+        if list(map(_kind_of, self.optimizers)) != list(map(_kind_of, optimizers)):
+            self.optimizers, self._together = optimizers, None
+            return
+        for ours, theirs in zip(self.optimizers, optimizers, strict=True):
+            for group, settings in zip(ours.param_groups, theirs.param_groups, strict=True):
+                group.update({name: value for name, value in settings.items() if name != "params"})
+            ours.state = theirs.state
 
     def leave(self) -> None:
         """End the round, if there is one."""
@@ -134,23 +153,40 @@ class Resident:
         PassPlansBy.remove(self.module)
         if str(self.module.device) != self._device:
             self.module.to(self._device)
-        self._unchanged = None
+        self._watch = ModuleWatch(self.module, self._table, self._device)
 
     def work(self, portion: Portion) -> Done:
         """Make the visits of a portion."""
+        assert self._watch is not None
         changed, pieces = "", []
         for slot, jobs in zip(portion.slots, portion.pieces, strict=True):
             mean, weight, outcomes = UpdateMean(), 0.0, []
             for job in jobs:
-                self._note_unchanged()
+                self._watch.begin_visit()
                 outcome, update = self._visit(job)
                 outcomes.append(outcome)
-                changed = changed or self._changed()
+                changed = changed or self._watch.changed()
                 if update is not None:
                     mean.add(update, job.weight)
                     weight += job.weight
             pieces.append((outcomes, self._put_down(mean, weight, slot)))
         return Done(portion.number, pieces, changed)
+
+    def meet(self, cohort: Cohort) -> None:
+        """Know the cohort of the round."""
+        self._cohort = cohort
+
+    def work_in_columns(self, columns: Columns) -> ColumnsDone:
+        """Make the visits of a portion to workers of whom nothing is made."""
+        assert self._cohort is not None
+        way = self._cohort.way
+        if way is None:
+            assert self._watch is not None
+            in_turn = InTurnHere(self._snapshot, self._optimization, self._watch, self._begin.retries)
+            return in_turn.work(self.module, self._cohort, columns, self._put_down)
+        if self._together is None or self._together.way != way:
+            self._together = TogetherHere(self.module, self.optimizers[0], way)
+        return self._together.work(self._cohort, columns, self._put_down)
 
     def _put_down(self, mean: UpdateMean, weight: float, slot: int) -> Mean:
         result = mean.result()
@@ -181,7 +217,7 @@ class Resident:
                 return self._visit(job, failures + 1)
             put_states(self.module, ())
             start.restore()
-            return Outcome(failure=_told(error)), None
+            return Outcome(failure=told(error)), None
         return self._outcome(job, report, settings)
 
     def _outcome(self, job: Job, report: VisitReport, settings: Any) -> tuple[Outcome, Update | None]:
@@ -201,63 +237,10 @@ class Resident:
             self._streams[job.worker] = unpack(job.stream, self._known_data)
         return self._streams[job.worker]
 
-    # What a visit leaves on the module in one process, and could not here.
 
-    def _note_unchanged(self) -> None:
-        if self._unchanged is None:
-            self._unchanged = self._packed()
-
-    def _changed(self) -> str:
-        """Say what of the module the first visit has changed, if there is something."""
-        before = self._unchanged
-        if not before:
-            return ""
-        after, self._unchanged = self._packed(), b""
-        if after == before:
-            return ""
-        was = unpack(before, self._table, self._device)
-        return ", ".join(_differing(was, self.module)) or "what it holds"
-
-    def _packed(self) -> bytes:
-        put_states(self.module, ())
-        table = {id(t): n for n, t in enumerate([*self.module.parameters(), *self.module.buffers()])}
-        return pack(self.module, table)
-
-
-class ReshapedBuffer(RuntimeError):
-    """A visit has given a buffer another shape.
-
-    Args:
-        name: Its name.
-    """
-
-
-def _differing(was: nn.Module, now: nn.Module) -> list[str]:
-    """Return the names of attributes that two copies of a module do not share."""
-    others = dict(was.named_modules())
-    names = []
-    for path, part in now.named_modules():
-        before = vars(others[path]) if path in others else {}
-        for name, value in vars(part).items():
-            if name not in _LEFT_TO_LIGHTNING and (name not in before or pack(before[name]) != pack(value)):
-                names.append(f"{path}.{name}".lstrip("."))
-    return names
-
-
-_LEFT_TO_LIGHTNING = frozenset({"_parameters", "_buffers", "_modules", "_trainer", "_fabric"})
-
-
-def _told(error: Exception) -> Failure:
-    """Return what the controller is told of an exception."""
-    step = error.step if isinstance(error, LocalStepFailed) else None
-    original = (error.__cause__ if step is not None else None) or error
-    text = "".join(traceback.format_exception(original))
-    assert isinstance(original, Exception)
-    try:
-        unpack(pack(original))
-    except Exception:  # noqa: BLE001  # not every exception can be made anew: then its text is told
-        original = RuntimeError(f"{type(original).__name__}: {original}")
-    return Failure(step, original, text)
+def _kind_of(optimizer: Optimizer) -> Any:
+    parameters = [[id(parameter) for parameter in group["params"]] for group in optimizer.param_groups]
+    return type(optimizer), parameters, [set(group) for group in optimizer.param_groups]
 
 
 def serve(line: Line) -> None:
@@ -277,14 +260,18 @@ def serve(line: Line) -> None:
         except queue.Empty:
             return
         try:
-            message = unpack(data, (), resident._device)
+            message = unpack(data, resident._known_data, resident._device)
             patience = _PATIENCE_SECONDS if isinstance(message, Forget) else None
             if isinstance(message, Forget):
                 resident.leave()
                 resident = Resident()
-                _set_aside()
+                gc.collect()
             elif isinstance(message, Portion):
                 line.send(pack(resident.work(message)))
+            elif isinstance(message, Columns):
+                line.send(pack(resident.work_in_columns(message)))
+            elif isinstance(message, Cohort):
+                resident.meet(message)
             elif isinstance(message, Begin):
                 resident.begin(message)
             else:
@@ -302,13 +289,6 @@ def _listen(line: Line, inbox: queue.SimpleQueue[tuple[bytes, int | None]]) -> N
     os._exit(0)
 
 
-def _set_aside() -> None:
-    """Keep what is here for good, such as torch, out of what is searched for garbage during visits."""
-    gc.unfreeze()
-    gc.collect()
-    gc.freeze()
-
-
 def main(descriptor: int) -> None:
     """Be a process of a simulation.
 
@@ -319,7 +299,7 @@ def main(descriptor: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     torch.set_num_threads(1)
     threading.Thread(target=end_with_starter, daemon=True).start()
-    _set_aside()
+    gc.freeze()  # torch and the like are here for good: no search for garbage goes through them
     with isolated_streams():  # nothing but visits draws random numbers here
         serve(Line(socket.socket(fileno=descriptor)))
     # There is nothing to tidy up, and torch takes a second for it.

@@ -2,25 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from contextlib import closing
 from typing import Any
 
 import lightning.pytorch as pl
+import numpy as np
 import torch
 from torch import Tensor
 from torch.optim import Optimizer
 from torch.utils.data import Subset
 
+from fedlightning.algorithms import Extras, Update
 from fedlightning.data.combined_shard import CombinedShard
 from fedlightning.local.hooks import is_hooked
+from fedlightning.local.known import known
 from fedlightning.local.lean import is_listened_to
 from fedlightning.local.streams import Stream
+from fedlightning.local.vectorised.chunks import Numbers
 from fedlightning.local.worker_trainer import TrainerSettings
 from fedlightning.strategy.errors import NotFederatable
 from fedlightning.strategy.processes.crew import AHEAD, Crew
 from fedlightning.strategy.processes.division import portions_of
 from fedlightning.strategy.processes.messages import (
     Begin,
+    Cohort,
+    Columns,
+    ColumnsDone,
     Data,
     Done,
     Job,
@@ -49,6 +57,7 @@ class Session:
         self._memory: SharedMemory | None = None
         self._slots = 0
         self._start: list[Tensor] = []
+        self._means: list[list[Tensor]] = []
         self._parts: dict[str, bytes] = {}
         # With the objects themselves: the number of one that is gone would be that of another.
         self._data: dict[int, tuple[int, object]] = {}
@@ -82,18 +91,19 @@ class Session:
         Raises:
             NotFederatable: Something cannot be sent to another process.
         """
-        table = [*module.parameters(), *module.buffers()]
-        _refuse_hooks(module, optimizers)
+        tensors = known(module)
+        table = [*tensors.parameters, *tensors.buffers]
+        _refuse_hooks(module, tensors.parameters, optimizers)
         self._make_room(table, module.device)
         torch._foreach_copy_(self._start, list(start))
-        known = {id(tensor): number for number, tensor in enumerate(table)}
+        numbers = {id(tensor): number for number, tensor in enumerate(table)}
         trainer = module.trainer
         parts = {
             "trainer": _packed(
                 "the Trainer's precision plugin", (_settings_of(trainer), trainer.precision_plugin)
             ),
-            "module": _packed(f"the {type(module).__name__}", module, known),
-            "optimizers": _packed("its optimizers", list(optimizers), known),
+            "module": _packed(f"the {type(module).__name__}", module, numbers),
+            "optimizers": _packed("its optimizers", list(optimizers), numbers),
         }
         changed = {name: part for name, part in parts.items() if part != self._parts.get(name)}
         self._parts = parts
@@ -113,7 +123,7 @@ class Session:
         slots = self._slots = self._slots_for(layout)
         self._layout, self._parts = layout, {}
         self._memory = SharedMemory(layout.nbytes * (1 + slots))
-        self._start = layout.within(self._memory.bytes, 0)
+        self._start, *self._means = (layout.within(self._memory.bytes, n) for n in range(1 + slots))
         for number, process in enumerate(self.processes):
             reserve = Reserve(layout, slots, _device_of(number, device), torch_settings())
             process.tell(pack(reserve), self._memory.descriptor)
@@ -131,7 +141,15 @@ class Session:
         Raises:
             NotFederatable: A data set cannot be sent to another process.
         """
-        news = {id(root): root for stream in streams for root in _roots_of(stream)}
+        self.share_roots(root for stream in streams for root in _roots_of(stream))
+
+    def share_roots(self, roots: Iterable[object]) -> None:
+        """Let the processes know objects, if they do not yet; as `share`.
+
+        Args:
+            roots: What many streams have in common.
+        """
+        news = {id(root): root for root in roots}
         new = [root for number, root in news.items() if number not in self._data]
         if not new:
             return
@@ -161,16 +179,51 @@ class Session:
 
     def _portions(self, sizes: Sequence[int]) -> list[range]:
         count = len(self.processes)
-        return portions_of(sizes, count, most=max(1, self._slots // ((AHEAD + 1) * count)))
+        most = self._slots if len(sizes) <= self._slots else self._slots // ((AHEAD + 1) * count)
+        return portions_of(sizes, count, most)
 
     def _slots_of(self, portion: range) -> list[int]:
         return [piece % self._slots for piece in portion]
 
-    def mean_of(self, piece: int) -> list[Tensor]:
-        """Return the parameters and buffers that a piece has come to, valid until more is asked for."""
+    def meet(self, cohort: Cohort) -> None:
+        """Let the processes know the cohort of the round.
+
+        Args:
+            cohort: Its visits.
+        """
+        known = {number: entry for number, (entry, _) in self._data.items()}
+        self._crew.tell(pack(cohort, known))
+
+    def work_off_columns(self, pieces: Sequence[Numbers]) -> Generator[tuple[range, ColumnsDone], None, None]:
+        """Have visits of the cohort made, and yield portions of pieces with what they have come to, in order.
+
+        Args:
+            pieces: The positions of the visits of each piece.
+        """
+        portions = self._portions([len(piece) for piece in pieces])
+
+        def packed(number: int, _: int) -> bytes:
+            own = [pieces[piece] for piece in portions[number]]
+            slots = self._slots_of(portions[number])
+            return pack(Columns(number, slots, [len(piece) for piece in own], np.concatenate(own)))
+
+        with closing(self._crew.work_off(portions, self._slots, packed)) as done:
+            yield from zip(portions, done, strict=True)
+
+    def update_of(self, piece: int, device: torch.device, extras: Extras) -> Update:
+        """Return the mean that a piece has come to, valid until more is asked for.
+
+        Args:
+            piece: Number of the piece.
+            device: Where it is wanted.
+            extras: What an algorithm sends beside parameters and buffers.
+        """
+        tensors = self._means[piece % self._slots]
+        if device.type != "cpu":
+            tensors = [tensor.to(device) for tensor in tensors]
         assert self._layout is not None
-        assert self._memory is not None
-        return self._layout.within(self._memory.bytes, 1 + piece % self._slots)
+        count = self._layout.parameters
+        return Update(tensors[:count], [True] * count, tensors[count:], extras)
 
     def _with_stream(self, job: Job, stream: Stream, process: int) -> Job:
         if self._streams[process].get(job.worker) is stream:
@@ -202,14 +255,16 @@ def _settings_of(trainer: pl.Trainer) -> TrainerSettings:
     )
 
 
-def _refuse_hooks(module: pl.LightningModule, optimizers: Sequence[Optimizer]) -> None:
+def _refuse_hooks(
+    module: pl.LightningModule, parameters: Sequence[Tensor], optimizers: Sequence[Optimizer]
+) -> None:
     """Refuse what pickle would drop."""
-    for name, parameter in module.named_parameters():
-        if is_hooked(parameter):
-            raise NotFederatable(
-                f"{name} has a hook of its own, which does not travel to other processes. Use a hook of the "
-                "LightningModule, or leave processes=... out."
-            )
+    if any(map(is_hooked, parameters)):
+        name = next(name for name, parameter in module.named_parameters() if is_hooked(parameter))
+        raise NotFederatable(
+            f"{name} has a hook of its own, which does not travel to other processes. Use a hook of the "
+            "LightningModule, or leave processes=... out."
+        )
     if any(map(is_listened_to, optimizers)):
         raise NotFederatable(
             "an optimizer has a hook of its own, which does not travel to other processes. Use a hook of the "

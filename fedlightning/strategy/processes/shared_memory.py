@@ -66,18 +66,19 @@ class SharedMemory:
         return self._file.fileno()
 
 
-def mapped(descriptor: int, nbytes: int) -> Tensor:
+def mapped(descriptor: int, nbytes: int, *, at_once: bool = False) -> Tensor:
     """Return the memory that another process has shared.
 
     Args:
         descriptor: The open file; closed here.
         nbytes: As it was made.
+        at_once: Whether all of it is made accessible now, rather than page by page when it is first read.
 
     Returns:
         The same memory, uint8, of shape ``(nbytes,)``.
     """
     try:
-        return _as_tensor(descriptor, max(nbytes, 1))[:nbytes]
+        return _as_tensor(descriptor, max(nbytes, 1), at_once=at_once)[:nbytes]
     finally:
         os.close(descriptor)
 
@@ -142,6 +143,11 @@ class Layout:
         """Bytes that all of them take."""
         return sum(aligned(shape.nbytes) for shape in self.shapes)
 
+    @property
+    def parameters(self) -> int:
+        """How many parameters there are, which come first."""
+        return sum(shape.parameter for shape in self.shapes)
+
     def within(self, memory: Tensor, number: int) -> list[Tensor]:
         """Return the tensors of one of several such modules in some memory.
 
@@ -193,5 +199,6 @@ def _fill(descriptor: int, nbytes: int, contents: Mapping[int, memoryview]) -> N
     os.truncate(descriptor, nbytes)
 
 
-def _as_tensor(descriptor: int, nbytes: int) -> Tensor:
-    return torch.frombuffer(mmap.mmap(descriptor, nbytes), dtype=torch.uint8)
+def _as_tensor(descriptor: int, nbytes: int, *, at_once: bool = False) -> Tensor:
+    flags = mmap.MAP_SHARED | (getattr(mmap, "MAP_POPULATE", 0) if at_once else 0)  # it is Linux's
+    return torch.frombuffer(mmap.mmap(descriptor, nbytes, flags=flags), dtype=torch.uint8)

@@ -1,0 +1,151 @@
+"""The visits of a cohort inside a process, to workers of whom nothing is made: together, or in turn.
+
+How steps are taken lives in ``local``; what else a process does, in `resident`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import lightning.pytorch as pl
+import numpy as np
+from torch.optim import Optimizer
+
+from fedlightning.algorithms import Update, UpdateMean
+from fedlightning.local.failures import NotFinite
+from fedlightning.local.known import known
+from fedlightning.local.one_by_one.training import OneByOne
+from fedlightning.local.vectorised.refusal import in_few_words
+from fedlightning.local.vectorised.training import VectorisedTraining
+from fedlightning.strategy.aggregation import updates_of
+from fedlightning.strategy.optimization import Optimization
+from fedlightning.strategy.processes.failing import ReshapedBuffer, told
+from fedlightning.strategy.processes.messages import Cohort, Columns, ColumnsDone, Failure, Mean, Way
+from fedlightning.strategy.processes.watch import ModuleWatch
+from fedlightning.strategy.snapshot import ModuleSnapshot
+
+PutDown = Callable[[UpdateMean, float, int], Mean]
+"""Puts a mean of some weight into a slot, and returns what is told of it."""
+
+
+class TogetherHere:
+    """Carry out visits together, round after round, with the same module and optimizer.
+
+    Args:
+        module: The resident module.
+        optimizer: Its optimizer.
+        way: How.
+    """
+
+    def __init__(self, module: pl.LightningModule, optimizer: Optimizer, way: Way) -> None:
+        self.way = way
+        self._training = VectorisedTraining(
+            module,
+            optimizer,
+            chunk=way.chunk,
+            numbered=way.numbered,
+            draws=way.draws,
+            compiled=way.compiled,
+        )
+
+    def work(self, cohort: Cohort, columns: Columns, put_down: PutDown) -> ColumnsDone:
+        """Make the visits of a portion, whose pieces are chunks, from the module as it is.
+
+        Args:
+            cohort: The visits of the round.
+            columns: Which of them.
+            put_down: Is given the mean of each piece.
+        """
+        errands = cohort.errands.some(columns.visits)
+        means, reports = [], []
+        try:
+            for slot, chunk in zip(columns.slots, self._training.train(errands), strict=True):
+                finite = np.flatnonzero(chunk.reports.finite).tolist()
+                weights = {row: cohort.weights[columns.visits[chunk.numbers[row]]] for row in finite}
+                mean, weight = UpdateMean(), 0.0
+                for update, own in updates_of(chunk, weights, means=True):
+                    mean.add(update, own)
+                    weight += own
+                means.append(put_down(mean, weight, slot))
+                reports.append((chunk.numbers, chunk.reports))
+        except Exception as error:  # noqa: BLE001  # made one by one, the visits tell
+            return ColumnsDone(columns.number, why_not=in_few_words(error))
+        told = self._training.why_not_compiled
+        return ColumnsDone(columns.number, means, reports, why_not_compiled=told)
+
+
+class InTurnHere:
+    """Carry out visits one after the other.
+
+    Args:
+        start: What each starts with.
+        optimization: The optimizer, with the settings of the round.
+        watch: Looks whether a visit changes the module.
+        retries: How often a visit that raises is made again.
+    """
+
+    def __init__(
+        self, start: ModuleSnapshot, optimization: Optimization, watch: ModuleWatch, retries: int
+    ) -> None:
+        self._start = start
+        self._optimization = optimization
+        self._watch = watch
+        self._retries = retries
+
+    def work(
+        self, module: pl.LightningModule, cohort: Cohort, columns: Columns, put_down: PutDown
+    ) -> ColumnsDone:
+        """Make the visits of a portion.
+
+        Args:
+            module: The resident module.
+            cohort: The visits of the round.
+            columns: Which of them.
+            put_down: Is given the mean of each piece.
+        """
+        visits, optimizer = columns.visits, self._optimization.optimizers[0]
+        training = OneByOne(module, optimizer, cohort.errands.some(visits))
+        weights = [cohort.weights[visit] for visit in visits.tolist()]
+        failures: dict[int, Failure | None] = {}
+        means, first = [], 0
+        self._watch.begin_visit()
+        with training.at_work():
+            for slot, size in zip(columns.slots, columns.sizes, strict=True):
+                mean, weight = UpdateMean(), 0.0
+                for number in range(first, first + size):
+                    if self._succeeds(training, number, failures):
+                        mean.add(_left_on(module), weights[number])
+                        weight += weights[number]
+                first += size
+                means.append(put_down(mean, weight, slot))
+        reports, changed = [training.reports()], self._watch.changed()
+        return ColumnsDone(columns.number, means, reports, training.metrics, failures, changed)
+
+    def _succeeds(self, training: OneByOne, number: int, failures: dict[int, Failure | None]) -> bool:
+        """Make a visit; note why it has failed if it does."""
+        try:
+            self._attempt(training, number)
+        except NotFinite:
+            failures[number] = None
+        except Exception as error:  # noqa: BLE001  # told to the controller, which raises it or goes on
+            failures[number] = told(error)
+        return number not in failures
+
+    def _attempt(self, training: OneByOne, number: int, failures: int = 0) -> None:
+        self._start.restore()
+        self._optimization.begin_visit()
+        try:
+            training.visit(number)
+            if reshaped := self._start.reshaped_buffer():
+                raise ReshapedBuffer(reshaped)
+        except (NotFinite, ReshapedBuffer):
+            raise
+        except Exception:
+            if failures == self._retries:
+                raise
+            self._attempt(training, number, failures + 1)
+
+
+def _left_on(module: pl.LightningModule) -> Update:
+    tensors = known(module)
+    return Update.left_on(tensors.parameters, tensors.buffers, "parameters")

@@ -1,0 +1,167 @@
+"""A cohort in columns spread over several processes: which visits lie in which piece, and what comes back.
+
+How a round goes by it is in ``cohort_round``; members' visits one by one are spread by ``spread``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+
+import lightning.pytorch as pl
+import numpy as np
+
+from fedlightning.algorithms import Update
+from fedlightning.algorithms.blocks import block_of, block_size
+from fedlightning.local.known import known
+from fedlightning.local.lean import count_as_step
+from fedlightning.local.vectorised.chunks import Numbers
+from fedlightning.local.vectorised.pooled import PooledErrands
+from fedlightning.strategy.optimization import Optimization
+from fedlightning.strategy.processes.division import pieces_of
+from fedlightning.strategy.processes.messages import Cohort, ColumnsDone, Way
+from fedlightning.strategy.processes.session import Session
+from fedlightning.strategy.spread import Spread, refuse_changes
+
+
+@dataclass(frozen=True)
+class SpreadCohort:
+    """A round's visits in columns.
+
+    Args:
+        module: The global module, which stays as it is.
+        optimization: Its optimizers, with the settings of the round.
+        errands: The visits.
+        weights: Weights of their updates.
+        way: How they are carried out together; ``None`` to make one after the other.
+        takes_means: Whether the mean of a piece will do; else each update comes by itself.
+        retries: How often a visit that raises is made again.
+    """
+
+    module: pl.LightningModule
+    optimization: Optimization
+    errands: PooledErrands
+    weights: Sequence[float]
+    way: Way | None
+    takes_means: bool
+    retries: int
+
+
+@dataclass(frozen=True)
+class PieceOfMean:
+    """What a piece of the cohort has come to.
+
+    Args:
+        update: Its mean, valid until the next portion is asked for.
+        weight: Its weight.
+        block: Number of its block.
+        whole: Whether it is all of the block.
+    """
+
+    update: Update
+    weight: float
+    block: int
+    whole: bool
+
+
+@dataclass(frozen=True)
+class DonePortion:
+    """Some visits that are over.
+
+    Args:
+        numbers: Their positions in the cohort.
+        done: What they have come to, by their positions among these.
+        updates: Means of pieces of them.
+    """
+
+    numbers: Numbers
+    done: ColumnsDone
+    updates: Sequence[PieceOfMean]
+
+
+@dataclass(frozen=True)
+class _Piece:
+    """Visits whose mean is taken in one process.
+
+    Args:
+        numbers: Their positions in the cohort.
+        block: Number of the block that they are, or belong to.
+        whole: Whether they are all of it.
+    """
+
+    numbers: Numbers
+    block: int
+    whole: bool
+
+
+def carry_out(spread: Spread, cohort: SpreadCohort) -> Generator[DonePortion, None, None]:
+    """Make visits in other processes, all from the global module as it is.
+
+    Args:
+        spread: The processes.
+        cohort: The visits, and what they have in common.
+
+    Yields:
+        Portions of visits that are over, in order. As of `Spread.carry_out`.
+
+    Raises:
+        NotFederatable: Something cannot be sent to another process, or come back from there.
+        RoundFailed: A process has ended.
+    """
+    pieces = _pieces_of(cohort, spread.count)
+    workers = [cohort.errands.workers[piece.numbers[0]] for piece in pieces]
+    with spread.at_work(cohort.errands.visit.round, workers) as session:
+        _begin(session, cohort)
+        yield from _portions(session, cohort, pieces)
+    for optimizer in cohort.optimization.optimizers:
+        count_as_step(optimizer)
+
+
+def _pieces_of(cohort: SpreadCohort, processes: int) -> list[_Piece]:
+    if cohort.way is not None:
+        # Who lies beside whom depends on the cohort alone.
+        chunks = cohort.errands.chunks(cohort.way.chunk)
+        return [_Piece(numbers, block, whole=True) for block, numbers in enumerate(chunks)]
+    count = len(cohort.errands)
+    size = block_size(count) if cohort.takes_means else 1
+    return [
+        _Piece(np.arange(piece.start, piece.stop), block_of(piece.start, count), len(piece) > 1)
+        for piece in pieces_of(count, size, processes)
+    ]
+
+
+def _begin(session: Session, cohort: SpreadCohort) -> None:
+    tensors = known(cohort.module)
+    session.share_roots(cohort.errands.pool.roots)
+    session.begin(
+        cohort.module,
+        cohort.optimization.optimizers,
+        [*tensors.parameters, *tensors.buffers],
+        [],
+        processed=False,
+        keeps_settings=False,
+        retries=cohort.retries,
+    )
+    session.meet(Cohort(cohort.errands.alone(), cohort.weights, cohort.way))
+
+
+def _portions(
+    session: Session, cohort: SpreadCohort, pieces: Sequence[_Piece]
+) -> Generator[DonePortion, None, None]:
+    device = cohort.module.device
+    with closing(session.work_off_columns([piece.numbers for piece in pieces])) as finished:
+        for portion, done in finished:
+            refuse_changes(done.changed)
+            means = [(number, mean) for number, mean in zip(portion, done.means, strict=False) if mean.count]
+            updates = [
+                PieceOfMean(
+                    session.update_of(number, device, mean.extras),
+                    mean.weight,
+                    pieces[number].block,
+                    pieces[number].whole,
+                )
+                for number, mean in means
+            ]
+            numbers = np.concatenate([pieces[number].numbers for number in portion])
+            yield DonePortion(numbers, done, updates)

@@ -1,0 +1,93 @@
+"""A cohort in columns that is spread over processes comes to what it comes to in one."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+import pytest
+import torch
+from torch.optim import SGD
+
+from fedlightning import FederatedStrategy, Tolerance
+from fedlightning.algorithms import Median
+from fedlightning.strategy.spread import Spread
+from tests.strategy.spread_toys import Batchable, both
+from tests.strategy.toys import Classifier, assert_same_module, fit, loader
+
+pytestmark = pytest.mark.xdist_group("strategy processes")
+
+
+@pytest.fixture
+def nobody_is_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(*_: Any) -> None:
+        raise AssertionError("members were made")
+
+    monkeypatch.setattr(Spread, "carry_out", refused)
+
+
+COHORTS: dict[str, tuple[Any, dict[str, Any]]] = {
+    "in turn": (Classifier, {}),
+    "in turn, plain steps": (partial(Classifier, partial(SGD, lr=0.05)), {"workers": 70}),
+    "in turn, every update by itself": (Classifier, {"aggregation": Median()}),
+    "together": (Batchable, {"vectorize": 7}),
+    "together, every update by itself": (Batchable, {"vectorize": 7, "aggregation": Median()}),
+    "together, but for torchmetrics": (Classifier, {"vectorize": 7}),
+}
+
+
+@pytest.mark.usefixtures("nobody_is_made")
+@pytest.mark.parametrize("name", COHORTS)
+def test_bits_logs_and_records_are_those_of_one_process(name: str) -> None:
+    make, settings = COHORTS[name]
+    (module, strategy, memo), (other, spread, other_memo) = both(
+        make, train=lambda: loader(150), **{"rounds_per_epoch": 3, **settings}
+    )
+    assert_same_module(module, other)
+    assert memo.entries == other_memo.entries
+    assert strategy.history.visits == spread.history.visits
+    assert list(strategy.history) == list(spread.history)
+    names = list(strategy.federation.samples)[:3]
+    for one, two in zip(*([s.federation.members[n] for n in names] for s in (strategy, spread)), strict=True):
+        assert sorted(map(str, one.worker.ledger.rows())) == sorted(map(str, two.worker.ledger.rows()))
+
+
+def spoilt() -> Any:
+    train = loader(150, shuffle=False)
+    train.dataset.tensors[0][3] = torch.inf  # type: ignore[attr-defined]
+    return train
+
+
+@pytest.mark.usefixtures("nobody_is_made")
+def test_a_chunk_with_a_visit_that_is_not_finite_counts_without_it() -> None:
+    (module, strategy, _), (other, spread, _) = both(
+        Batchable, train=spoilt, vectorize=7, tolerance=Tolerance(on_nonfinite="skip")
+    )
+    assert len(spread.history[0].skipped) == 1
+    assert strategy.history[0].skipped == spread.history[0].skipped
+    assert_same_module(module, other)
+
+
+def test_what_stays_at_workers_is_trained_one_by_one_with_a_word(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level("INFO"):
+        fit(
+            FederatedStrategy(4, seed=0, optimizer_state="keep", vectorize=True, processes=2),
+            module=Batchable,
+        )
+    assert "processes do that at workers made from a number" in caplog.text
+
+
+class FailsTogether(Batchable):
+    """Raise where a step is taken for several workers at once, but not in a trial of two."""
+
+    def training_step(self, batch: list[torch.Tensor], batch_idx: int) -> torch.Tensor:
+        loss = super().training_step(batch, batch_idx)
+        if batch_idx and torch._C._functorch.is_batchedtensor(loss):
+            raise ValueError("no")
+        return loss
+
+
+@pytest.mark.usefixtures("nobody_is_made")
+def test_visits_that_fail_together_in_a_process_are_made_one_by_one() -> None:
+    (module, _, _), (other, _, _) = both(FailsTogether, train=lambda: loader(150), vectorize=7, workers=10)
+    assert_same_module(module, other)

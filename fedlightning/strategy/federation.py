@@ -6,7 +6,7 @@ and with how much data, is for ``roster`` to say.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
@@ -51,40 +51,45 @@ class Members(Mapping[str, Member]):
     """Map names to members, each of which is made when it is first asked for.
 
     Args:
-        names: Names of all workers, in order.
+        names: Names of all workers, in order; not copied, since there may be a million.
         make: Makes the member of a name.
     """
 
-    def __init__(self, names: Iterable[str], make: Callable[[str], Member]) -> None:
-        self._made: dict[str, Member | None] = dict.fromkeys(names)
+    def __init__(self, names: Mapping[str, object], make: Callable[[str], Member]) -> None:
+        self._names = names
+        self._made: dict[str, Member] = {}
         self._make = make
 
     @override
     def __getitem__(self, name: str) -> Member:
-        member = self._made[name]
+        member = self._made.get(name)
         if member is None:
+            if name not in self._names:
+                raise KeyError(name)
             member = self._made[name] = self._make(name)
         return member
 
     @override
     def __iter__(self) -> Iterator[str]:
-        return iter(self._made)
+        return iter(self._names)
 
     @override
     def __len__(self) -> int:
-        return len(self._made)
+        return len(self._names)
 
     @override
     def __contains__(self, name: object) -> bool:
-        return name in self._made
+        return name in self._names
 
     def already(self, name: str) -> Member | None:
         """Return the member of a name if somebody has asked for it before."""
-        return self._made[name]
+        return self._made.get(name)
 
     def made(self) -> dict[str, Member]:
         """Return those that were asked for so far, in the order of all."""
-        return {name: member for name, member in self._made.items() if member is not None}
+        if not self._made:
+            return {}  # as in most rounds of many workers, through whom nobody has to go for that
+        return {name: self._made[name] for name in self._names if name in self._made}
 
 
 class Federation:

@@ -18,6 +18,9 @@ from typing_extensions import override
 
 from fedlightning.local.vectorised.functorch_calls import of_workers, one_of
 
+FEW_CLASSES = 32
+"""Up to so many, a softmax row by row takes several times as long as one of all rows, class by class."""
+
 
 @dataclass(frozen=True)
 class Product:
@@ -102,12 +105,11 @@ def _cross_entropy(
         return None
     if weight is not None or size_average is not None or reduce is not None or reduction != "mean":
         return None
+    rows, expected = scores.flatten(0, 1), classes.flatten()
+    if rows.shape[1] <= FEW_CLASSES:
+        rows, expected = rows.t().contiguous().unsqueeze(0), expected.unsqueeze(0)
     losses = F.cross_entropy(
-        scores.flatten(0, 1),
-        classes.flatten(),
-        ignore_index=ignore_index,
-        reduction="none",
-        label_smoothing=label_smoothing,
+        rows, expected, ignore_index=ignore_index, reduction="none", label_smoothing=label_smoothing
     )
     counts = classes.ne(ignore_index).sum(1)
     return one_of(losses.view_as(classes).sum(1) / counts, input)

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.func import vmap
 from torch.nn import functional as F
 
-from fedlightning.local.vectorised.operators import WorkerOperators
+from fedlightning.local.vectorised.operators import FEW_CLASSES, WorkerOperators
 
 WORKERS, ROWS, INPUTS, OUTPUTS = 3, 4, 5, 6
 
@@ -70,6 +70,17 @@ def test_cross_entropy(settings: dict[str, Any]) -> None:
     classes = torch.tensor([[0, 1, 2, 1], [2, 2, 0, 0], [1, 0, 1, 2]])
     ours, theirs, _ = both(partial(F.cross_entropy, **settings), scores, classes)
     torch.testing.assert_close(ours, theirs)
+
+
+@pytest.mark.parametrize("classes", [FEW_CLASSES, FEW_CLASSES + 1])
+def test_gradients_of_cross_entropy_over_few_and_many_classes(classes: int) -> None:
+    scores = torch.randn(WORKERS, ROWS, classes, dtype=torch.float64, requires_grad=True)
+    expected = torch.randint(classes, (WORKERS, ROWS))
+    expected[0, 0] = -100
+    ours, theirs, _ = both(F.cross_entropy, scores, expected)
+    torch.testing.assert_close(ours, theirs)
+    gradients = [torch.autograd.grad(losses.sum(), scores)[0] for losses in (ours, theirs)]
+    torch.testing.assert_close(*gradients)
 
 
 def test_cross_entropy_with_probabilities_is_left_to_torch() -> None:

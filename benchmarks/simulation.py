@@ -17,6 +17,7 @@ from functools import partial
 import torch
 from torch.utils.data import TensorDataset
 
+from benchmarks.compiling import LEAST_ROUNDS, compiled
 from benchmarks.measuring import CPU, WALL, Spread
 from benchmarks.table import Row, exactly, render
 from benchmarks.workloads import (
@@ -53,6 +54,10 @@ def main() -> None:
             print(
                 render(in_processes(work, arguments.optimizers, repetitions, arguments.processes)), flush=True
             )
+            continue
+        if arguments.compile:
+            work = WORKLOADS[name].shortened(LEAST_ROUNDS) if arguments.quick else WORKLOADS[name]
+            print(render(compiled(work, arguments.optimizers, repetitions)), flush=True)
             continue
         print(
             render(
@@ -201,6 +206,9 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--optimizers", nargs="+", default=["sgd"], choices=OPTIMIZERS)
     parser.add_argument("--repetitions", type=int, default=5, help="pairs of measurements")
     parser.add_argument("--vectorize", action="store_true", help="also let workers take steps together")
+    parser.add_argument(
+        "--compile", action="store_true", help="steps together, compiled and not; graphs apart"
+    )
     parser.add_argument("--metered", action="store_true", help="a torchmetric counts in each training step")
     parser.add_argument("--processes", type=int, help="beside one process instead of the loop by hand")
     parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])

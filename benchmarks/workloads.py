@@ -256,6 +256,8 @@ def by_strategy(
     dataset: TensorDataset,
     vectorize: Wish = False,
     processes: int | None = None,
+    *,
+    compiles: bool = False,
 ) -> None:
     """Train through `Trainer.fit`, in place: start-up, logging and one validation included."""
     trainer = pl.Trainer(
@@ -268,6 +270,7 @@ def by_strategy(
             local_epochs=1,
             vectorize=vectorize,
             processes=processes,
+            compile=compiles,
             seed=SEED,
         ),
         logger=False,

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
 
-from benchmarks import simulation
+from benchmarks import compiling, simulation
 from benchmarks.workloads import (
     OPTIMIZERS,
     Module,
@@ -52,6 +54,26 @@ def test_every_row_is_measured(monkeypatch: pytest.MonkeyPatch, capsys: pytest.C
         assert f"tiny, {way}: beside the loop by hand" in table
         (agreement,) = (line for line in table.splitlines() if f"tiny, {way}: final losses" in line)
         assert agreement.endswith("met")
+
+
+def test_what_is_paid_once_is_told_apart_from_rounds(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = [0.0]
+
+    def by_hand(work: Workload, *_: Any) -> None:
+        clock[0] += 2 * work.rounds
+
+    def by_strategy(work: Workload, *_: Any, compiles: bool) -> None:
+        clock[0] += work.rounds + 0.5 if not compiles else 0.5 * work.rounds + 6
+
+    monkeypatch.setattr(compiling, "CPU", lambda: clock[0])
+    monkeypatch.setattr(compiling, "by_hand", by_hand)
+    monkeypatch.setattr(compiling, "by_strategy", by_strategy)
+    found = {row.what: row.spread.middle for row in compiling.compiled(replace(TINY, rounds=8), ["sgd"], 2)}
+    assert found["tiny, sgd together: rounds beside the loop by hand's"] == 0.5
+    assert found["tiny, sgd together: once, seconds"] == 0.5
+    assert found["tiny, sgd together compiled: rounds beside the loop by hand's"] == 0.25
+    assert found["tiny, sgd together compiled: once, seconds"] == 6
+    assert found["tiny, sgd together, the better of both: rounds"] == 0.25
 
 
 @pytest.mark.xdist_group("strategy processes")

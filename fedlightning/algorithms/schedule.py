@@ -191,6 +191,8 @@ class AveragedSchedule(Schedule):
         return self._outcome(Plan(round, assignments, self.seed), forecast or Forecast())
 
     def _outcome(self, plan: Plan, forecast: Forecast) -> Plan:
+        if not self.participation:
+            return plan
         pieces = {name: self.work.piece(self.batches[name]) for name in plan.workers}
         forecast = replace(forecast, pieces=pieces, goal=self.cohort_size)
         return outcome_of(self.participation, plan, forecast)

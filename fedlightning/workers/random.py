@@ -68,9 +68,9 @@ def derive_seeds(seed: int, *key: int | str, each: Sequence[Sequence[int | str]]
     """
     begun = hashlib.blake2b(b"".join(map(_framed, (seed, *key))), digest_size=_BYTES)
     digests = []
-    for parts in zip(*each, strict=True):
+    for framed in map(b"".join, zip(*map(_all_framed, each), strict=True)):
         digest = begun.copy()
-        digest.update(b"".join(map(_framed, parts)))
+        digest.update(framed)
         digests.append(digest.digest())
     return np.frombuffer(b"".join(digests), dtype="<u8").astype(np.uint64, copy=False)
 
@@ -78,6 +78,13 @@ def derive_seeds(seed: int, *key: int | str, each: Sequence[Sequence[int | str]]
 def _framed(part: int | str) -> bytes:
     encoded = _encode(part)
     return len(encoded).to_bytes(8, "little") + encoded
+
+
+def _all_framed(parts: Sequence[int | str]) -> list[bytes]:
+    if set(map(type, parts)) == {int}:  # rounds and epochs, of which most workers have the same
+        known = {part: _framed(part) for part in set(parts)}
+        return [known[part] for part in parts]
+    return [_framed(part) for part in parts]
 
 
 def _encode(part: int | str) -> bytes:

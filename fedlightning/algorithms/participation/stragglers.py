@@ -5,7 +5,7 @@ Li et al. 2020, "Federated Optimization in Heterogeneous Networks", section 5.2.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 from typing_extensions import override
@@ -73,4 +73,4 @@ class Stragglers(Participation):
         piece = forecast.pieces.get(whole.worker, 1)
         seed = derive_seed(plan.seed, "partial work", plan.round, whole.worker)
         done = np.random.default_rng(seed).integers(1, whole.steps // piece, endpoint=True)
-        return replace(whole, steps=int(done) * piece)
+        return whole._replace(steps=int(done) * piece)

@@ -128,8 +128,8 @@ class UpdateMean:
             weight: As a rule the worker's number of samples; positive.
             block: Number of its block; those of a block come one after the other.
         """
-        if block != self._block and self._part.weight:
-            self._end_block()
+        if block != self._block:
+            self.end_block()
         self._block = block
         self._part.add(update, weight)
         self.count += 1
@@ -142,8 +142,7 @@ class UpdateMean:
             weight: The weight of all that are in it.
             block: Number of the block.
         """
-        if self._part.weight:
-            self._end_block()
+        self.end_block()
         self._whole = _RunningMean() if self._whole is None else self._whole
         self._whole.add(mean, weight)
         self._block = block
@@ -159,11 +158,16 @@ class UpdateMean:
             return None
         if self._whole is None:
             return self._part.result()
-        if self._part.weight:
-            self._end_block()
+        self.end_block()
         return self._whole.result()
 
-    def _end_block(self) -> None:
+    def end_block(self) -> None:
+        """Take the block that was added to last into the mean, of which nothing more will come.
+
+        The next block does so as well; now, what was added is still in the processor's caches.
+        """
+        if not self._part.weight:
+            return
         self._whole = _RunningMean() if self._whole is None else self._whole
         self._whole.add(self._part.result(), self._part.weight)
         self._part = _RunningMean()

@@ -101,6 +101,9 @@ class Aggregation(ABC):
         """
         raise NotImplementedError
 
+    def end_block(self) -> None:  # noqa: B027 - it only makes the next block begin quicker
+        """Hear that nothing more will be added to the block at hand."""
+
     def add_chunk(self, chunk: TrainedChunk, weights: Mapping[int, float], block: int) -> None:
         """Take parameters of visits that were carried out together into the mean.
 
@@ -176,6 +179,11 @@ class AtController(Aggregation):
             self._combiner.add_block(update, weight, block)
         else:
             self._combiner.add(update, weight, block)
+
+    @override
+    def end_block(self) -> None:
+        if isinstance(self._combiner, UpdateMean):
+            self._combiner.end_block()
 
     @override
     def add_chunk(self, chunk: TrainedChunk, weights: Mapping[int, float], block: int) -> None:

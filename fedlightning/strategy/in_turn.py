@@ -86,8 +86,11 @@ class VisitsInTurn:
         self.clock.turn_to("aggregate")
         if name := start.reshaped_buffer():
             raise reshaped(name, worker, self.plan.round)
-        block = block_of(number, len(self.weights))
+        cohort = len(self.weights)
+        block = block_of(number, cohort)
         self.aggregation.add(self.module, "parameters", self.weights[number], block)
+        if number + 1 < cohort and block_of(number + 1, cohort) != block:
+            self.aggregation.end_block()
 
     def _attempt(self, number: int, worker: str, start: ModuleSnapshot, failures: int = 0) -> None:
         """Visit a worker, and again as often as the failure at hand may be retried."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from matplotlib.figure import Figure
@@ -105,7 +105,7 @@ class Run(Job):
     @override
     def run(self) -> Curve:
         size = QUICK if self.quick else FULL
-        local = {"local_steps": 1} if self.way == "FedSGD" else {"local_epochs": 5}
+        local: dict[str, Any] = {"local_steps": 1} if self.way == "FedSGD" else {"local_epochs": 5}
         return fit(
             _images(size.train, self.seed),
             Classifier(_net(self.seed), self.lr),

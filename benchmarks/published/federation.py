@@ -102,6 +102,7 @@ def fit(
     seed: int,
     every: int = 1,
     until: float | None = None,
+    vectorize: bool = True,
     **federated: Any,
 ) -> Curve:
     """Train for some rounds, in place.
@@ -114,9 +115,10 @@ def fit(
         seed: Of everything that the strategy draws.
         every: After how many rounds the global module is tested.
         until: An accuracy at which training may end.
+        vectorize: Whether steps are taken for several workers at once, where that works.
         **federated: Arguments of `FederatedStrategy`.
     """
-    strategy = FederatedStrategy(rounds_per_epoch=every, seed=seed, vectorize=True, **federated)
+    strategy = FederatedStrategy(rounds_per_epoch=every, seed=seed, vectorize=vectorize, **federated)
     trainer = pl.Trainer(
         accelerator="cpu",
         max_epochs=rounds // every,

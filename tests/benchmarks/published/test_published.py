@@ -33,8 +33,8 @@ RUNS: list[Job] = [
     scaffold.Run(scaffold.Case("SCAFFOLD", 1, 0.1), 0.3, 0, quick=True),
     robust.Run("Bulyan", "replacement", 0, quick=True),
     robust.Run("FLTrust", "ALIE", 0, quick=True),
-    fedprox.Run("(0.5, 0.5)", 0.9, "mu=1", 0, quick=True),
-    fedprox.Run("IID", 0.9, "FedAvg", 0, quick=True),
+    fedprox.Run("large", "(0.5, 0.5)", 0.9, "mu=1", 0, quick=True),
+    fedprox.Run("small", "IID", 0.9, "FedAvg", 0, quick=True),
 ]
 
 

@@ -46,5 +46,5 @@ def test_portions_get_smaller_to_the_end(sizes: list[int], processes: int, most:
     visits = [sum(sizes[piece] for piece in portion) for portion in portions]
     left = [sum(visits[number:]) for number in range(len(visits))]
     for portion, own, rest in zip(portions, visits, left, strict=True):
-        assert len(portion) == 1 or own <= rest / (2 * processes)
+        assert len(portion) == 1 or own <= max(rest / (1.5 * processes), sum(sizes) / (6 * processes))
     assert all(before.stop == after.start for before, after in pairwise(portions))

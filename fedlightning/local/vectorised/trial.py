@@ -37,8 +37,8 @@ A number says for how many at once, in place of measurements: then every bit of 
 CHUNKS = (2, 5, 10, 20, 50, 100, 200, 500, 1000)
 """How many workers may take their steps together: the candidates, out of which measurements choose."""
 
-LARGEST_STACK = 1 << 26
-"""The most bytes that the parameters of one chunk may have."""
+LARGEST_STACK = 1 << 24
+"""The most bytes that the parameters of one chunk may have: more stay in no cache from step to step."""
 
 SMALL_STACK = 1 << 22
 """Up to so many bytes, the larger of two chunks is the better one."""
@@ -152,8 +152,10 @@ class _Trial:
         training = VectorisedTraining(
             self._module, self._optimizer, chunk=1, numbered=self._numbered, draws=draws
         )
-        faster = self._seconds_alone / _seconds(training, errands.some([0]).shortened(1))
-        # One measurement of each: what is as good as equal is taken for faster, as it is for long steps.
+        start = errands.some([0]).shortened(1)
+        # The first time, weights lie in an order that nothing is prepared for. What is as good as equal in so
+        # short a measurement is taken for faster, as it is for long steps.
+        faster = self._seconds_alone / min(_seconds(training, start) for _ in range(2))
         reason = "" if faster * _WORSE > 1 else "its steps take long enough by themselves"
         return Findings(reason, 1, self._numbered, draws, faster)
 
@@ -177,7 +179,7 @@ class _Trial:
             sizes.insert(0, 1)
         if len(sizes) == 1 and sizes[0] > _ENOUGH:
             # Next to nothing is computed in such steps: a part of the chunk tells enough.
-            seconds = self._seconds_together(errands, _ENOUGH, draws=draws)
+            seconds = self._seconds_together(errands, _ENOUGH, draws=draws, times=1)
             if seconds < alone:
                 return sizes[-1], alone / seconds
         best, least = 0, float("inf")
@@ -189,7 +191,7 @@ class _Trial:
                 best, least = chunk, seconds
         return best, alone / least
 
-    def _seconds_together(self, errands: Errands, chunk: int, *, draws: bool) -> float:
+    def _seconds_together(self, errands: Errands, chunk: int, *, draws: bool, times: int = 2) -> float:
         """Measure the start of visits that are carried out together, as seconds of each."""
         training = VectorisedTraining(
             self._module, self._optimizer, chunk=chunk, numbered=self._numbered, draws=draws
@@ -197,13 +199,14 @@ class _Trial:
         some = errands.some(range(chunk)).shortened(_TRIED_STEPS)
         uses = -(-len(errands) // chunk) * int(errands.steps.max())
         # The first time tapes are recorded, and nothing is warm.
-        return min(_seconds(training, some, uses) for _ in range(2)) / chunk
+        return min(_seconds(training, some, uses) for _ in range(times)) / chunk
 
     def _candidates(self, workers: int) -> list[int]:
         """Return sizes of chunks, in the order in which they are tried until they get worse."""
         size = sum(p.numel() * p.element_size() for p in self._module.parameters() if p.requires_grad)
         most = max(2, min(workers, CHUNKS[-1], LARGEST_STACK // max(size, 1)))
-        return [*(chunk for chunk in CHUNKS if chunk < most and chunk * size > SMALL_STACK), most]
+        sizes = [chunk for chunk in CHUNKS if chunk < most and chunk * size > SMALL_STACK]
+        return [*sizes, most] if most == workers or not sizes else sizes
 
     def _alone(self, errand: Errand, optimizer: Optimizer) -> tuple[VisitReport, list[Tensor]]:
         with _put_back(self._module):

@@ -31,7 +31,7 @@ from fedlightning.algorithms.blocks import block_of
 from fedlightning.algorithms.postprocessing import Downlink, Postprocessing
 from fedlightning.local.known import looked_up_once
 from fedlightning.local.logs import combine_logs
-from fedlightning.local.metrics import put_states, take_states
+from fedlightning.local.metrics import kept_states, put_states, take_states
 from fedlightning.local.randomness import isolated_streams
 from fedlightning.local.visit import Visit, VisitReport
 from fedlightning.strategy.aggregation import Aggregation, AtController, AtTrustedWorker
@@ -188,7 +188,9 @@ class Round(ABC):
         plainly = replace(terms, aggregation=None, aggregator=None, postprocess=None, bad_workers=None)
         plainly = replace(plainly, downlink=None, stopwatch=None)
         unheard = replace(plainly, audience=Audience(), tolerance=Tolerance(), checks_cohort=False)
-        return self._like(replace(unheard, federation=root.federation, root=None)).update_of(root.plan(plan))
+        at_root = self._like(replace(unheard, federation=root.federation, root=None))
+        with kept_states(self._module):
+            return at_root.update_of(root.plan(plan))
 
     def _begin_aggregation(self, plan: Plan) -> Aggregation:
         chain = self._terms.postprocess if self.update == "parameters" else None

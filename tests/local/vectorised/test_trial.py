@@ -186,6 +186,12 @@ def test_measurements_decide_where_they_are_asked(
     assert examine(cohort.module, [cohort.optimizer], errands(cohort), True).reason == ""
 
 
+def test_a_clock_that_does_not_move_speaks_against_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(trial, "process_time", lambda: 0.0)
+    cohort = Cohort(Net(PLAIN), streams([8, 8, 8]))
+    assert examine(cohort.module, [cohort.optimizer], errands(cohort), True).reason == ""
+
+
 def test_the_chunk_is_the_one_that_was_fastest(monkeypatch: pytest.MonkeyPatch) -> None:
     def seconds(training: Any, errands: Errands, uses: int) -> float:
         return len(errands) * abs(len(errands) - 5.5)

@@ -12,14 +12,17 @@ import gc
 import logging
 import warnings
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from functools import partial
 
 import torch
+from torch import nn
 from torch.utils.data import TensorDataset
 
 from benchmarks.compiling import LEAST_ROUNDS, compiled
 from benchmarks.measuring import CPU, WALL, Spread
 from benchmarks.table import Row, exactly, render
+from benchmarks.vmapped import by_vmap
 from benchmarks.workloads import (
     OPTIMIZERS,
     WORKLOADS,
@@ -89,52 +92,84 @@ def measured(
         work: What is trained.
         optimizers: Names out of `OPTIMIZERS`.
         repetitions: How often all ways are measured, in turn.
-        vectorize: Whether the workers' steps are also taken together, where a trial finds that faster.
+        vectorize: Whether the workers' steps are also taken together, where a trial finds that faster; with
+            plain SGD, beside what a researcher writes by hand with `torch.func`.
         metered: Whether a torchmetric counts in each training step, of both.
         device: Where network and samples are.
 
     Yields:
-        For each optimizer what ours takes, as a multiple of the loop by hand, and by how much they differ.
+        For each optimizer what a way takes, as a multiple of the loop by hand, and by how much they differ.
     """
     dataset = work.dataset(device)
     orders = Orders(work, dataset)
-    wishes: list[Wish] = [False, "auto"] if vectorize else [False]
     for name in optimizers:
+        make = OPTIMIZERS[name]
+        hand = _by_hand(work, make, dataset, orders, metered=metered)
+        ways = list(_ways(work, name, dataset, orders, vectorize=vectorize, metered=metered))
         # The first turn warms up.
-        turns = [
-            _one_turn(work, OPTIMIZERS[name], dataset, orders, wishes, metered=metered)
-            for _ in range(repetitions + 1)
-        ]
-        for number, wish in enumerate(wishes):
-            way = f"{work.name}, {name}" + (" together" if wish else "") + (" metered" if metered else "")
-            target = None if metered else _target(work, name, wish)
+        turns = [_one_turn(work, hand, ways, dataset) for _ in range(repetitions + 1)]
+        for number, way in enumerate(ways):
+            what = f"{work.name}, {name}{way.label}" + (" metered" if metered else "")
             ratios = [turn[number][0] for turn in turns[1:]]
-            yield Row(f"{way}: beside the loop by hand", Spread.of(ratios), "x", target)
-            yield Row(f"{way}: final losses differ by", exactly(turns[0][number][1]), "", AGREEMENT)
+            yield Row(f"{what}: beside the loop by hand", Spread.of(ratios), "x", way.target)
+            yield Row(f"{what}: final losses differ by", exactly(turns[0][number][1]), "", AGREEMENT)
+
+
+@dataclass(frozen=True)
+class _Way:
+    """One way to train a workload.
+
+    Args:
+        label: What tells its rows from others.
+        target: The most that it may take, as a multiple of the loop by hand.
+        train: Trains an untrained network in place.
+    """
+
+    label: str
+    target: float | None
+    train: Callable[[nn.Module], None]
+
+
+def _by_hand(
+    work: Workload, make: MakeOptimizer, dataset: TensorDataset, orders: Orders, *, metered: bool
+) -> _Way:
+    def train(net: nn.Module) -> None:
+        by_hand(work, net, make, dataset, orders, metered=metered)
+
+    return _Way("", None, train)
+
+
+def _ways(
+    work: Workload, optimizer: str, dataset: TensorDataset, orders: Orders, *, vectorize: bool, metered: bool
+) -> Iterator[_Way]:
+    def ours(net: nn.Module, wish: Wish) -> None:
+        module = (Metered if metered else Module)(net, OPTIMIZERS[optimizer])
+        by_strategy(work, module, dataset, wish)
+
+    def target(wish: Wish) -> float | None:
+        return None if metered else _target(work, optimizer, wish)
+
+    yield _Way("", target(False), partial(ours, wish=False))
+    if vectorize:
+        yield _Way(" together", target("auto"), partial(ours, wish="auto"))
+    if vectorize and not metered and optimizer == "sgd":
+        yield _Way(" by hand with vmap", None, lambda net: by_vmap(work, net, dataset, orders))
 
 
 def _one_turn(
-    work: Workload,
-    make: MakeOptimizer,
-    dataset: TensorDataset,
-    orders: Orders,
-    wishes: list[Wish],
-    *,
-    metered: bool,
+    work: Workload, hand: _Way, ways: list[_Way], dataset: TensorDataset
 ) -> list[tuple[float, float]]:
-    """Return, for each wish, how much longer ours takes than the loop by hand, and how the losses differ."""
+    """Return, for each way, how much longer it takes than the loop by hand, and how the losses differ."""
     device = dataset.tensors[0].device
     seconds = _seconds if device.type == "cpu" else _seconds_on_gpu
-    net = work.net().to(device)
-    by_hand_took = seconds(partial(by_hand, work, net, make, dataset, orders, metered=metered))
-    expected = final_loss(net, dataset)
-    turn = []
-    for wish in wishes:
-        module = (Metered if metered else Module)(work.net(), make)
-        took = seconds(partial(by_strategy, work, module, dataset, wish))
-        module.to(device)
-        turn.append((took / by_hand_took, abs(expected - final_loss(module.net, dataset))))
-    return turn
+
+    def trained(way: _Way) -> tuple[float, float]:
+        net = work.net().to(device)
+        took = seconds(partial(way.train, net))
+        return took, final_loss(net.to(device), dataset)
+
+    by_hand_took, expected = trained(hand)
+    return [(took / by_hand_took, abs(expected - loss)) for took, loss in map(trained, ways)]
 
 
 def in_processes(work: Workload, optimizers: list[str], repetitions: int, count: int) -> Iterator[Row]:

@@ -28,6 +28,7 @@ from fedlightning.strategy.roster import numbered_names
 
 SEED = 7
 CLASSES = 10
+LEARNING_RATE = 0.05
 
 
 @dataclass(frozen=True)
@@ -107,8 +108,8 @@ WORKLOADS = {
 
 MakeOptimizer = Callable[..., Optimizer]
 OPTIMIZERS: dict[str, MakeOptimizer] = {
-    "sgd": partial(torch.optim.SGD, lr=0.05),
-    "momentum": partial(torch.optim.SGD, lr=0.05, momentum=0.9),
+    "sgd": partial(torch.optim.SGD, lr=LEARNING_RATE),
+    "momentum": partial(torch.optim.SGD, lr=LEARNING_RATE, momentum=0.9),
     "adam": partial(torch.optim.Adam, lr=0.001),
 }
 
@@ -153,7 +154,7 @@ def by_hand(
     optimizer = make(parameters)
     for visits in orders.rounds:
         start = [parameter.detach().clone() for parameter in parameters]
-        mean, of_block, size = _Mean(), _Mean(), block_size(len(visits))
+        mean, of_block, size = Mean(), Mean(), block_size(len(visits))
         for position, order in enumerate(visits):
             with torch.no_grad():
                 torch._foreach_copy_(parameters, start)
@@ -172,7 +173,7 @@ def by_hand(
                 of_block.add(parameters, 1)
                 if (position + 1) % size == 0 or position + 1 == len(visits):
                     mean.add(of_block.tensors, of_block.weight)
-                    of_block = _Mean()
+                    of_block = Mean()
         with torch.no_grad():
             torch._foreach_copy_(parameters, mean.tensors)
         if metered:
@@ -180,12 +181,15 @@ def by_hand(
             accuracy.reset()
 
 
-class _Mean:
+class Mean:
+    """Keep a running mean of networks' parameters."""
+
     def __init__(self) -> None:
         self.tensors: list[Tensor] = []
         self.weight = 0
 
     def add(self, tensors: Sequence[Tensor], weight: int) -> None:
+        """Take one more list of parameters into the mean."""
         self.weight += weight
         if self.tensors:
             torch._foreach_lerp_(self.tensors, list(tensors), weight / self.weight)

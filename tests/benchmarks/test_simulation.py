@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from benchmarks import compiling, simulation
+from benchmarks import compiling, simulation, vmapped
 from benchmarks.workloads import (
     OPTIMIZERS,
     Module,
@@ -39,6 +39,20 @@ def test_the_loop_by_hand_trains_on_the_same_samples_in_the_same_order(optimizer
         assert not torch.allclose(ours, start, atol=1e-4)
 
 
+@pytest.mark.parametrize("numbers", [610, 10_000_000])
+def test_steps_by_hand_with_vmap_are_those_of_the_loop(numbers: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(vmapped, "NUMBERS_PER_CHUNK", numbers)
+    dataset = TINY.dataset()
+    loop, mapped, orders = TINY.net(), TINY.net(), Orders(TINY, dataset)
+    by_hand(TINY, loop, OPTIMIZERS["sgd"], dataset, orders)
+    vmapped.by_vmap(TINY, mapped, dataset, orders)
+    for expected, ours, start in zip(
+        loop.parameters(), mapped.parameters(), TINY.net().parameters(), strict=True
+    ):
+        torch.testing.assert_close(ours, expected, rtol=1e-5, atol=1e-6)
+        assert not torch.allclose(ours, start, atol=1e-4)
+
+
 def test_every_row_is_measured(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     threads = torch.get_num_threads()
     monkeypatch.setattr(simulation, "WORKLOADS", {"W1": TINY})
@@ -50,7 +64,7 @@ def test_every_row_is_measured(monkeypatch: pytest.MonkeyPatch, capsys: pytest.C
     finally:
         torch.set_num_threads(threads)
     table = capsys.readouterr().out
-    for way in ("sgd", "adam", "sgd together", "adam together"):
+    for way in ("sgd", "adam", "sgd together", "adam together", "sgd by hand with vmap"):
         assert f"tiny, {way}: beside the loop by hand" in table
         (agreement,) = (line for line in table.splitlines() if f"tiny, {way}: final losses" in line)
         assert agreement.endswith("met")

@@ -19,6 +19,7 @@ import torch
 from torch import nn
 from torch.utils.data import TensorDataset
 
+from benchmarks.at_once import LoopsAtOnce
 from benchmarks.compiling import LEAST_ROUNDS, compiled
 from benchmarks.measuring import CPU, WALL, Spread
 from benchmarks.table import Row, exactly, render
@@ -182,13 +183,16 @@ def in_processes(work: Workload, optimizers: list[str], repetitions: int, count:
         count: How many processes.
 
     Yields:
-        For each optimizer how many times as many rounds they do in the same time, how much of the processor's
-        time is still needed in this process, and by how much the losses differ.
+        For each optimizer how many times as many rounds they do in the same time, what as many loops by hand
+        gain that have nothing to do with each other, how much of the processor's time is still needed in this
+        process, and by how much the losses differ.
     """
     dataset = work.dataset()
     for name in optimizers:
-        gains, shares, differ = [], [], 0.0
+        gains, at_once, shares, differ = [], [], [], 0.0
+        loops = LoopsAtOnce(work, name, count)
         for turn in range(repetitions + 1):
+            by_loops = loops.gain()
             modules = [Module(work.net(), OPTIMIZERS[name]) for _ in range(2)]
             one, several = (
                 _seconds_by_both(partial(by_strategy, work, module, dataset, processes=processes))
@@ -198,10 +202,13 @@ def in_processes(work: Workload, optimizers: list[str], repetitions: int, count:
             differ = max(differ, abs(losses[0] - losses[1]))
             if turn:
                 gains.append(one[0] / several[0])
+                at_once.append(by_loops)
                 shares.append(several[1] / one[1])
+        loops.close()
         way = f"{work.name}, {name}, {count} processes"
         target = TARGET_OF_TWO if count == 2 and work.name in ("W1", "W2") else None
         yield Row(f"{way}: rounds in the time of one process's", Spread.of(gains), "x", target, ">=")
+        yield Row(f"{way}: {count} loops by hand at once, beside one", Spread.of(at_once), "x")
         yield Row(f"{way}: processor time at the controller, of one's", Spread.of(shares), "x")
         yield Row(f"{way}: final losses differ by", exactly(differ), "", 0.0)
 

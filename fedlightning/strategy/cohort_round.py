@@ -125,8 +125,8 @@ class CohortRound(Round):
                 visits.carry_out()
             finally:
                 self._terms.clock.turn_to("log")
-                reports.take(*training.reports())
-                sizes = self._taken_in(plan, errands, reports, visits, training.metrics)
+                reports.take(*training.take_reports())
+                sizes = self._taken_in(plan, errands, reports, visits, training.take_metrics())
             self._compute_metrics(reports)
         return self._result(plan, reports, visits.aggregation, visits.skipped, reports.visits(*sizes))
 

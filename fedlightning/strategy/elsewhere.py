@@ -88,12 +88,11 @@ class VisitsElsewhere:
         done, numbers = portion.done, portion.numbers
         self.why_not_compiled = done.why_not_compiled
         for positions, reports in done.reports:
-            self.reports.take(numbers[positions], reports)
-        places = numbers.tolist()
-        self.metrics.update((places[position], states) for position, states in done.metrics.items())
-        for position, number in enumerate(places):
-            if position in done.failures:
-                self._fail(number, done.failures[position])
+            self.reports.take(positions, reports)
+        self.metrics.update(done.metrics)
+        for number in numbers.tolist():
+            if number in done.failures:
+                self._fail(number, done.failures[number])
             else:
                 self.ended.append(number)
         self.clock.turn_to("aggregate")

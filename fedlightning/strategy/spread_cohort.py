@@ -71,7 +71,7 @@ class DonePortion:
 
     Args:
         numbers: Their positions in the cohort.
-        done: What they have come to, by their positions among these.
+        done: What they have come to.
         updates: Means of pieces of them.
     """
 

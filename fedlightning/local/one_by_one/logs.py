@@ -76,6 +76,12 @@ class VisitSeries(Series):
         del self._values[self._ended :]
         del self._weights[self._ended :]
 
+    def forget(self) -> None:
+        """Forget all that visits have given."""
+        for numbers in (self._values, self._weights, self._visits, self._counts):
+            numbers.clear()
+        self._ended = 0
+
     def moved_on(self, reduction: str) -> VisitSeries:
         """Return a series that the visit at hand goes on with, and leave to this one those before."""
         other = VisitSeries(reduction)
@@ -171,14 +177,18 @@ class VisitLogs(LogRecorder):
         for series in self._current.values():
             series.drop_visit()
 
-    def columns(self) -> list[LogColumn]:
-        """Return what visits have logged, combined over their steps."""
-        return [
+    def take_columns(self) -> list[LogColumn]:
+        """Return what visits have logged, combined over their steps, and forget it."""
+        columns = [
             _column(name, log, alike)
             for name, accounts in self._accounts.items()
             for log, series in accounts
             for alike in series.combined_by_visit()
         ]
+        for accounts in self._accounts.values():
+            for _, series in accounts:
+                series.forget()
+        return columns
 
     @override
     def _series(self, name: str, reduction: str) -> VisitSeries:

@@ -6,7 +6,7 @@ Who is visited, what is done about a visit that fails, and where updates go is f
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 
@@ -60,10 +60,7 @@ class OneByOne:
     Args:
         module: The module, attached to a Trainer.
         optimizer: Its optimizer, with the settings of the round; a visit may change them.
-        errands: The visits, to be made in their order.
-
-    Attributes:
-        metrics: States of the torchmetrics that visits have updated, by position.
+        errands: The visits; those that are made are made in their order.
     """
 
     def __init__(self, module: pl.LightningModule, optimizer: Optimizer, errands: PooledErrands) -> None:
@@ -79,12 +76,18 @@ class OneByOne:
         self._optimization = lean_optimization(module, optimizer, self._logs)
         self._resets_metrics = bool(known(module).metrics)
         self._samples: dict[int, int] = {}
-        self.metrics: dict[int, tuple[MetricState, ...]] = {}
+        self._metrics: dict[int, tuple[MetricState, ...]] = {}
 
     @contextmanager
     def at_work(self) -> Iterator[None]:
         """Carry out visits within the block, in which nothing but them draws random numbers."""
-        with isolated_streams(), recorded_by(self._logs):
+        with isolated_streams(), self.at_work_alone():
+            yield
+
+    @contextmanager
+    def at_work_alone(self) -> Iterator[None]:
+        """Do likewise where nothing but visits draws random numbers anyway."""
+        with recorded_by(self._logs):
             self._put_away()
             yield
 
@@ -122,7 +125,7 @@ class OneByOne:
         if losses:
             self._losses.add(number, losses, dtype)
         if states:
-            self.metrics[number] = states
+            self._metrics[number] = states
 
     def _require_finite(self, losses: list[float], dtype: torch.dtype) -> None:
         if self._visit.requires_finite:
@@ -157,15 +160,25 @@ class OneByOne:
         if self._optimizer.state:
             self._optimizer.state = defaultdict(dict)
 
-    def reports(self) -> tuple[Numbers, ChunkReports]:
-        """Return what the visits report that have not failed, and their positions, in order."""
-        done = np.array(list(self._samples), dtype=np.int64)
-        columns = self._logs.columns()
+    def take_reports(self) -> tuple[Numbers, ChunkReports]:
+        """Return what visits report that have not failed, and their positions, in order.
+
+        Asked for again, it tells of those since.
+        """
+        samples, self._samples = self._samples, {}
+        losses, self._losses = self._losses, VisitLosses()
+        done = np.array(list(samples), dtype=np.int64)
+        columns = self._logs.take_columns()
         return done, ChunkReports(
-            steps=np.array(self._steps, dtype=np.int64)[done],
-            losses=self._losses.means(done),
-            samples=np.array(list(self._samples.values()), dtype=np.int64),
+            steps=np.array([self._steps[number] for number in samples], dtype=np.int64),
+            losses=losses.means(done),
+            samples=np.array(list(samples.values()), dtype=np.int64),
             finite=np.ones(len(done), dtype=np.bool_),
             logs=[replace(column, rows=np.searchsorted(done, column.rows)) for column in columns],
-            told=self._losses.are_of(done),
+            told=losses.are_of(done),
         )
+
+    def take_metrics(self) -> Mapping[int, tuple[MetricState, ...]]:
+        """Return the states of the torchmetrics that visits have updated, by position; likewise."""
+        metrics, self._metrics = self._metrics, {}
+        return metrics

@@ -6,6 +6,7 @@ How steps are taken lives in ``local``; what else a process does, in `resident`.
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import islice
 
 import lightning.pytorch as pl
 import numpy as np
@@ -67,7 +68,7 @@ class TogetherHere:
                     mean.add(update, own)
                     weight += own
                 means.append(put_down(mean, weight, slot))
-                reports.append((chunk.numbers, chunk.reports))
+                reports.append((columns.visits[chunk.numbers], chunk.reports))
         except Exception as error:  # noqa: BLE001  # made one by one, the visits tell
             return ColumnsDone(columns.number, why_not=in_few_words(error))
         told = self._training.why_not_compiled
@@ -75,9 +76,11 @@ class TogetherHere:
 
 
 class InTurnHere:
-    """Carry out visits one after the other.
+    """Carry out visits of a round one after the other.
 
     Args:
+        module: The resident module.
+        cohort: All visits of the round.
         start: What each starts with.
         optimization: The optimizer, with the settings of the round.
         watch: Looks whether a visit changes the module.
@@ -85,57 +88,59 @@ class InTurnHere:
     """
 
     def __init__(
-        self, start: ModuleSnapshot, optimization: Optimization, watch: ModuleWatch, retries: int
+        self,
+        module: pl.LightningModule,
+        cohort: Cohort,
+        start: ModuleSnapshot,
+        optimization: Optimization,
+        watch: ModuleWatch,
+        retries: int,
     ) -> None:
+        self._module = module
+        self._weights = cohort.weights
+        self._training = OneByOne(module, optimization.optimizers[0], cohort.errands)
         self._start = start
         self._optimization = optimization
         self._watch = watch
         self._retries = retries
 
-    def work(
-        self, module: pl.LightningModule, cohort: Cohort, columns: Columns, put_down: PutDown
-    ) -> ColumnsDone:
+    def work(self, columns: Columns, put_down: PutDown) -> ColumnsDone:
         """Make the visits of a portion.
 
         Args:
-            module: The resident module.
-            cohort: The visits of the round.
-            columns: Which of them.
+            columns: Which they are.
             put_down: Is given the mean of each piece.
         """
-        visits, optimizer = columns.visits, self._optimization.optimizers[0]
-        training = OneByOne(module, optimizer, cohort.errands.some(visits))
-        weights = [cohort.weights[visit] for visit in visits.tolist()]
+        visits = iter(columns.visits.tolist())
         failures: dict[int, Failure | None] = {}
-        means, first = [], 0
+        means = []
         self._watch.begin_visit()
-        with training.at_work():
+        with self._training.at_work_alone():
             for slot, size in zip(columns.slots, columns.sizes, strict=True):
                 mean, weight = UpdateMean(), 0.0
-                for number in range(first, first + size):
-                    if self._succeeds(training, number, failures):
-                        mean.add(_left_on(module), weights[number])
-                        weight += weights[number]
-                first += size
+                for number in islice(visits, size):
+                    if self._succeeds(number, failures):
+                        mean.add(_left_on(self._module), self._weights[number])
+                        weight += self._weights[number]
                 means.append(put_down(mean, weight, slot))
-        reports, changed = [training.reports()], self._watch.changed()
-        return ColumnsDone(columns.number, means, reports, training.metrics, failures, changed)
+        reports, metrics = [self._training.take_reports()], self._training.take_metrics()
+        return ColumnsDone(columns.number, means, reports, metrics, failures, self._watch.changed())
 
-    def _succeeds(self, training: OneByOne, number: int, failures: dict[int, Failure | None]) -> bool:
+    def _succeeds(self, number: int, failures: dict[int, Failure | None]) -> bool:
         """Make a visit; note why it has failed if it does."""
         try:
-            self._attempt(training, number)
+            self._attempt(number)
         except NotFinite:
             failures[number] = None
         except Exception as error:  # noqa: BLE001  # told to the controller, which raises it or goes on
             failures[number] = told(error)
         return number not in failures
 
-    def _attempt(self, training: OneByOne, number: int, failures: int = 0) -> None:
+    def _attempt(self, number: int, failures: int = 0) -> None:
         self._start.restore()
         self._optimization.begin_visit()
         try:
-            training.visit(number)
+            self._training.visit(number)
             if reshaped := self._start.reshaped_buffer():
                 raise ReshapedBuffer(reshaped)
         except (NotFinite, ReshapedBuffer):
@@ -143,7 +148,7 @@ class InTurnHere:
         except Exception:
             if failures == self._retries:
                 raise
-            self._attempt(training, number, failures + 1)
+            self._attempt(number, failures + 1)
 
 
 def _left_on(module: pl.LightningModule) -> Update:

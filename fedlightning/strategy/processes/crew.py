@@ -46,6 +46,11 @@ class Crew:
         for process in self.processes:
             process.tell(message, descriptor)
 
+    def tell_later(self, message: bytes) -> None:
+        """Send a packed message to all of them, each with the next one that it gets."""
+        for process in self.processes:
+            process.tell_later(message)
+
     def work_off(
         self, portions: Sequence[range], slots: int, message: Callable[[int, int], bytes]
     ) -> Generator[Any, None, None]:

@@ -234,7 +234,7 @@ class ColumnsDone:
     Args:
         number: Which portion.
         means: Those of its pieces, in order.
-        reports: Positions of visits in the portion, and what these report.
+        reports: Positions of visits in the cohort, and what these report.
         metrics: States of torchmetrics, by position of the visit.
         failures: Why visits have failed, by position; ``None`` for one that is not finite.
         changed: What of the module a visit has changed beside tensors and metrics; usually nothing.
@@ -250,6 +250,17 @@ class ColumnsDone:
     changed: str = ""
     why_not: str = ""
     why_not_compiled: str = ""
+
+
+@dataclass(frozen=True)
+class Several:
+    """Take in several messages, one after the other.
+
+    Args:
+        messages: They, packed.
+    """
+
+    messages: Sequence[bytes]
 
 
 @dataclass(frozen=True)

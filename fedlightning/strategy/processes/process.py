@@ -10,7 +10,8 @@ import weakref
 from typing import Any
 
 from fedlightning.strategy.processes.line import Line
-from fedlightning.strategy.processes.packing import unpack
+from fedlightning.strategy.processes.messages import Several
+from fedlightning.strategy.processes.packing import pack, unpack
 from fedlightning.workers.remote.launching import end, launch
 
 
@@ -33,6 +34,7 @@ class Process:
         ours, theirs = socket.socketpair()
         self._process = launch("fedlightning.strategy.processes", theirs)
         self.line = Line(ours)
+        self._later: list[bytes] = []
         self._end = weakref.finalize(self, _end, self._process, self.line, os.getpid())
 
     @property
@@ -45,13 +47,23 @@ class Process:
         """Whether it runs, and is this process's own."""
         return self._end.alive and self._process.poll() is None
 
+    def tell_later(self, message: bytes) -> None:
+        """Send a packed message together with the next one, which takes less than to wake it for each."""
+        self._later.append(message)
+
     def tell(self, message: bytes, descriptor: int | None = None) -> None:
         """Send a packed message.
 
         Raises:
             ProcessEnded: It is not there any more.
         """
+        later, self._later = self._later, []
         try:
+            if descriptor is not None:
+                for early in later:
+                    self.line.send(early)
+            elif later:
+                message = pack(Several([*later, message]))
             self.line.send(message, descriptor)
         except OSError as error:
             raise ProcessEnded(self._cause()) from error

@@ -12,7 +12,7 @@ import signal
 import socket
 import threading
 import traceback
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, suppress
 from typing import Any
 
@@ -51,6 +51,7 @@ from fedlightning.strategy.processes.messages import (
     Outcome,
     Portion,
     Reserve,
+    Several,
     apply_torch_settings,
 )
 from fedlightning.strategy.processes.packing import pack, unpack, unpack_shared
@@ -83,6 +84,7 @@ class Resident:
         self._procedures: Sequence[LocalProcedure | None] = ()
         self._watch: ModuleWatch | None = None
         self._cohort: Cohort | None = None
+        self._in_turn: InTurnHere | None = None
         self._together: TogetherHere | None = None
         self._of_round = ExitStack()
 
@@ -145,6 +147,7 @@ class Resident:
 
     def leave(self) -> None:
         """End the round, if there is one."""
+        self._in_turn = None
         self._of_round.close()
 
     def _settle(self) -> None:
@@ -181,12 +184,17 @@ class Resident:
         assert self._cohort is not None
         way = self._cohort.way
         if way is None:
-            assert self._watch is not None
-            in_turn = InTurnHere(self._snapshot, self._optimization, self._watch, self._begin.retries)
-            return in_turn.work(self.module, self._cohort, columns, self._put_down)
+            self._in_turn = self._in_turn or self._begin_in_turn(self._cohort)
+            return self._in_turn.work(columns, self._put_down)
         if self._together is None or self._together.way != way:
             self._together = TogetherHere(self.module, self.optimizers[0], way)
         return self._together.work(self._cohort, columns, self._put_down)
+
+    def _begin_in_turn(self, cohort: Cohort) -> InTurnHere:
+        assert self._watch is not None
+        return InTurnHere(
+            self.module, cohort, self._snapshot, self._optimization, self._watch, self._begin.retries
+        )
 
     def _put_down(self, mean: UpdateMean, weight: float, slot: int) -> Mean:
         result = mean.result()
@@ -260,26 +268,43 @@ def serve(line: Line) -> None:
         except queue.Empty:
             return
         try:
-            message = unpack(data, resident._known_data, resident._device)
-            patience = _PATIENCE_SECONDS if isinstance(message, Forget) else None
-            if isinstance(message, Forget):
-                resident.leave()
-                resident = Resident()
-                gc.collect()
-            elif isinstance(message, Portion):
-                line.send(pack(resident.work(message)))
-            elif isinstance(message, Columns):
-                line.send(pack(resident.work_in_columns(message)))
-            elif isinstance(message, Cohort):
-                resident.meet(message)
-            elif isinstance(message, Begin):
-                resident.begin(message)
-            else:
-                assert descriptor is not None
-                act = resident.reserve if isinstance(message, Reserve) else resident.learn
-                act(message, descriptor)
+            for message in _each(data, resident):
+                patience = _PATIENCE_SECONDS if isinstance(message, Forget) else None
+                if isinstance(message, Forget):
+                    resident.leave()
+                    resident = Resident()
+                    gc.collect()
+                elif (answer := _obey(resident, message, descriptor)) is not None:
+                    line.send(pack(answer))
         except Exception:  # noqa: BLE001  # the controller is told, and ends the fit
             line.send(pack(Broken(traceback.format_exc())))
+
+
+def _each(data: bytes, resident: Resident) -> Iterator[Any]:
+    """Yield the messages that have come in one; each may need what the one before has told."""
+    message = unpack(data, resident._known_data, resident._device)
+    if not isinstance(message, Several):
+        yield message
+        return
+    for packed in message.messages:
+        yield from _each(packed, resident)
+
+
+def _obey(resident: Resident, message: Any, descriptor: int | None) -> Done | ColumnsDone | None:
+    """Do as a message says, and return the answer, if there is one."""
+    if isinstance(message, Portion):
+        return resident.work(message)
+    if isinstance(message, Columns):
+        return resident.work_in_columns(message)
+    if isinstance(message, Cohort):
+        resident.meet(message)
+    elif isinstance(message, Begin):
+        resident.begin(message)
+    else:
+        assert descriptor is not None
+        act = resident.reserve if isinstance(message, Reserve) else resident.learn
+        act(message, descriptor)
+    return None
 
 
 def _listen(line: Line, inbox: queue.SimpleQueue[tuple[bytes, int | None]]) -> None:

@@ -114,7 +114,7 @@ class Session:
             _packed("what the algorithm does at workers", list(procedures)),
             **settings,
         )
-        self._crew.tell(pack(begin))
+        self._crew.tell_later(pack(begin))
 
     def _make_room(self, table: Sequence[Tensor], device: torch.device) -> None:
         layout = Layout.of(table)
@@ -192,7 +192,7 @@ class Session:
             cohort: Its visits.
         """
         known = {number: entry for number, (entry, _) in self._data.items()}
-        self._crew.tell(pack(cohort, known))
+        self._crew.tell_later(pack(cohort, known))
 
     def work_off_columns(self, pieces: Sequence[Numbers]) -> Generator[tuple[range, ColumnsDone], None, None]:
         """Have visits of the cohort made, and yield portions of pieces with what they have come to, in order.

@@ -146,6 +146,17 @@ class Schedules(Classifier):
         return super().training_step(batch, batch_idx)
 
 
+class Hits(Classifier):
+    """Logs whole numbers and truths."""
+
+    @override
+    def training_step(self, batch: list[Tensor], batch_idx: int) -> Tensor:
+        hits = self.net(batch[0]).argmax(1) == batch[1]
+        self.log("hits", hits.sum(), reduce_fx="sum")
+        self.log("all", hits.all())
+        return super().training_step(batch, batch_idx)
+
+
 MODULES: dict[str, Callable[[], Any]] = {
     "adam": Classifier,
     "sgd": lambda: Classifier(partial(SGD, lr=0.05, weight_decay=1e-2)),
@@ -158,6 +169,7 @@ MODULES: dict[str, Callable[[], Any]] = {
     "keeping": Keeping,
     "silent": Silent,
     "schedules": Schedules,
+    "hits": Hits,
     "double": lambda: DoubleClassifier(),
 }
 

@@ -207,8 +207,7 @@ class VisitLogs(LogRecorder):
     def _note(self, log: Log, name: str, value: Any, weight: int) -> None:
         if type(value) is not Tensor or value.dtype is not log.dtype:
             log = self._suited(log, name, value)
-        number = scalar(name, value)
-        log.series.add(number if isinstance(number, float) else number.item(), weight)
+        log.series.add(float(scalar(name, value)), weight)
 
     @override
     def _note_metric(self, log: Log) -> None:

@@ -75,6 +75,7 @@ class VectorisedTraining:
         compiled: Whether steps are compiled, where that works.
 
     Attributes:
+        chunk: As given.
         draws_made: How often it has drawn some, if it may.
         why_not_compiled: Why steps are not compiled; empty if they are, or nobody has asked for it.
     """
@@ -93,7 +94,7 @@ class VectorisedTraining:
         self._optimizer = optimizer
         self._numbered = numbered
         self._draws = draws
-        self._chunk = chunk
+        self.chunk = chunk
         self._places = Places(module, optimizer)
         # Random numbers are drawn in the order of memory: dropout would have other masks than by itself.
         self._stack = Stack(self._places, chunk, by_channel=chunk == 1 and not draws)
@@ -118,7 +119,7 @@ class VectorisedTraining:
             NotBatchable: A step cannot be taken for several workers at once. What was yielded before counts.
         """
         start, buffers = [tensor.clone() for tensor in self._places.start], self._places.buffers
-        chunks = errands.chunks(self._chunk)
+        chunks = errands.chunks(self.chunk)
         self._tapes = self._tapes_for(errands, uses or len(chunks) * int(errands.steps.max()))
         for numbers in chunks:
             self._stack.begin(len(numbers), start, buffers)
@@ -130,7 +131,7 @@ class VectorisedTraining:
         """Return where steps of these visits are recorded, if that is possible and pays."""
         possible = not self._draws and not self._places.buffers and not self._asks_for_graphs
         # A step by itself may ask for a number in ways that are not seen; under vmap none can be had.
-        if self._chunk == 1 or not possible or uses < USES:
+        if self.chunk == 1 or not possible or uses < USES:
             return None
         settings = [
             {name: value for name, value in group.items() if name != "params"}
@@ -153,7 +154,7 @@ class VectorisedTraining:
         device, visit, outcome = self._module.device, errands.visit, Outcome(errands.steps)
         batches = errands.batches(numbered=self._numbered, device=device)
         streams = WorkerStreams(errands.seeds(), device) if self._draws else None
-        kind = LoneStep if self._chunk == 1 else BatchedStep
+        kind = LoneStep if self.chunk == 1 else BatchedStep
         step = kind(self._module, self._places, logs, passes_batch_idx=visit.passes_batch_idx)
         longest = int(errands.steps[0])
         for number in range(longest):
@@ -192,7 +193,7 @@ class VectorisedTraining:
     def _draws_of(self, streams: WorkerStreams | None, rows: slice) -> DividedDraws | LoneDraws | None:
         if streams is None:
             return None
-        return streams.alone(rows.start) if self._chunk == 1 else streams.of(rows)
+        return streams.alone(rows.start) if self.chunk == 1 else streams.of(rows)
 
     def _by_tape(
         self,

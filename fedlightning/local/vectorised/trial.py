@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence, Sized
 from contextlib import contextmanager
 from copy import copy, deepcopy
 from dataclasses import dataclass
-from time import get_clock_info, process_time
+from time import process_time
 from typing import Any, Literal
 
 import lightning.pytorch as pl
@@ -25,6 +25,7 @@ from fedlightning.local.vectorised.chunks import Errand, Errands
 from fedlightning.local.vectorised.fitness import reads_batch_idx, why_not_batchable
 from fedlightning.local.vectorised.functorch_calls import is_shown_by_vmap
 from fedlightning.local.vectorised.refusal import NotBatchable, in_few_words
+from fedlightning.local.vectorised.timing import best_chunk, candidates, seconds_alone, seconds_together
 from fedlightning.local.vectorised.training import VectorisedTraining
 from fedlightning.local.visit import VisitReport
 
@@ -34,22 +35,11 @@ Wish = Literal["auto"] | bool | int
 A number says for how many at once, in place of measurements: then every bit of a run is decided beforehand.
 """
 
-CHUNKS = (2, 5, 10, 20, 50, 100, 200, 500, 1000)
-"""How many workers may take their steps together: the candidates, out of which measurements choose."""
-
-LARGEST_STACK = 1 << 24
-"""The most bytes that the parameters of one chunk may have: more stay in no cache from step to step."""
-
-SMALL_STACK = 1 << 22
-"""Up to so many bytes, the larger of two chunks is the better one."""
-
 LONG_STEP = 0.003
 """Seconds of a step that is long by itself: many at once only save the time in which nothing is computed."""
 
-_TRIED_STEPS = 2
 _ENOUGH = 20
 _WORSE = 1.05
-_CLEARLY = 3
 _TOLERANCE = 1e-3
 
 
@@ -92,7 +82,7 @@ def examine(
     numbered = reads_batch_idx(module)
     try:
         trial = _Trial(module, optimizers[0], numbered=numbered)
-        if wish == "auto" and trial.seconds_alone(errands.one(0), 1) > LONG_STEP:
+        if wish == "auto" and trial.is_long(errands):
             return trial.by_itself(errands)
         draws = trial.compare(errands, wish if type(wish) is int else 2)
         if type(wish) is int:
@@ -112,7 +102,10 @@ class _Trial:
         self._module = _copied(module)
         self._optimizer = _optimizer_of(self._module, module, optimizer)
         self._numbered = numbered
+        # One step of plain SGD shows the gradients; other optimizers blow up what is next to zero.
+        self._unit_steps = SGD([p for p in self._module.parameters() if p.requires_grad], lr=1.0)
         self._seconds_alone = 0.0
+        self._first: tuple[VisitReport, list[Tensor]] | None = None
 
     def compare(self, errands: Errands, chunk: int) -> bool:
         """Take one step of two workers by both paths; of one, if none is ever taken for more.
@@ -123,11 +116,11 @@ class _Trial:
         Raises:
             NotBatchable: They do not come to the same.
         """
-        chosen = errands.some([0] if chunk == 1 else _two_alike(errands)).shortened(1)
-        # One step of plain SGD shows the gradients; other optimizers blow up what is next to zero.
-        optimizer = SGD([p for p in self._module.parameters() if p.requires_grad], lr=1.0)
+        numbers = [0] if chunk == 1 else _two_alike(errands)
+        chosen, optimizer = errands.some(numbers).shortened(1), self._unit_steps
         start = [parameter.detach().clone() for parameter in self._module.parameters()]
-        alone = [self._alone(chosen.one(number), optimizer) for number in range(len(chosen))]
+        alone = [self._first] if self._first is not None and numbers[0] == 0 else []
+        alone += [self._alone(chosen.one(number), optimizer) for number in range(len(alone), len(chosen))]
         if alone[0][0].metrics:
             raise NotBatchable("torchmetrics in training_step")
         before = _attributes(self._module)
@@ -142,6 +135,19 @@ class _Trial:
         _compare_attributes(before, _attributes(self._module))
         return training.draws_made > 0
 
+    def is_long(self, errands: Errands) -> bool:
+        """Tell whether a step by itself is long: the second time, when all is warm.
+
+        Args:
+            errands: The visits.
+        """
+        # What a step by SGD comes to is compared later on.
+        self._first = self._alone(errands.one(0).shortened(1), self._unit_steps)
+        if self._seconds_alone <= LONG_STEP:
+            return False
+        self._alone(errands.one(0).shortened(1), self._optimizer)
+        return self._seconds_alone > LONG_STEP
+
     def by_itself(self, errands: Errands) -> Findings:
         """Find out whether long steps are shorter where a worker is the only one of its chunk.
 
@@ -149,64 +155,37 @@ class _Trial:
             errands: The visits.
         """
         draws = self.compare(errands, 1)
-        training = VectorisedTraining(
-            self._module, self._optimizer, chunk=1, numbered=self._numbered, draws=draws
-        )
-        start = errands.some([0]).shortened(1)
-        # The first time, weights lie in an order that nothing is prepared for. What is as good as equal in so
-        # short a measurement is taken for faster, as it is for long steps.
-        faster = self._seconds_alone / min(_seconds(training, start) for _ in range(2))
+        training = self._training(1, draws=draws)
+        # What is as good as equal in so short a measurement is taken for faster, as it is for long steps.
+        faster = self._seconds_alone / min(seconds_together(training, errands.shortened(1)) for _ in range(2))
         reason = "" if faster * _WORSE > 1 else "its steps take long enough by themselves"
         return Findings(reason, 1, self._numbered, draws, faster)
-
-    def seconds_alone(self, errand: Errand, steps: int) -> float:
-        """Measure the start of a visit, carried out by itself: the second time, when all is warm."""
-        for _ in range(2):
-            self._alone(errand.shortened(steps), self._optimizer)
-            if self._seconds_alone > _CLEARLY * LONG_STEP * steps:
-                break
-        return self._seconds_alone
 
     def fastest(self, errands: Errands, *, draws: bool) -> tuple[int, float]:
         """Measure both paths.
 
         Returns:
-            The best size of a chunk, and by how many times it was faster than one visit after the other.
+            The size of a chunk, and by how many times it was faster than one visit after the other.
         """
-        alone = self.seconds_alone(errands.one(0), _TRIED_STEPS)
-        sizes = self._candidates(len(errands))
-        if alone > LONG_STEP * _TRIED_STEPS:
-            sizes.insert(0, 1)
+        with _put_back(self._module):
+            alone = seconds_alone(self._module, self._optimizer, errands.some([0, 1]))
+        size = sum(p.numel() * p.element_size() for p in self._module.parameters() if p.requires_grad)
+        sizes = candidates(len(errands), size)
+        if alone > LONG_STEP:
+            sizes.append(1)
         if len(sizes) == 1 and sizes[0] > _ENOUGH:
             # Next to nothing is computed in such steps: a part of the chunk tells enough.
-            seconds = self._seconds_together(errands, _ENOUGH, draws=draws, times=1)
+            seconds = seconds_together(self._training(_ENOUGH, draws=draws), errands)
             if seconds < alone:
-                return sizes[-1], alone / seconds
-        best, least = 0, float("inf")
-        for chunk in sizes:
-            seconds = self._seconds_together(errands, chunk, draws=draws)
-            if seconds > _WORSE * least:
-                break
-            if seconds < least:
-                best, least = chunk, seconds
-        return best, alone / least
+                return sizes[0], alone / seconds
+        trainings = [self._training(size, draws=draws) for size in sizes]
+        best, seconds = best_chunk(trainings, errands)
+        return best.chunk, alone / seconds
 
-    def _seconds_together(self, errands: Errands, chunk: int, *, draws: bool, times: int = 2) -> float:
-        """Measure the start of visits that are carried out together, as seconds of each."""
-        training = VectorisedTraining(
+    def _training(self, chunk: int, *, draws: bool) -> VectorisedTraining:
+        return VectorisedTraining(
             self._module, self._optimizer, chunk=chunk, numbered=self._numbered, draws=draws
         )
-        some = errands.some(range(chunk)).shortened(_TRIED_STEPS)
-        uses = -(-len(errands) // chunk) * int(errands.steps.max())
-        # The first time tapes are recorded, and nothing is warm.
-        return min(_seconds(training, some, uses) for _ in range(times)) / chunk
-
-    def _candidates(self, workers: int) -> list[int]:
-        """Return sizes of chunks, in the order in which they are tried until they get worse."""
-        size = sum(p.numel() * p.element_size() for p in self._module.parameters() if p.requires_grad)
-        most = max(2, min(workers, CHUNKS[-1], LARGEST_STACK // max(size, 1)))
-        sizes = [chunk for chunk in CHUNKS if chunk < most and chunk * size > SMALL_STACK]
-        return [*sizes, most] if most == workers or not sizes else sizes
 
     def _alone(self, errand: Errand, optimizer: Optimizer) -> tuple[VisitReport, list[Tensor]]:
         with _put_back(self._module):
@@ -214,14 +193,6 @@ class _Trial:
             report = train_locally(self._module, [optimizer], errand.stream, errand.memory, errand.visit)
             self._seconds_alone = process_time() - started
             return report, [parameter.detach().clone() for parameter in self._module.parameters()]
-
-
-def _seconds(training: VectorisedTraining, errands: Errands, uses: int = 1) -> float:
-    started = process_time()
-    for _ in training.train(errands, uses):
-        pass
-    # A coarse clock may not have moved.
-    return max(process_time() - started, get_clock_info("process_time").resolution)
 
 
 def _two_alike(errands: Errands) -> list[int]:

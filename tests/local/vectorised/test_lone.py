@@ -110,7 +110,7 @@ def test_long_steps_are_taken_alone_where_that_is_faster(
     ratio: float, reason: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(trial, "LONG_STEP", 0.0)
-    monkeypatch.setattr(trial, "_seconds", lambda *_: 1.0)
+    monkeypatch.setattr(trial, "seconds_together", lambda *_: 1.0)
     alone = trial._Trial._alone
 
     def measured(self: Any, *args: Any) -> Any:

@@ -12,10 +12,16 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch.optim import LBFGS, SGD
+from torch.utils.data import TensorDataset
 from torchmetrics.classification import MulticlassAccuracy
 
-from fedlightning.local.vectorised import trial
-from fedlightning.local.vectorised.chunks import Errand, Errands, SeparateErrands
+from fedlightning.data.loader_settings import LoaderSettings
+from fedlightning.data.pool import RowPool
+from fedlightning.local.one_by_one.training import OneByOne
+from fedlightning.local.vectorised import timing, trial
+from fedlightning.local.vectorised.chunks import Errand, SeparateErrands
+from fedlightning.local.vectorised.pooled import PooledErrands
+from fedlightning.local.vectorised.training import VectorisedTraining
 from fedlightning.local.vectorised.trial import examine
 from tests.local.vectorised.toys import CLASSES, FEATURES, Cohort, Net, streams
 
@@ -179,24 +185,68 @@ def test_measurements_decide_where_they_are_asked(
     alone: float, together: float, reason: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(trial, "LONG_STEP", 10.0)
-    monkeypatch.setattr(trial._Trial, "seconds_alone", lambda *_: alone)
-    monkeypatch.setattr(trial, "_seconds", lambda training, errands, uses: together * len(errands))
+    monkeypatch.setattr(trial, "seconds_alone", lambda *_: alone)
+    monkeypatch.setattr(trial, "best_chunk", lambda trainings, _: (trainings[0], together))
     cohort = Cohort(Net(PLAIN), streams([8, 8, 8]))
     assert reason in examine(cohort.module, [cohort.optimizer], errands(cohort), "auto").reason
     assert examine(cohort.module, [cohort.optimizer], errands(cohort), True).reason == ""
 
 
 def test_a_clock_that_does_not_move_speaks_against_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(trial, "process_time", lambda: 0.0)
+    monkeypatch.setattr(timing, "process_time", lambda: 0.0)
     cohort = Cohort(Net(PLAIN), streams([8, 8, 8]))
     assert examine(cohort.module, [cohort.optimizer], errands(cohort), True).reason == ""
 
 
-def test_the_chunk_is_the_one_that_was_fastest(monkeypatch: pytest.MonkeyPatch) -> None:
-    def seconds(training: Any, errands: Errands, uses: int) -> float:
-        return len(errands) * abs(len(errands) - 5.5)
+@pytest.mark.parametrize(
+    ("workers", "size", "expected"),
+    [
+        (500, 2_440, [500]),  # next to nothing beside any cache
+        (50, 796_840, [10, 5]),
+        (10, 796_840, [10, 5]),
+        (23, 796_840, [8, 4]),  # three chunks alike, rather than 10, 10 and 3
+        (10, 6_653_480, [2]),
+        (5000, 40, [1000]),
+    ],
+)
+def test_sizes_say_which_chunks_are_tried(workers: int, size: int, expected: list[int]) -> None:
+    assert timing.candidates(workers, size) == expected
 
-    monkeypatch.setattr(trial, "SMALL_STACK", 0)
-    monkeypatch.setattr(trial, "_seconds", seconds)
+
+@pytest.mark.parametrize(("half", "expected"), [(0.9, 8), (0.8, 4), (1.1, 8)])
+def test_measurements_overrule_the_usual_chunk_only_where_they_are_clear(
+    half: float, expected: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seconds = {8: iter([9.0, 3.0, 1.0]), 4: iter([9.0, half, 3.0])}
+    monkeypatch.setattr(timing, "_carry_out", lambda training, _: next(seconds[training.chunk]))
     cohort = Cohort(Net(PLAIN), streams([8] * 12))
-    assert examine(cohort.module, [cohort.optimizer], errands(cohort), True).chunk == 5
+    trainings = [
+        VectorisedTraining(cohort.module, cohort.optimizer, chunk=chunk, numbered=False, draws=False)
+        for chunk in (8, 4)
+    ]
+    best, least = timing.best_chunk(trainings, errands(cohort))
+    assert (best.chunk, least) == (expected, 1.0 if expected == 8 else half)
+
+
+def test_visits_by_themselves_are_measured_as_they_would_be_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    visited: list[int] = []
+    visit = OneByOne.visit
+
+    def note(self: OneByOne, number: int) -> None:
+        visited.append(number)
+        visit(self, number)
+
+    monkeypatch.setattr(OneByOne, "visit", note)
+    cohort = Cohort(Net(PLAIN), streams([8, 8]))
+    data = TensorDataset(torch.randn(6, FEATURES).double(), torch.randint(CLASSES, (6,)))
+    names = ["ada", "bob"]
+    pool = RowPool.of(data, {"ada": np.arange(3), "bob": np.arange(3, 6)}, LoaderSettings(batch_size=2))
+    assert pool is not None
+    two = np.array([2, 2])
+    pooled = PooledErrands(
+        pool, 0, cohort.visits()[0], names, first=two * 0, steps=two, samples=two + 1, every=two
+    )
+    assert timing.seconds_alone(cohort.module, cohort.optimizer, pooled) > 0
+    assert visited == [0, 1]
+    assert timing.seconds_alone(cohort.module, cohort.optimizer, errands(cohort)) > 0
+    assert visited == [0, 1]

@@ -1,0 +1,135 @@
+"""How long steps take one worker after the other, and together: the clock of a trial.
+
+A short measurement cannot tell chunks apart whose rounds differ by a tenth: the machine is busy with other
+things, caches are cold. So a rule says how many workers take their steps together, as far as sizes tell, and
+what is measured overrules it only where it clearly speaks against it. The same fit is the same again.
+"""
+
+from __future__ import annotations
+
+from time import get_clock_info, process_time
+
+import lightning.pytorch as pl
+from torch.optim import Optimizer
+
+from fedlightning.local.known import looked_up_once
+from fedlightning.local.one_by_one.training import OneByOne, why_not_one_by_one
+from fedlightning.local.training import train_locally
+from fedlightning.local.vectorised.chunks import Errands
+from fedlightning.local.vectorised.pooled import PooledErrands
+from fedlightning.local.vectorised.training import VectorisedTraining
+
+LARGEST_CHUNK = 1000
+"""The most workers that take their steps together."""
+
+USUAL_STACK = 1 << 23
+"""Bytes that the parameters of a chunk may have; more share no cache with what is computed from them."""
+
+SMALL_STACK = 1 << 22
+"""Up to so many bytes, nothing speaks for a smaller chunk."""
+
+CLEARLY = 1.15
+"""By how many times another chunk must be faster than the usual one to be taken in its place."""
+
+_TRIED_STEPS = 2
+_TIMES = 2
+
+
+def usual_chunk(workers: int, size: int) -> int:
+    """Return how many workers take their steps together, as a rule: all chunks of a round alike.
+
+    Args:
+        workers: Visits of a round.
+        size: Bytes of what one worker trains.
+    """
+    most = max(2, min(LARGEST_CHUNK, USUAL_STACK // max(size, 1)))
+    return -(-workers // -(-workers // most))
+
+
+def candidates(workers: int, size: int) -> list[int]:
+    """Return the usual chunk, and half of it where a processor may have smaller caches.
+
+    Args:
+        workers: Visits of a round.
+        size: Bytes of what one worker trains.
+    """
+    usual = usual_chunk(workers, size)
+    half = -(-usual // 2)
+    return [usual, half] if usual * size > SMALL_STACK and half > 1 else [usual]
+
+
+def seconds_alone(module: pl.LightningModule, optimizer: Optimizer, errands: Errands) -> float:
+    """Measure the first steps of visits, one after the other, in the way in which they would be made.
+
+    Args:
+        module: A copy of the module, which is trained.
+        optimizer: Its optimizer.
+        errands: Two visits. The first is for what happens only once.
+
+    Returns:
+        Seconds per step of the second.
+    """
+    some = errands.shortened(_TRIED_STEPS)
+    if isinstance(some, PooledErrands) and not why_not_one_by_one(module, [optimizer], some.visit):
+        with looked_up_once(module):
+            visits = OneByOne(module, optimizer, some)
+            with visits.at_work():
+                visits.visit(0)
+                started = process_time()
+                visits.visit(1)
+                return _since(started) / max(1, int(some.steps[1]))
+    started = 0.0
+    for number in range(2):
+        errand = some.one(number)
+        started = process_time()
+        train_locally(module, [optimizer], errand.stream, errand.memory, errand.visit)
+    return _since(started) / max(1, int(some.steps[1]))
+
+
+def best_chunk(trainings: list[VectorisedTraining], errands: Errands) -> tuple[VectorisedTraining, float]:
+    """Measure the first steps of visits that are carried out together.
+
+    Args:
+        trainings: What carries them out, with chunks of various sizes; the first one's is the usual.
+        errands: The visits of a round.
+
+    Returns:
+        The usual one, unless another is clearly faster; and its seconds per step of one worker.
+    """
+    for training in trainings:
+        _carry_out(training, errands)  # steps are recorded meanwhile, and memory is used for the first time
+    least = [float("inf")] * len(trainings)
+    for _ in range(_TIMES):
+        for number, training in enumerate(trainings):
+            least[number] = min(least[number], _carry_out(training, errands))
+    best = min(range(len(trainings)), key=least.__getitem__)
+    if least[best] * CLEARLY > least[0]:
+        best = 0
+    return trainings[best], least[best]
+
+
+def seconds_together(training: VectorisedTraining, errands: Errands) -> float:
+    """Measure the first steps of visits that are carried out together, the first time that any are.
+
+    Args:
+        training: What carries them out.
+        errands: The visits of a round.
+
+    Returns:
+        Seconds per step of one worker.
+    """
+    return _carry_out(training, errands)
+
+
+def _carry_out(training: VectorisedTraining, errands: Errands) -> float:
+    some = errands.some(range(min(training.chunk, len(errands)))).shortened(_TRIED_STEPS)
+    uses = -(-len(errands) // training.chunk) * int(errands.steps.max())
+    started = process_time()
+    for _ in training.train(some, uses):
+        pass
+    return _since(started) / max(1, int(some.steps.sum()))
+
+
+def _since(started: float) -> float:
+    # A coarse clock may not have moved.
+    return max(process_time() - started, get_clock_info("process_time").resolution)

@@ -11,7 +11,20 @@ import lightning.pytorch as pl
 import torch
 from lightning.fabric.utilities import move_data_to_device
 from torch import Tensor
-from torch.optim import SGD, Optimizer
+from torch.optim import (
+    ASGD,
+    SGD,
+    Adadelta,
+    Adagrad,
+    Adam,
+    Adamax,
+    AdamW,
+    NAdam,
+    Optimizer,
+    RAdam,
+    RMSprop,
+    Rprop,
+)
 from torch.optim import optimizer as torch_optimizer
 from typing_extensions import override
 
@@ -108,6 +121,41 @@ class LeanSGD(LeanOptimization):
         )
 
 
+class LeanStep(LeanOptimization):
+    """Let an optimizer of torch's take its own steps, by gradients that come straight from autograd."""
+
+    @override
+    def take(self, batch: Any, batch_idx: int, *, passes_batch_idx: bool) -> Tensor | None:
+        optimizer = self._optimizer
+        with torch.set_grad_enabled(True):  # as an optimizer asks for it, whatever a procedure has turned off
+            loss = self._loss(batch, batch_idx, passes_batch_idx)
+        if loss is None:
+            optimizer.zero_grad()
+            optimizer.step()
+            return None
+        # A step may write to what the loss is a view of.
+        kept = loss.detach().clone()
+        tensors = [tensor for group in optimizer.param_groups for tensor in group["params"]]
+        trained = [tensor for tensor in tensors if tensor.requires_grad]
+        if len(trained) < len(tensors):
+            optimizer.zero_grad()
+        for tensor, gradient in zip(trained, gradients_of(loss, trained), strict=True):
+            tensor.grad = None if gradient is None else _laid_out_like(tensor, gradient)
+        optimizer.step()
+        return kept
+
+    @staticmethod
+    def fits(optimizer: Optimizer) -> bool:
+        """Tell whether an optimizer is one that needs no closure, with nobody listening to its steps."""
+        return (
+            type(optimizer) in _WITHOUT_CLOSURE
+            and "zero_grad" not in vars(optimizer)
+            and not is_listened_to(optimizer)
+            and not any(group["differentiable"] for group in optimizer.param_groups)
+            and not any(map(_is_watched, optimizer.param_groups))
+        )
+
+
 class CorrectedSGD(LeanSGD):
     """Take the steps of SGD without momentum by gradients that an algorithm corrects.
 
@@ -158,7 +206,9 @@ def lean_optimization(
         correction: What is done right before each step; `CorrectedSGD` does it, any other has to be heard.
     """
     if not LeanSGD.fits(optimizer):
-        return LeanOptimization(module, optimizer, logs)
+        # A correction that has to be heard wants a closure: it acts between that and the step.
+        alone = correction is None and LeanStep.fits(optimizer)
+        return (LeanStep if alone else LeanOptimization)(module, optimizer, logs)
     if correction is not None:
         return CorrectedSGD(module, optimizer, logs, correction)
     return LeanSGD(module, optimizer, logs)
@@ -183,8 +233,19 @@ def _is_plain(group: dict[str, Any]) -> bool:
         and not group["fused"]
         and isinstance(group["lr"], float | int)
         and isinstance(group["weight_decay"], float | int)
-        and not any(tensor._post_accumulate_grad_hooks for tensor in group["params"])
+        and not _is_watched(group)
     )
+
+
+def _is_watched(group: dict[str, Any]) -> bool:
+    return any(tensor._post_accumulate_grad_hooks for tensor in group["params"])
+
+
+def _laid_out_like(tensor: Tensor, gradient: Tensor) -> Tensor:
+    # As autograd does before it stores a gradient.
+    if gradient.layout is not torch.strided or gradient.stride() == tensor.stride():
+        return gradient
+    return torch.empty_like(tensor, requires_grad=False).copy_(gradient)
 
 
 def is_listened_to(optimizer: Optimizer) -> bool:
@@ -210,3 +271,8 @@ def _lies_at(device: torch.device, batch: Any) -> bool:
     if type(batch) is not list:
         return False
     return not [part for part in batch if type(part) is not Tensor or part.device != device]
+
+
+_WITHOUT_CLOSURE = frozenset(
+    (SGD, Adam, AdamW, NAdam, RAdam, Adamax, RMSprop, Adagrad, Adadelta, Rprop, ASGD),
+)

@@ -43,9 +43,17 @@ OPTIMIZERS: dict[str, Callable[..., Any]] = {
     "foreach": partial(SGD, lr=0.05, foreach=True),
     "fused": partial(SGD, lr=0.05, fused=True),
     "adam": partial(torch.optim.Adam, lr=0.01),
+    "adamw": partial(torch.optim.AdamW, lr=0.01),
+    "rmsprop": partial(torch.optim.RMSprop, lr=0.01, momentum=0.9),
     "lbfgs": partial(torch.optim.LBFGS, lr=0.1, max_iter=2),
 }
 PLAIN = {"plain", "decay", "whole numbers", "groups", "foreach"}
+
+
+def kind_of(name: str) -> type[lean.LeanOptimization]:
+    if name in PLAIN:
+        return lean.LeanSGD
+    return lean.LeanOptimization if name == "lbfgs" else lean.LeanStep
 
 
 class Uneven(Classifier):
@@ -57,11 +65,15 @@ class Uneven(Classifier):
         self.unused = nn.Parameter(torch.ones(2))
         self.seldom = nn.Parameter(torch.ones(()))
         self.table = nn.Embedding(3, 2, sparse=make is OPTIMIZERS["plain"])
+        self.turned = nn.Parameter(torch.ones(3, 2))
+        self.summed = nn.Parameter(torch.ones(4))
 
     def training_step(self, batch: list[Tensor], batch_idx: int) -> Any:
         if batch_idx == 2:
             return None
         loss = super().training_step(batch, batch_idx) + self.table(batch[1]).pow(2).mean()
+        # Gradients of other strides than their parameters': transposed, and the same number all over.
+        loss = loss + (self.turned.t() * torch.arange(6.0).view(2, 3)).sum().sin() + self.summed.sum().cos()
         return {"loss": loss * self.seldom if batch_idx % 2 else loss}
 
 
@@ -84,7 +96,7 @@ def test_the_lean_loop_gives_the_bits_of_the_general_one(
     lean_log, log = Memo(), Memo()
     settings: dict[str, Any] = {"optimizer_state": "keep", "local_epochs": 2, "seed": 0}
     ours, our_run = fit(FederatedStrategy(3, **settings), module=lambda: make_module(make), logger=lean_log)
-    assert set(chosen) == {lean.LeanSGD if name in PLAIN else lean.LeanOptimization}
+    assert set(chosen) == {kind_of(name)}
 
     monkeypatch.setattr(Known, "why_not_lean", "told so")
     count = len(chosen)
@@ -206,3 +218,38 @@ def test_whoever_listens_to_gradients_gets_them() -> None:
     parameter = nn.Parameter(torch.ones(2))
     parameter.register_post_accumulate_grad_hook(lambda _: None)
     assert not lean.LeanSGD.fits(SGD([parameter], lr=0.1))
+
+
+def test_a_step_of_torch_s_that_somebody_may_notice_is_taken_by_a_closure() -> None:
+    parameter = nn.Parameter(torch.ones(2))
+    assert lean.LeanStep.fits(torch.optim.Adam([parameter]))
+    assert not lean.LeanStep.fits(torch.optim.Adam([parameter], differentiable=True))
+    assert not lean.LeanStep.fits(torch.optim.LBFGS([parameter]))
+    patched = torch.optim.Adam([parameter])
+    patched.zero_grad = lambda set_to_none=True: None  # type: ignore[method-assign]  # as libraries do
+    assert not lean.LeanStep.fits(patched)
+    heard = torch.optim.Adam([parameter])
+    heard.register_step_pre_hook(lambda *args: None)
+    assert not lean.LeanStep.fits(heard)
+    parameter.register_post_accumulate_grad_hook(lambda _: None)
+    assert not lean.LeanStep.fits(torch.optim.Adam([parameter]))
+
+
+class Own(torch.optim.Adam):
+    """A user's, which may do anything."""
+
+
+def test_a_user_s_own_optimizer_is_given_a_closure() -> None:
+    assert not lean.LeanStep.fits(Own([nn.Parameter(torch.ones(2))]))
+
+
+def test_a_step_leaves_gradients_where_the_next_one_may_look_at_them() -> None:
+    seen: list[bool] = []
+
+    class Looking(Classifier):
+        def training_step(self, batch: list[Tensor], batch_idx: int) -> Any:
+            seen.append(self.net[0].weight.grad is not None)
+            return super().training_step(batch, batch_idx)
+
+    fit(FederatedStrategy(1, local_steps=3), module=lambda: Looking(OPTIMIZERS["adam"]))
+    assert seen[:3] == [False, True, True]

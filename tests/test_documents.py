@@ -33,6 +33,16 @@ def test_the_subcommands_are_known() -> None:
             assert callable(parser().parse_args(words[1:]).run_command)
 
 
+def test_the_page_of_the_command_line_lists_what_each_group_has() -> None:
+    page = (ROOT / "docs" / "command-line.md").read_text()
+    rows = re.findall(r"^\| `(\w+)` \| [^|]+ \| (`[^|]+`) \|$", page, re.MULTILINE)
+    assert len(rows) > 15
+    listed = {group: set(re.findall(r"`(\w+)`", options)) for group, options in rows}
+    assert listed == {
+        group: {file.stem for file in (ROOT / "configs" / group).glob("*.yaml")} for group in listed
+    }
+
+
 def test_every_script_that_is_named_is_there() -> None:
     # That each runs is for tests/examples.
     named = {name for page in PAGES for name in re.findall(r"examples/\w+\.py", page.read_text())}

@@ -148,6 +148,7 @@ class CohortRound(Round):
             way=way,
             takes_means=aggregation.takes_means,
             retries=self._tolerance.retries_of("error"),
+            skips=self._tolerance.skipped_kinds,
         )
         visits = VisitsElsewhere(
             plan=plan,

@@ -18,6 +18,7 @@ from fedlightning.local.known import known
 from fedlightning.local.lean import count_as_step
 from fedlightning.local.vectorised.chunks import Numbers
 from fedlightning.local.vectorised.pooled import PooledErrands
+from fedlightning.strategy.errors import FailureKind
 from fedlightning.strategy.optimization import Optimization
 from fedlightning.strategy.processes.division import pieces_of
 from fedlightning.strategy.processes.messages import Cohort, ColumnsDone, Way
@@ -37,6 +38,7 @@ class SpreadCohort:
         way: How they are carried out together; ``None`` to make one after the other.
         takes_means: Whether the mean of a piece will do; else each update comes by itself.
         retries: How often a visit that raises is made again.
+        skips: Kinds of failures that the round survives.
     """
 
     module: pl.LightningModule
@@ -46,6 +48,7 @@ class SpreadCohort:
     way: Way | None
     takes_means: bool
     retries: int
+    skips: frozenset[FailureKind]
 
 
 @dataclass(frozen=True)
@@ -143,14 +146,15 @@ def _begin(session: Session, cohort: SpreadCohort) -> None:
         keeps_settings=False,
         retries=cohort.retries,
     )
-    session.meet(Cohort(cohort.errands.alone(), cohort.weights, cohort.way))
+    session.meet(Cohort(cohort.errands.alone(), cohort.weights, cohort.way, cohort.skips))
 
 
 def _portions(
     session: Session, cohort: SpreadCohort, pieces: Sequence[_Piece]
 ) -> Generator[DonePortion, None, None]:
     device = cohort.module.device
-    with closing(session.work_off_columns([piece.numbers for piece in pieces])) as finished:
+    numbers_of_pieces = [piece.numbers for piece in pieces]
+    with closing(session.work_off_columns(numbers_of_pieces, in_turn=cohort.way is None)) as finished:
         for portion, done in finished:
             refuse_changes(done.changed)
             means = [(number, mean) for number, mean in zip(portion, done.means, strict=False) if mean.count]

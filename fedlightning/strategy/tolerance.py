@@ -64,6 +64,11 @@ class Tolerance:
         """Tell whether the run goes on without a worker whose visit failed in this way."""
         return {"error": self.on_error, "lost": self.on_lost, "nonfinite": self.on_nonfinite}[kind] == "skip"
 
+    @property
+    def skipped_kinds(self) -> frozenset[FailureKind]:
+        """The kinds of failures that the run goes on after."""
+        return frozenset(kind for kind in get_args(FailureKind) if self.skips(kind))
+
     def retries_of(self, kind: FailureKind) -> int:
         """Return how often a visit that failed in this way is repeated."""
         # With the same random numbers, what is not finite would not be finite again.

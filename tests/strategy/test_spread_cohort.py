@@ -11,9 +11,10 @@ from torch.optim import SGD
 
 from fedlightning import FederatedStrategy, Tolerance
 from fedlightning.algorithms import Median
+from fedlightning.strategy.errors import RoundFailed
 from fedlightning.strategy.spread import Spread
-from tests.strategy.spread_toys import Batchable, both
-from tests.strategy.toys import Classifier, assert_same_module, fit, loader
+from tests.strategy.spread_toys import Batchable, Dies, Raises, both
+from tests.strategy.toys import Classifier, assert_same_module, fit, loader, trainer
 
 pytestmark = pytest.mark.xdist_group("strategy processes")
 
@@ -91,3 +92,45 @@ class FailsTogether(Batchable):
 def test_visits_that_fail_together_in_a_process_are_made_one_by_one() -> None:
     (module, _, _), (other, _, _) = both(FailsTogether, train=lambda: loader(150), vectorize=7, workers=10)
     assert_same_module(module, other)
+
+
+def marked() -> Any:
+    """Return samples, at one of which some modules do odd things."""
+    train = loader(150, shuffle=False)
+    train.dataset.tensors[0][70, 0] = 7.0  # type: ignore[attr-defined]
+    return train
+
+
+@pytest.mark.usefixtures("nobody_is_made")
+def test_a_visit_that_raises_is_named_as_in_one_process() -> None:
+    said = []
+    for count in (None, 2):
+        strategy = FederatedStrategy(40, seed=0, processes=count)
+        with pytest.raises(RoundFailed) as caught:
+            trainer(strategy).fit(Raises(), marked())
+        entries = [member.worker.ledger.rows() for member in strategy.federation.members.values()]
+        said.append((str(caught.value), [sorted(map(str, rows)) for rows in entries]))
+    assert said[0] == said[1]
+    assert any(said[0][1])
+
+
+@pytest.mark.usefixtures("nobody_is_made")
+def test_a_visit_that_raises_may_be_left_out() -> None:
+    tolerance = Tolerance(on_error="skip", retries=1)
+    (module, strategy, _), (other, spread, _) = both(Raises, train=marked, tolerance=tolerance)
+    assert_same_module(module, other)
+    assert strategy.history[0].skipped
+    assert [record.skipped for record in strategy.history] == [record.skipped for record in spread.history]
+
+
+@pytest.mark.usefixtures("nobody_is_made")
+def test_the_worker_of_a_process_that_ends_is_named() -> None:
+    strategy = FederatedStrategy(40, seed=0, processes=2)
+    with pytest.raises(RoundFailed, match="ended by signal 9") as caught:
+        trainer(strategy).fit(Dies(), marked())
+    with pytest.raises(RoundFailed) as expected:
+        trainer(FederatedStrategy(40, seed=0)).fit(Raises(), marked())
+    names = list(strategy.federation.samples)
+    assert caught.value.kind == "lost"
+    # Of a block of two, whose process has ended, the first is named.
+    assert names.index(expected.value.worker) - names.index(caught.value.worker) in (0, 1)

@@ -5,8 +5,7 @@ How steps are taken lives in ``local``; what else a process does, in `resident`.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from itertools import islice
+from collections.abc import Callable, Mapping
 
 import lightning.pytorch as pl
 import numpy as np
@@ -16,10 +15,12 @@ from fedlightning.algorithms import Update, UpdateMean
 from fedlightning.local.failures import NotFinite
 from fedlightning.local.known import known
 from fedlightning.local.one_by_one.training import OneByOne
+from fedlightning.local.vectorised.chunks import Numbers
 from fedlightning.local.vectorised.refusal import in_few_words
 from fedlightning.local.vectorised.training import VectorisedTraining
 from fedlightning.strategy.aggregation import updates_of
 from fedlightning.strategy.optimization import Optimization
+from fedlightning.strategy.processes.claims import Claims
 from fedlightning.strategy.processes.failing import ReshapedBuffer, told
 from fedlightning.strategy.processes.messages import Cohort, Columns, ColumnsDone, Failure, Mean, Way
 from fedlightning.strategy.processes.watch import ModuleWatch
@@ -103,28 +104,42 @@ class InTurnHere:
         self._optimization = optimization
         self._watch = watch
         self._retries = retries
+        self._skips = cohort.skips
 
-    def work(self, columns: Columns, put_down: PutDown) -> ColumnsDone:
-        """Make the visits of a portion.
+    def work(self, columns: Columns, put_down: PutDown, claims: Claims, process: int) -> ColumnsDone:
+        """Make the visits of a portion, or of those pieces of it that this process gets hold of.
 
         Args:
             columns: Which they are.
             put_down: Is given the mean of each piece.
+            claims: Where pieces are taken that are claimed; nobody takes more once the round has failed.
+            process: Number of this process.
         """
-        visits = iter(columns.visits.tolist())
+        count = len(columns.slots)
+        pieces, means = [], []
         failures: dict[int, Failure | None] = {}
-        means = []
+        parts = np.split(columns.visits, np.cumsum(columns.sizes)[:-1])
         self._watch.begin_visit()
         with self._training.at_work_alone():
-            for slot, size in zip(columns.slots, columns.sizes, strict=True):
-                mean, weight = UpdateMean(), 0.0
-                for number in islice(visits, size):
-                    if self._succeeds(number, failures):
-                        mean.add(_left_on(self._module), self._weights[number])
-                        weight += self._weights[number]
-                means.append(put_down(mean, weight, slot))
+            for piece in claims.taken_by(process, count) if columns.claimed else range(count):
+                pieces.append(piece)
+                means.append(put_down(*self._mean_of(parts[piece], failures), columns.slots[piece]))
+                if self._fails_the_round(failures):
+                    claims.withdraw()
         reports, metrics = [self._training.take_reports()], self._training.take_metrics()
-        return ColumnsDone(columns.number, means, reports, metrics, failures, self._watch.changed())
+        changed = self._watch.changed()
+        return ColumnsDone(columns.number, means, reports, metrics, failures, changed, pieces=pieces)
+
+    def _mean_of(self, visits: Numbers, failures: dict[int, Failure | None]) -> tuple[UpdateMean, float]:
+        """Make the visits of a piece, and return the mean of their updates, and its weight."""
+        mean, weight = UpdateMean(), 0.0
+        for number in visits.tolist():
+            if self._succeeds(number, failures):
+                mean.add(_left_on(self._module), self._weights[number])
+                weight += self._weights[number]
+            elif self._fails_the_round(failures):
+                break
+        return mean, weight
 
     def _succeeds(self, number: int, failures: dict[int, Failure | None]) -> bool:
         """Make a visit; note why it has failed if it does."""
@@ -135,6 +150,10 @@ class InTurnHere:
         except Exception as error:  # noqa: BLE001  # told to the controller, which raises it or goes on
             failures[number] = told(error)
         return number not in failures
+
+    def _fails_the_round(self, failures: Mapping[int, Failure | None]) -> bool:
+        kinds = {"nonfinite" if failure is None else "error" for failure in failures.values()}
+        return not kinds <= self._skips
 
     def _attempt(self, number: int, failures: int = 0) -> None:
         self._start.restore()

@@ -72,9 +72,7 @@ class Crew:
         self._given = [{} for _ in self.processes]
         done: dict[int, Answer] = {}
         following = 0
-        with selectors.DefaultSelector() as selector:
-            for number, process in enumerate(self.processes):
-                selector.register(process.line.framed, selectors.EVENT_READ, number)
+        with self._listening() as selector:
             for first, portion in enumerate(portions):
                 following = self._deal_out(portions, following, portion.start + slots, message)
                 while first not in done:
@@ -83,6 +81,32 @@ class Crew:
                         done[answer.number] = answer
                     following = self._deal_out(portions, following, portion.start + slots, message)
                 yield done.pop(first)
+
+    def work_off_claimed(self, portion: range, message: bytes) -> list[Any]:
+        """Have a portion done whose pieces they take for themselves, and return what each has to say.
+
+        Args:
+            portion: Numbers of its pieces.
+            message: The packed message of it, for all.
+
+        Raises:
+            PieceLost: A process has ended.
+            RuntimeError: A process could not do what it was told.
+        """
+        self._given = [{0: portion} for _ in self.processes]
+        for number in range(len(self.processes)):
+            self._do(number, partial(Process.tell, message=message))
+        answers: list[Answer] = []
+        with self._listening() as selector:
+            while len(answers) < len(self.processes):
+                answers += [self._answer_of(ready.data) for ready, _ in selector.select()]
+        return answers
+
+    def _listening(self) -> selectors.BaseSelector:
+        selector = selectors.DefaultSelector()
+        for number, process in enumerate(self.processes):
+            selector.register(process.line.framed, selectors.EVENT_READ, number)
+        return selector
 
     def _deal_out(
         self, portions: Sequence[range], following: int, free: int, message: Callable[[int, int], bytes]
@@ -112,7 +136,7 @@ class Crew:
             return act(self.processes[number])
         except ProcessEnded as ended:
             pieces = (portion.start for portion in self._given[number].values())
-            raise PieceLost(min(pieces, default=0), str(ended)) from ended
+            raise PieceLost(number, min(pieces, default=0), str(ended)) from ended
 
     def dismiss(self) -> None:
         """Let them go, for another fit to hire; those that are still at work end."""
@@ -142,10 +166,12 @@ class PieceLost(ProcessEnded):
     """A process has ended before it had done a piece.
 
     Args:
+        process: Number of the process.
         piece: Number of the piece.
         reason: What is known of it.
     """
 
-    def __init__(self, piece: int, reason: str) -> None:
+    def __init__(self, process: int, piece: int, reason: str) -> None:
         super().__init__(reason)
+        self.process = process
         self.piece = piece

@@ -6,6 +6,9 @@ What a piece is depends on the cohort alone, so that bits do; who gets which por
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import chain
+
+from fedlightning.strategy.processes.messages import ColumnsDone, Mean
 
 
 def pieces_of(cohort: int, size: int, processes: int) -> list[range]:
@@ -62,3 +65,25 @@ def portions_of(sizes: Sequence[int], processes: int, most: int) -> list[range]:
         portions.append(range(first, stop))
         first = stop
     return portions
+
+
+def put_together(answers: Sequence[ColumnsDone], pieces: int) -> ColumnsDone:
+    """Return what all processes have done of a portion as if one had done it.
+
+    Args:
+        answers: Theirs.
+        pieces: How many pieces there are; of one that nobody has taken, the mean is that of nothing.
+    """
+    means = [Mean(0, 0.0)] * pieces
+    for answer in answers:
+        for piece, mean in zip(answer.pieces, answer.means, strict=True):
+            means[piece] = mean
+    return ColumnsDone(
+        answers[0].number,
+        means,
+        list(chain.from_iterable(answer.reports for answer in answers)),
+        dict(chain.from_iterable(answer.metrics.items() for answer in answers)),
+        dict(chain.from_iterable(answer.failures.items() for answer in answers)),
+        next((answer.changed for answer in answers if answer.changed), ""),
+        pieces=range(pieces),
+    )

@@ -14,6 +14,7 @@ from fedlightning.local.vectorised.chunks import Numbers
 from fedlightning.local.vectorised.pooled import PooledErrands
 from fedlightning.local.vectorised.reports import ChunkReports
 from fedlightning.local.visit import Visit, VisitReport
+from fedlightning.strategy.errors import FailureKind
 from fedlightning.strategy.processes.packing import Place
 from fedlightning.strategy.processes.shared_memory import Layout
 
@@ -28,12 +29,16 @@ class Reserve:
     Args:
         layout: Of its parameters and buffers.
         slots: How many means the memory has room for, after what visits start with.
+        process: Number of the process.
+        processes: How many there are, whose `Claims` lie behind the means.
         device: Where it trains.
         torch_settings: What `torch_settings` has returned at the controller.
     """
 
     layout: Layout
     slots: int
+    process: int
+    processes: int
     device: str
     torch_settings: Mapping[str, Any]
 
@@ -203,11 +208,13 @@ class Cohort:
         errands: The visits.
         weights: Weights of their updates.
         way: How those of a piece are carried out together; ``None`` to make one after the other.
+        skips: Kinds of failures that the round survives.
     """
 
     errands: PooledErrands
     weights: Sequence[float]
     way: Way | None
+    skips: frozenset[FailureKind]
 
 
 @dataclass(frozen=True)
@@ -219,12 +226,14 @@ class Columns:
         slots: Where the mean of each piece goes.
         sizes: How many visits each piece has.
         visits: Their positions in the cohort.
+        claimed: Whether all processes have got this message, and take the pieces for themselves.
     """
 
     number: int
     slots: Sequence[int]
     sizes: Sequence[int]
     visits: Numbers
+    claimed: bool = False
 
 
 @dataclass(frozen=True)
@@ -233,13 +242,14 @@ class ColumnsDone:
 
     Args:
         number: Which portion.
-        means: Those of its pieces, in order.
+        means: Those of its pieces, in order; where pieces are claimed, of those that the process has taken.
         reports: Positions of visits in the cohort, and what these report.
         metrics: States of torchmetrics, by position of the visit.
         failures: Why visits have failed, by position; ``None`` for one that is not finite.
         changed: What of the module a visit has changed beside tensors and metrics; usually nothing.
         why_not: Why visits cannot be carried out together; then none of them counts.
         why_not_compiled: Why steps are not compiled.
+        pieces: Which pieces the process has taken, where they are claimed.
     """
 
     number: int
@@ -250,6 +260,7 @@ class ColumnsDone:
     changed: str = ""
     why_not: str = ""
     why_not_compiled: str = ""
+    pieces: Sequence[int] = ()
 
 
 @dataclass(frozen=True)

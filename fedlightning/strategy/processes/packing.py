@@ -10,6 +10,7 @@ import pickle
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
+from types import FunctionType
 from typing import Any
 
 import cloudpickle
@@ -94,6 +95,8 @@ class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]  # untyped
             return _entry, (number,)
         if type(obj) in (Tensor, nn.Parameter) and _has_plain_bytes(obj):
             return _tensor, _in_bytes(obj)
+        if not isinstance(obj, (type, FunctionType)):
+            return NotImplemented  # cloudpickle comes to the same, more slowly
         return super().reducer_override(obj)
 
 

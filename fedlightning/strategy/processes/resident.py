@@ -34,6 +34,7 @@ from fedlightning.local.worker_trainer import WorkerTrainer
 from fedlightning.strategy.lightning_calls import PassPlansBy
 from fedlightning.strategy.optimization import Optimization
 from fedlightning.strategy.own_steps import OwnSteps
+from fedlightning.strategy.processes.claims import Claims
 from fedlightning.strategy.processes.columns import InTurnHere, TogetherHere
 from fedlightning.strategy.processes.failing import ReshapedBuffer, told
 from fedlightning.strategy.processes.line import Line
@@ -72,6 +73,8 @@ class Resident:
     _begin: Begin
     _snapshot: ModuleSnapshot
     _optimization: Optimization
+    _claims: Claims
+    _process: int
 
     def __init__(self) -> None:
         self.optimizers: Sequence[Optimizer] = ()
@@ -92,7 +95,11 @@ class Resident:
         """Make room for a module."""
         apply_torch_settings(message.torch_settings)
         layout, self._device = message.layout, message.device
-        memory = mapped(descriptor, layout.nbytes * (1 + message.slots))
+        # The file stays open: claims lock it.
+        file = os.fdopen(os.dup(descriptor), "r+b", buffering=0)
+        means = layout.nbytes * (1 + message.slots)
+        memory = mapped(descriptor, means + Claims.nbytes_for(message.processes))
+        self._claims, self._process = Claims(file, memory[means:]), message.process
         self._start = layout.within(memory, 0)
         self._slots = [layout.within(memory, 1 + slot) for slot in range(message.slots)]
         self._table = []
@@ -185,7 +192,7 @@ class Resident:
         way = self._cohort.way
         if way is None:
             self._in_turn = self._in_turn or self._begin_in_turn(self._cohort)
-            return self._in_turn.work(columns, self._put_down)
+            return self._in_turn.work(columns, self._put_down, self._claims, self._process)
         if self._together is None or self._together.way != way:
             self._together = TogetherHere(self.module, self.optimizers[0], way)
         return self._together.work(self._cohort, columns, self._put_down)

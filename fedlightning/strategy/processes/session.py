@@ -22,8 +22,9 @@ from fedlightning.local.streams import Stream
 from fedlightning.local.vectorised.chunks import Numbers
 from fedlightning.local.worker_trainer import TrainerSettings
 from fedlightning.strategy.errors import NotFederatable
-from fedlightning.strategy.processes.crew import AHEAD, Crew
-from fedlightning.strategy.processes.division import portions_of
+from fedlightning.strategy.processes.claims import Claims
+from fedlightning.strategy.processes.crew import AHEAD, Crew, PieceLost
+from fedlightning.strategy.processes.division import portions_of, put_together
 from fedlightning.strategy.processes.messages import (
     Begin,
     Cohort,
@@ -40,7 +41,7 @@ from fedlightning.strategy.processes.packing import pack, pack_shared
 from fedlightning.strategy.processes.shared_memory import Layout, SharedMemory
 
 _MOST_SLOTS = 64
-_SLOT_BYTES = 1 << 25
+_SLOT_BYTES = 1 << 27
 """Up to so many bytes, there is room for more means than have to be."""
 
 
@@ -55,6 +56,7 @@ class Session:
         self._crew = Crew(count)
         self._layout: Layout | None = None
         self._memory: SharedMemory | None = None
+        self._claims: Claims | None = None
         self._slots = 0
         self._start: list[Tensor] = []
         self._means: list[list[Tensor]] = []
@@ -122,10 +124,12 @@ class Session:
             return
         slots = self._slots = self._slots_for(layout)
         self._layout, self._parts = layout, {}
-        self._memory = SharedMemory(layout.nbytes * (1 + slots))
+        means, count = layout.nbytes * (1 + slots), len(self.processes)
+        self._memory = SharedMemory(means + Claims.nbytes_for(count))
+        self._claims = Claims(self._memory.file, self._memory.bytes[means:])
         self._start, *self._means = (layout.within(self._memory.bytes, n) for n in range(1 + slots))
         for number, process in enumerate(self.processes):
-            reserve = Reserve(layout, slots, _device_of(number, device), torch_settings())
+            reserve = Reserve(layout, slots, number, count, _device_of(number, device), torch_settings())
             process.tell(pack(reserve), self._memory.descriptor)
 
     def _slots_for(self, layout: Layout) -> int:
@@ -194,12 +198,19 @@ class Session:
         known = {number: entry for number, (entry, _) in self._data.items()}
         self._crew.tell_later(pack(cohort, known))
 
-    def work_off_columns(self, pieces: Sequence[Numbers]) -> Generator[tuple[range, ColumnsDone], None, None]:
+    def work_off_columns(
+        self, pieces: Sequence[Numbers], *, in_turn: bool
+    ) -> Generator[tuple[range, ColumnsDone], None, None]:
         """Have visits of the cohort made, and yield portions of pieces with what they have come to, in order.
 
         Args:
             pieces: The positions of the visits of each piece.
+            in_turn: Whether they are made one after the other: then processes take pieces for themselves if
+                there is room for the means of all.
         """
+        if in_turn and len(pieces) <= self._slots:
+            yield range(len(pieces)), self._claimed(pieces)
+            return
         portions = self._portions([len(piece) for piece in pieces])
 
         def packed(number: int, _: int) -> bytes:
@@ -209,6 +220,18 @@ class Session:
 
         with closing(self._crew.work_off(portions, self._slots, packed)) as done:
             yield from zip(portions, done, strict=True)
+
+    def _claimed(self, pieces: Sequence[Numbers]) -> ColumnsDone:
+        """Have the visits of all pieces made by whoever is free."""
+        assert self._claims is not None
+        self._claims.offer()
+        portion, sizes = range(len(pieces)), [len(piece) for piece in pieces]
+        message = pack(Columns(0, portion, sizes, np.concatenate(pieces), claimed=True))
+        try:
+            answers = self._crew.work_off_claimed(portion, message)
+        except PieceLost as lost:
+            raise PieceLost(lost.process, self._claims.last_of(lost.process), str(lost)) from lost
+        return put_together(answers, len(pieces))
 
     def update_of(self, piece: int, device: torch.device, extras: Extras) -> Update:
         """Return the mean that a piece has come to, valid until more is asked for.

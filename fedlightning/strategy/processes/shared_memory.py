@@ -32,6 +32,7 @@ class SharedMemory:
 
     Attributes:
         bytes: The memory, uint8, of shape ``(nbytes,)``.
+        file: The open file.
 
     Example:
         >>> memory = SharedMemory(4)
@@ -57,13 +58,13 @@ class SharedMemory:
         return memory
 
     def _map(self, file: File, nbytes: int) -> None:
-        self._file = file
+        self.file = file
         self.bytes = _as_tensor(file.fileno(), max(nbytes, 1))[:nbytes]
 
     @property
     def descriptor(self) -> int:
         """The open file that another process maps; valid as long as this object is there."""
-        return self._file.fileno()
+        return self.file.fileno()
 
 
 def mapped(descriptor: int, nbytes: int, *, at_once: bool = False) -> Tensor:

@@ -11,7 +11,7 @@ import argparse
 import gc
 import logging
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -21,7 +21,9 @@ from torch.utils.data import TensorDataset
 
 from benchmarks.at_once import LoopsAtOnce
 from benchmarks.compiling import LEAST_ROUNDS, compiled
-from benchmarks.measuring import CPU, WALL, Spread
+from benchmarks.measuring import CPU, WALL, Clock, Spread
+from benchmarks.peers import PEERS
+from benchmarks.peers.peer import Peer
 from benchmarks.table import Row, exactly, render
 from benchmarks.vmapped import by_vmap
 from benchmarks.workloads import (
@@ -52,8 +54,9 @@ def main() -> None:
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", module="lightning")
     repetitions = 1 if arguments.quick else arguments.repetitions
+    peers = _installed(arguments.peers)
     for name in arguments.workloads:
-        work = WORKLOADS[name].shortened(QUICK_ROUNDS) if arguments.quick else WORKLOADS[name]
+        work = WORKLOADS[name].shortened(QUICK_ROUNDS if arguments.quick else arguments.rounds)
         if arguments.processes is not None:
             print(
                 render(in_processes(work, arguments.optimizers, repetitions, arguments.processes)), flush=True
@@ -72,10 +75,22 @@ def main() -> None:
                     vectorize=arguments.vectorize,
                     metered=arguments.metered,
                     device=arguments.device,
+                    peers=peers,
                 )
             ),
             flush=True,
         )
+
+
+def _installed(names: list[str] | None) -> list[Peer]:
+    """Return those that are asked for and there: of all, where no name is given."""
+    if names is None:
+        return []
+    names = names or list(PEERS)
+    for name in names:
+        if PEERS[name].version is None:
+            print(f"skipped: {name} needs the package {PEERS[name].package}, which is not installed")
+    return [PEERS[name] for name in names if PEERS[name].version is not None]
 
 
 def measured(
@@ -86,6 +101,7 @@ def measured(
     vectorize: bool = False,
     metered: bool = False,
     device: str = "cpu",
+    peers: Sequence[Peer] = (),
 ) -> Iterator[Row]:
     """Measure one workload.
 
@@ -97,6 +113,7 @@ def measured(
             plain SGD, beside what a researcher writes by hand with `torch.func`.
         metered: Whether a torchmetric counts in each training step, of both.
         device: Where network and samples are.
+        peers: Other systems that train the same, with plain SGD.
 
     Yields:
         For each optimizer what a way takes, as a multiple of the loop by hand, and by how much they differ.
@@ -107,6 +124,8 @@ def measured(
         make = OPTIMIZERS[name]
         hand = _by_hand(work, make, dataset, orders, metered=metered)
         ways = list(_ways(work, name, dataset, orders, vectorize=vectorize, metered=metered))
+        if name == "sgd" and not metered:
+            ways += [_in_peer(peer, work, dataset, orders) for peer in peers]
         # The first turn warms up.
         turns = [_one_turn(work, hand, ways, dataset) for _ in range(repetitions + 1)]
         for number, way in enumerate(ways):
@@ -124,11 +143,13 @@ class _Way:
         label: What tells its rows from others.
         target: The most that it may take, as a multiple of the loop by hand.
         train: Trains an untrained network in place.
+        clock: What counts as time, unless a GPU computes.
     """
 
     label: str
     target: float | None
     train: Callable[[nn.Module], None]
+    clock: Clock = CPU
 
 
 def _by_hand(
@@ -157,20 +178,30 @@ def _ways(
         yield _Way(" by hand with vmap", None, lambda net: by_vmap(work, net, dataset, orders))
 
 
+def _in_peer(peer: Peer, work: Workload, dataset: TensorDataset, orders: Orders) -> _Way:
+    train = peer.load()
+    label = f" {peer.way} {peer.version}".rstrip()
+    return _Way(label, None, lambda net: train(work, net, dataset, orders), peer.clock)
+
+
 def _one_turn(
     work: Workload, hand: _Way, ways: list[_Way], dataset: TensorDataset
 ) -> list[tuple[float, float]]:
     """Return, for each way, how much longer it takes than the loop by hand, and how the losses differ."""
     device = dataset.tensors[0].device
-    seconds = _seconds if device.type == "cpu" else _seconds_on_gpu
 
-    def trained(way: _Way) -> tuple[float, float]:
+    def trained(way: _Way) -> tuple[dict[Clock, float], float]:
         net = work.net().to(device)
-        took = seconds(partial(way.train, net))
+        took = _seconds(partial(way.train, net), device)
         return took, final_loss(net.to(device), dataset)
 
     by_hand_took, expected = trained(hand)
-    return [(took / by_hand_took, abs(expected - loss)) for took, loss in map(trained, ways)]
+    turn = []
+    for way in ways:
+        took, loss = trained(way)
+        clock = way.clock if device.type == "cpu" else WALL
+        turn.append((took[clock] / by_hand_took[clock], abs(expected - loss)))
+    return turn
 
 
 def in_processes(work: Workload, optimizers: list[str], repetitions: int, count: int) -> Iterator[Row]:
@@ -219,19 +250,13 @@ def _target(work: Workload, optimizer: str, wish: Wish) -> float | None:
     return work.target_together if wish else work.target_sgd
 
 
-def _seconds(train: Callable[[], None]) -> float:
+def _seconds(train: Callable[[], None], device: torch.device) -> dict[Clock, float]:
     gc.collect()
-    started = CPU()
+    started = {clock: clock() for clock in (CPU, WALL)}
     train()
-    return CPU() - started
-
-
-def _seconds_on_gpu(train: Callable[[], None]) -> float:
-    gc.collect()
-    started = WALL()
-    train()
-    torch.cuda.synchronize()
-    return WALL() - started
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+    return {clock: clock() - then for clock, then in started.items()}
 
 
 def _seconds_by_both(train: Callable[[], None]) -> tuple[float, float]:
@@ -253,6 +278,13 @@ def _arguments() -> argparse.Namespace:
     )
     parser.add_argument("--metered", action="store_true", help="a torchmetric counts in each training step")
     parser.add_argument("--processes", type=int, help="beside one process instead of the loop by hand")
+    parser.add_argument(
+        "--peers",
+        nargs="*",
+        choices=PEERS,
+        help="also train in other systems (all of them, unless named) where they are installed",
+    )
+    parser.add_argument("--rounds", type=int, default=1000, help="at most so many")
     parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
     parser.add_argument("--quick", action="store_true", help="two rounds, once: does it run?")
     return parser.parse_args()

@@ -122,6 +122,10 @@ class Orders:
     Args:
         work: The workload.
         dataset: Its samples.
+
+    Attributes:
+        rounds: For each round the samples of its visits, in the order in which they are seen.
+        cohorts: For each round the numbers of the workers that are visited.
     """
 
     def __init__(self, work: Workload, dataset: TensorDataset) -> None:
@@ -129,10 +133,14 @@ class Orders:
         parts = dict(zip(names, IID().split(dataset, work.workers, SEED).indices, strict=True))
         visits = dict.fromkeys(names, 0)
         order = BatchOrder(work.samples, work.batch_size, shuffle=True, drop_last=False)
+        numbers = {name: number for number, name in enumerate(names)}
         self.rounds: list[list[Tensor]] = []
-        for number in range(work.rounds):
+        self.cohorts: list[list[int]] = []
+        for round_number in range(work.rounds):
+            cohort = uniform_cohort(names, work.cohort, seed=SEED, round=round_number)
+            self.cohorts.append([numbers[name] for name in cohort])
             self.rounds.append([])
-            for name in uniform_cohort(names, work.cohort, seed=SEED, round=number):
+            for name in cohort:
                 positions = order.epoch(visits[name], seed=SEED, worker=name)
                 self.rounds[-1].append(torch.from_numpy(parts[name])[positions])
                 visits[name] += 1

@@ -13,6 +13,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from fedlightning.local.engine import GradModeOff
+
 
 class _RunningWeight:
     """Turn the weights of a sequence of updates into the steps of a running mean."""
@@ -55,7 +57,6 @@ class ParameterMean:
         self._running: list[int] = []
         self._means_of_others = BufferMean()
 
-    @torch.no_grad()
     def add(self, tensors: Sequence[Tensor], weight: float) -> None:
         """Take one update into the mean.
 
@@ -65,6 +66,15 @@ class ParameterMean:
         """
         before = self._weight.total
         share = self._weight.share_of(weight)
+        # The ordinary case, worth being quick: it is taken once per visit.
+        if self._others == [] and [tensor.dtype for tensor in tensors] == self._accumulated:
+            with GradModeOff():
+                torch._foreach_lerp_(self._mean, list(tensors), share)
+        else:
+            self._add(tensors, weight, before, share)
+
+    @torch.no_grad()
+    def _add(self, tensors: Sequence[Tensor], weight: float, before: float, share: float) -> None:
         if not self._mean:
             self._dtypes = [tensor.dtype for tensor in tensors]
             self._mean = [tensor.detach().to(_accumulator(tensor.dtype), copy=True) for tensor in tensors]
@@ -78,10 +88,6 @@ class ParameterMean:
             self._others = _without_running_mean(self._mean)
             self._running = sorted(set(range(len(tensors))) - set(self._others))
             self._means_of_others.add([self._mean[position] for position in self._others], before)
-        elif not self._others and [tensor.dtype for tensor in tensors] == self._accumulated:
-            # The ordinary case, worth being quick: it is taken once per visit.
-            torch._foreach_lerp_(self._mean, list(tensors), share)
-            return
         if self._others:
             self._means_of_others.add([tensors[position] for position in self._others], weight)
         if self._running:

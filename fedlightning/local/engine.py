@@ -1,4 +1,4 @@
-"""Gradients straight from autograd's engine: the one use of its private entry.
+"""Gradients straight from autograd's engine, and its mode: the one use of its private entries.
 
 `torch.autograd.grad` and `backward` spend 30 us per call on looking at what they are given and on logging, as
 much as the backward of a small module. What they would refuse is left to them.
@@ -48,6 +48,21 @@ def backward(loss: Tensor) -> None:
     return None
 
 
+class GradModeOff:
+    """Do what `torch.no_grad` does for a block, at less than half its price: each step enters one."""
+
+    __slots__ = ("_before",)
+
+    def __enter__(self) -> None:
+        """Turn it off."""
+        self._before = torch.is_grad_enabled()
+        _set_grad_mode(False)
+
+    def __exit__(self, *_: object) -> None:
+        """Leave it as it was."""
+        _set_grad_mode(self._before)
+
+
 def _is_plain(loss: Tensor) -> bool:
     return type(loss) is Tensor and loss.dim() == 0 and loss.grad_fn is not None and loss.is_floating_point()
 
@@ -64,3 +79,4 @@ def _one_like(loss: Tensor) -> Tensor:
 
 _ones: dict[tuple[torch.dtype, torch.device], Tensor] = {}
 _run = Variable._execution_engine.run_backward
+_set_grad_mode = torch._C._set_grad_enabled

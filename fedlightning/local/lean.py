@@ -5,7 +5,8 @@ The general loop is the reference: a test runs both and compares bits.
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, TypeAlias
 
 import lightning.pytorch as pl
 import torch
@@ -29,10 +30,13 @@ from torch.optim import optimizer as torch_optimizer
 from typing_extensions import override
 
 from fedlightning.local.corrections import StepCorrection
-from fedlightning.local.engine import Gradients, backward, gradients_of
+from fedlightning.local.engine import Gradients, GradModeOff, backward, gradients_of
 from fedlightning.local.logs import LogRecorder
 from fedlightning.local.stepping import loss_of
 from fedlightning.pointers.optimizers import bring_state_along
+
+Group: TypeAlias = dict[str, Any]
+"""Parameters and the settings that an optimizer has for them."""
 
 
 class LeanOptimization:
@@ -100,15 +104,13 @@ class LeanSGD(LeanOptimization):
 
     def _descend(self, loss: Tensor) -> None:
         groups = self._optimizer.param_groups
-        trained = [[tensor for tensor in group["params"] if tensor.requires_grad] for group in groups]
-        every = trained[0] if len(trained) == 1 else [tensor for group in trained for tensor in group]
-        gradients = gradients_of(loss, every)
-        first = 0
-        with torch.set_grad_enabled(False):  # half the price of `no_grad`, which makes two of them
-            for group, tensors in zip(groups, trained, strict=True):
-                own = gradients[first : first + len(tensors)]
-                _descend(tensors, own, group["lr"], group["weight_decay"])
-                first += len(tensors)
+        trained = [tensor for group in groups for tensor in group["params"] if tensor.requires_grad]
+        gradients = gradients_of(loss, trained)
+        with GradModeOff():
+            if len(groups) == 1:
+                _descend(trained, gradients, groups[0])
+            else:
+                _descend_by_group(groups, gradients)
         count_as_step(self._optimizer)
 
     @staticmethod
@@ -184,10 +186,10 @@ class CorrectedSGD(LeanSGD):
         optimizer.zero_grad()
         backward(loss)
         self._correction.before_step(optimizer)
-        with torch.set_grad_enabled(False):
+        with GradModeOff():
             for group in optimizer.param_groups:
                 tensors = group["params"]
-                _descend(tensors, [tensor.grad for tensor in tensors], group["lr"], group["weight_decay"])
+                _descend(tensors, [tensor.grad for tensor in tensors], group)
         count_as_step(optimizer)
 
 
@@ -214,18 +216,26 @@ def lean_optimization(
     return LeanSGD(module, optimizer, logs)
 
 
-def _descend(tensors: list[Tensor], gradients: Gradients, rate: float, weight_decay: float) -> None:
+def _descend_by_group(groups: Sequence[Group], gradients: Gradients) -> None:
+    first = 0
+    for group in groups:
+        own = [tensor for tensor in group["params"] if tensor.requires_grad]
+        _descend(own, gradients[first : first + len(own)], group)
+        first += len(own)
+
+
+def _descend(tensors: list[Tensor], gradients: Gradients, group: Group) -> None:
     used = [gradient for gradient in gradients if gradient is not None]
     if len(used) < len(tensors):
         tensors = [tensor for tensor, own in zip(tensors, gradients, strict=True) if own is not None]
     if not used:
         return
-    if weight_decay:
-        used = list(torch._foreach_add(used, tensors, alpha=weight_decay))
-    torch._foreach_add_(tensors, used, alpha=-rate)
+    if group["weight_decay"]:
+        used = list(torch._foreach_add(used, tensors, alpha=group["weight_decay"]))
+    torch._foreach_add_(tensors, used, alpha=-group["lr"])
 
 
-def _is_plain(group: dict[str, Any]) -> bool:
+def _is_plain(group: Group) -> bool:
     return (
         not group["momentum"]
         and not group["maximize"]
@@ -237,7 +247,7 @@ def _is_plain(group: dict[str, Any]) -> bool:
     )
 
 
-def _is_watched(group: dict[str, Any]) -> bool:
+def _is_watched(group: Group) -> bool:
     return any(tensor._post_accumulate_grad_hooks for tensor in group["params"])
 
 

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from fedlightning.local.engine import GradModeOff
+
 
 class ModuleSnapshot:
     """Copies of a module's parameters and buffers, to start each worker from and to fall back on.
@@ -20,7 +22,11 @@ class ModuleSnapshot:
 
     def __init__(self, module: nn.Module, *, trainable: bool = True) -> None:
         self._take(module, trainable=trainable)
-        self._tensors = [tensor.detach().clone() for tensor in self._current()]
+        self._keep([tensor.detach().clone() for tensor in self._current()])
+
+    def _keep(self, tensors: list[Tensor]) -> None:
+        self._tensors = tensors
+        self._shapes = [tensor.shape for tensor in tensors]
 
     def _take(self, module: nn.Module, *, trainable: bool) -> None:
         self._module = module
@@ -40,18 +46,18 @@ class ModuleSnapshot:
         """
         snapshot = cls.__new__(cls)
         snapshot._take(module, trainable=True)
-        snapshot._tensors = list(tensors)
+        snapshot._keep(list(tensors))
         return snapshot
 
-    @torch.no_grad()
     def restore(self) -> None:
         """Put the copies back into the module, in place, so that optimizers keep their parameters."""
         now = self._current()
-        if not self._fits(now):
-            for tensor, kept in zip(now, self._tensors, strict=False):
-                tensor.data = kept.clone()
-        elif now:
-            torch._foreach_copy_(now, self._tensors)
+        with GradModeOff():
+            if not self._fits(now):
+                for tensor, kept in zip(now, self._tensors, strict=False):
+                    tensor.data = kept.clone()
+            elif now:
+                torch._foreach_copy_(now, self._tensors)
 
     def reshaped_buffer(self) -> str:
         """Return the name of a buffer that has got another shape since, or is new; nothing if none has."""
@@ -65,9 +71,7 @@ class ModuleSnapshot:
         )
 
     def _fits(self, now: list[Tensor]) -> bool:
-        return len(now) == len(self._tensors) and all(
-            tensor.shape == kept.shape for tensor, kept in zip(now, self._tensors, strict=True)
-        )
+        return [tensor.shape for tensor in now] == self._shapes
 
     def _current(self) -> list[Tensor]:
         # Modules exchange buffers, rather than fill them; parameters stay, for the optimizers' sake.

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from fedlightning.local.engine import backward, gradients_of
+from fedlightning.local.engine import GradModeOff, backward, gradients_of
 
 
 def _loss(net: nn.Module) -> Tensor:
@@ -79,3 +79,14 @@ def test_what_is_no_loss_is_refused_as_by_the_public_call(loss: Tensor) -> None:
     assert str(ours.value) == str(theirs.value)
     with pytest.raises(RuntimeError):
         backward(loss)
+
+
+@pytest.mark.parametrize("before", [True, False])
+def test_the_mode_is_off_within_the_block_and_as_before_after_it(before: bool) -> None:
+    with torch.set_grad_enabled(before):
+        with GradModeOff():
+            assert not torch.is_grad_enabled()
+        assert torch.is_grad_enabled() is before
+        with pytest.raises(ZeroDivisionError), GradModeOff():
+            raise ZeroDivisionError
+        assert torch.is_grad_enabled() is before

@@ -89,16 +89,16 @@ class WorkerMemory:
             for position, optimizer in enumerate(optimizers):
                 state = kept.optimizers[position] if position < len(kept.optimizers) else {}
                 # Optimizers change their states in place.
-                _set_state(optimizer, deepcopy(state) if state else state)
+                set_state(optimizer, deepcopy(state) if state else state)
         try:
             yield
-            states = [_state_by_index(one) for one in optimizers] if self._policy == "keep" else []
+            states = [state_by_index(one) for one in optimizers] if self._policy == "keep" else []
             self._end(states, precision.state_dict(), round)
         finally:
             precision.load_state_dict(scale)
             if self._policy != "travel":
                 for optimizer in optimizers:
-                    _set_state(optimizer, {})
+                    set_state(optimizer, {})
 
     @property
     def policy(self) -> OptimizerState:
@@ -124,6 +124,17 @@ class WorkerMemory:
             round: Number of the visit's round.
         """
         self._end([state], {}, round)
+
+    def go_on_with(self, kept: Mapping[int, Any] | None, left: Mapping[int, Any] | None, round: int) -> None:
+        """Take over the state of the only optimizer from what was kept of this worker before it was made.
+
+        Args:
+            kept: What visits of earlier rounds have left; ``None`` for nothing.
+            left: What a visit of ``round`` has left.
+            round: Number of that round.
+        """
+        self._kept = _NOTHING if kept is None else _Kept([kept])
+        self._left, self._left_in = None if left is None else _Kept([left]), round
 
     def own_before(self, round: int) -> Own:
         """Return what an algorithm has kept here before a round begins."""
@@ -218,12 +229,19 @@ def _parameters_of(optimizer: Optimizer) -> list[Tensor]:
     return [parameter for group in optimizer.param_groups for parameter in group["params"]]
 
 
-def _state_by_index(optimizer: Optimizer) -> dict[int, Any]:
+def state_by_index(optimizer: Optimizer) -> dict[int, Any]:
+    """Return an optimizer's state by the index of the parameter; its tensors are not copied."""
     parameters = enumerate(_parameters_of(optimizer))
     return {index: optimizer.state[p] for index, p in parameters if p in optimizer.state}
 
 
-def _set_state(optimizer: Optimizer, by_index: Mapping[int, Any]) -> None:
+def set_state(optimizer: Optimizer, by_index: Mapping[int, Any]) -> None:
+    """Let an optimizer go on with a state.
+
+    Args:
+        optimizer: The optimizer.
+        by_index: What `state_by_index` returned, of which nothing is copied.
+    """
     if not by_index and not optimizer.state:
         return
     parameters = _parameters_of(optimizer)

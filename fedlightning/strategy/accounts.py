@@ -6,9 +6,11 @@ One record per round stands for all that are alike. Whoever asks for a worker fi
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Hashable
+from dataclasses import replace
 
 from fedlightning.workers import Worker
-from fedlightning.workers.joint import Account
+from fedlightning.workers.joint import Account, JointProgram
 
 
 class Accounts:
@@ -16,6 +18,7 @@ class Accounts:
 
     def __init__(self) -> None:
         self._kept: list[tuple[Account, tuple[str, ...]]] = []
+        self._programs: dict[Hashable, JointProgram] = {}
         # Sorted by worker as far as somebody has asked: a run may end without that.
         self._of_worker: defaultdict[str, list[Account]] = defaultdict(list)
         self._sorted = 0
@@ -27,7 +30,9 @@ class Accounts:
             account: What it is.
             names: Their names.
         """
-        self._kept.append((account, names))
+        # What is sent to workers weighs the same in most rounds, of which there may be thousands.
+        alike = self._programs.setdefault(account.joint.weight, account.joint)
+        self._kept.append((replace(account, joint=alike), names))
 
     def settle(self, worker: Worker) -> None:
         """Enter in a worker's ledger what was kept of it.

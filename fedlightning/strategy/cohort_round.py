@@ -65,10 +65,10 @@ class CohortRound(Round):
 
     def _with_nobody_made(self, plan: Plan) -> RoundResult | None:
         """Carry out the visits where no worker, nor anything at one, has to be made for that."""
-        pool = self._federation.row_pool
+        pool = self._federation.rows_of(plan.workers)
         several = len(set(plan.workers)) == len(plan.assignments) > 1
         looked_at = self._terms.audience.follows_visits or self._terms.stopwatch is not None
-        if pool is None or not several or looked_at or self._why_one_by_one():
+        if pool is None or not several or looked_at or self._why_one_by_one() or self._keeps_elsewhere():
             return None
         quiet = not self._terms.audience
         with looked_up_once(self._module), isolated_streams() if quiet else nullcontext():
@@ -81,6 +81,11 @@ class CohortRound(Round):
             if result is None and self._spread is not None:
                 return self._visits_elsewhere(plan, errands, self._spread)
             return self._visits_in_turn(plan, errands) if result is None else result
+
+    def _keeps_elsewhere(self) -> bool:
+        """Tell whether optimizer states are kept, and would have to go to other memory than this."""
+        keeps = self._federation.keeps_states
+        return keeps and (self._spread is not None or self._module.device.type != "cpu")
 
     def _visits_at_once(self, plan: Plan, errands: PooledErrands, together: Together) -> RoundResult | None:
         """Let the workers take their steps together; return ``None`` where they cannot."""
@@ -107,6 +112,7 @@ class CohortRound(Round):
         optimizers = self._optimization.optimizers
         if why_not_one_by_one(self._module, optimizers, errands.visit):
             return None
+        self._federation.states_of(plan.workers, plan.round)  # what visits together have left does not count
         reports = CohortReports(self._terms_of(plan, errands))
         training = OneByOne(self._module, optimizers[0], errands)
         visits = VisitsInTurn(
@@ -239,6 +245,7 @@ class CohortRound(Round):
             steps=np.array([assignment.steps for assignment in assignments]),
             samples=pool.samples(workers),
             every=np.array([batches[worker] for worker in workers]),
+            states_kept=self._federation.states_of(workers, plan.round),
         )
 
     def _terms_of(self, plan: Plan, errands: PooledErrands) -> Terms:

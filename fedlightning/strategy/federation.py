@@ -6,7 +6,7 @@ and with how much data, is for ``roster`` to say.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
@@ -17,13 +17,20 @@ from typing_extensions import override
 
 from fedlightning.algorithms import Pool
 from fedlightning.data.pool import RowPool
+from fedlightning.local.kept_states import KeptStates
 from fedlightning.local.lone_stream import open_lone_stream
-from fedlightning.local.memory import OptimizerState, create_memory, export_memory, import_memory
+from fedlightning.local.memory import (
+    OptimizerState,
+    WorkerMemory,
+    create_memory,
+    export_memory,
+    import_memory,
+)
 from fedlightning.local.streams import export_stream, import_stream, open_stream
 from fedlightning.strategy.accounts import Accounts
 from fedlightning.strategy.roster import Roster
 from fedlightning.workers import VirtualWorker, Worker, WorkerLost
-from fedlightning.workers.joint import Account
+from fedlightning.workers.joint import Account, object_at
 
 
 @dataclass(frozen=True)
@@ -126,8 +133,10 @@ class Federation:
         self._optimizer_state = optimizer_state
         self._goes_round = goes_round
         self._kept: dict[str, Mapping[str, Any]] = {}
+        self._keep_more: frozenset[str] = frozenset()
         self._tagged: dict[tuple[str, ...], frozenset[str]] = {}
         self._accounts = Accounts()
+        self._states = KeptStates(self._memory_of) if optimizer_state == "keep" else None
         if roster.at_once:
             list(self.members.values())
 
@@ -175,13 +184,43 @@ class Federation:
         self._accounts.settle(worker)
         if name in self._kept:
             worker.run(import_memory, member.memory, self._kept.pop(name)["memory"])
+        if self._states is not None and isinstance(worker, VirtualWorker):
+            self._states.move_to(object_at(worker, member.memory), name)
         return member
 
+    def _memory_of(self, name: str) -> WorkerMemory | None:
+        """Return the memory of a worker if it was made, for visits that go by the memories of many."""
+        member = self.members.already(name)
+        if member is None or not isinstance(member.worker, VirtualWorker):
+            return None
+        memory: WorkerMemory = object_at(member.worker, member.memory)
+        return memory
+
+    def rows_of(self, names: Sequence[str]) -> RowPool | None:
+        """Return the samples of workers who can be visited though nothing was made of them; or ``None``.
+
+        Args:
+            names: Who is to be visited.
+        """
+        if self.alone or self._optimizer_state == "travel" or not self._keep_more.isdisjoint(names):
+            return None
+        return self._roster.pool
+
     @property
-    def row_pool(self) -> RowPool | None:
-        """The samples of workers who can be visited together though nothing was made of them; or ``None``."""
-        keeps_nothing = self._optimizer_state == "reset" and not self.alone
-        return self._roster.pool if keeps_nothing else None
+    def keeps_states(self) -> bool:
+        """Whether workers keep optimizer states between visits."""
+        return self._states is not None
+
+    def states_of(self, names: Sequence[str], round: int) -> KeptStates | None:
+        """Return the optimizer states that such workers keep, for visits that begin; ``None`` for none.
+
+        Args:
+            names: Who is visited.
+            round: Number of the round.
+        """
+        if self._states is not None:
+            self._states.begin(round, names)
+        return self._states
 
     def enter(self, account: Account, names: tuple[str, ...]) -> None:
         """Enter in workers' ledgers what has crossed their doors, now or when somebody asks for them.
@@ -216,7 +255,7 @@ class Federation:
         Raises:
             WorkerLost: One is lost, and must not be left out.
         """
-        states = dict(self._kept)
+        states = {**self._kept, **self._states_in_rows(round)}
         for name, member in self.members.made().items():
             with suppress(*([WorkerLost] if without_lost else [])):
                 states[name] = {
@@ -225,9 +264,21 @@ class Federation:
                 }
         return states
 
+    def _states_in_rows(self, round: int) -> dict[str, Any]:
+        if self._states is None:
+            return {}
+        found = {name: self._states.state_of(name, round) for name in self._states.workers}
+        return {
+            name: {"memory": {"optimizers": [state], "precision": {}, "own": {}}, "stream": {}}
+            for name, state in found.items()
+            if state is not None
+        }
+
     def forget(self) -> None:
         """Empty the workers' memories, as before the first round."""
-        self._kept = {}
+        self._kept, self._keep_more = {}, frozenset()
+        if self._states is not None:
+            self._states.forget()
         for member in self.members.made().values():
             member.worker.run(import_memory, member.memory, {"optimizers": [], "precision": {}})
 
@@ -240,12 +291,27 @@ class Federation:
         """
         made = self.members.made()
         self._kept = {name: kept for name, kept in state.items() if name not in made}
+        self._take_in_rows()
         for name, member in made.items():
             if name in state:
                 member.worker.run(import_memory, member.memory, state[name]["memory"])
         if streams and self.alone:
             for name, member in self.members.items():
                 member.worker.run(import_stream, member.stream, state[name]["stream"])
+
+    def _take_in_rows(self) -> None:
+        """Keep what can be kept so in rows, of workers who may never be made."""
+        if self._states is None or self.alone or self._roster.pool is None:
+            return
+        self._states.forget()
+        for name in [name for name, kept in self._kept.items() if _is_state_alone(kept["memory"])]:
+            self._states.put(name, self._kept.pop(name)["memory"]["optimizers"][0])
+        self._keep_more = frozenset(name for name, kept in self._kept.items() if any(kept["memory"].values()))
+
+
+def _is_state_alone(memory: Mapping[str, Any]) -> bool:
+    """Tell whether a worker has kept the state of one optimizer, and nothing else."""
+    return len(memory["optimizers"]) == 1 and not memory["precision"] and not memory.get("own")
 
 
 def digest_of(samples: Mapping[str, int]) -> str:

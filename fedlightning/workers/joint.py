@@ -6,7 +6,7 @@ computing is shared. Who computes sees the objects of all of them, as everybody 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -43,6 +43,17 @@ def why_not_joint(worker: Worker) -> str:
     if type(worker.policy) not in (AllowAll, KeepData):
         return f"{worker.id!r} has the policy {worker.policy!r}"
     return ""
+
+
+def object_at(worker: VirtualWorker, pointer: Any) -> Any:
+    """Return what a pointer names, for work that is done for several workers at once.
+
+    Args:
+        worker: Where it is.
+        pointer: The pointer.
+    """
+    (found,) = worker._host.store.resolve([pointer._handle.use()], [])
+    return found
 
 
 @dataclass(frozen=True)
@@ -83,6 +94,12 @@ class JointProgram:
         self.returns: EgressKind = found.returns
         self.baggage = baggage
         self.argument_bytes = payload_bytes(arguments)
+
+    @property
+    def weight(self) -> Hashable:
+        """All that a ledger shows of it; the same for two that show the same."""
+        baggage = tuple((item.name, item.nbytes, item.returns) for item in self.baggage)
+        return self.name, self.returns, self.argument_bytes, baggage
 
 
 @dataclass(frozen=True)

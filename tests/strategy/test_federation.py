@@ -6,17 +6,27 @@ from typing import Any
 
 import pytest
 from torch.utils.data import DataLoader
+from typing_extensions import override
 
+from fedlightning.callbacks import FederatedCallback
 from fedlightning.strategy import FederatedStrategy
 from fedlightning.strategy.federation import Federation
+from fedlightning.strategy.records import VisitRecord
 from fedlightning.strategy.roster import roster_of_ordinary_loader
 from fedlightning.workers import VirtualWorker
 from tests.strategy.toys import Classifier, fit, loader, samples
 
 
+class Listener(FederatedCallback):
+    """Hears of visits."""
+
+    @override
+    def on_worker_end(self, trainer: Any, pl_module: Any, visit: VisitRecord) -> None: ...
+
+
 def test_virtual_workers_are_made_when_they_are_first_visited() -> None:
-    strategy = FederatedStrategy(10, cohort_size=2, rounds_per_epoch=1, local_steps=2, optimizer_state="keep")
-    fit(strategy, module=Classifier, max_epochs=1)
+    strategy = FederatedStrategy(10, cohort_size=2, rounds_per_epoch=1, local_steps=2)
+    fit(strategy, module=Classifier, max_epochs=1, callbacks=[Listener()])
     assert tuple(strategy.federation.members.made()) == strategy.history[0].workers
     assert len(strategy.federation.members) == 10
 

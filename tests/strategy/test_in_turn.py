@@ -12,15 +12,18 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
-from torch.optim import SGD, Adadelta, AdamW, RMSprop
+from torch.optim import LBFGS, SGD, Adadelta, AdamW, RMSprop
 from typing_extensions import override
 
 from fedlightning import FederatedStrategy, Tolerance
 from fedlightning.algorithms import FedAvg, FedProx, Median, Stragglers
+from fedlightning.callbacks import FederatedCallback
 from fedlightning.data import Dirichlet
 from fedlightning.local.one_by_one.training import OneByOne
 from fedlightning.strategy import RoundFailed, RoundInterrupted
 from fedlightning.strategy.cohort_round import CohortRound
+from fedlightning.strategy.records import RoundRecord
+from tests.strategy.test_together import Plain
 from tests.strategy.toys import Classifier, Memo, assert_same_module, fit, loader
 
 MOMENTUM = partial(SGD, lr=0.05, momentum=0.9, weight_decay=1e-3)
@@ -79,6 +82,15 @@ def assert_same_fit(fits: list[tuple[Any, Any, Memo]]) -> None:
     for name, member in strategy.federation.members.items():
         ledger = other_strategy.federation.members[name].worker.ledger
         assert entries_of(ledger) == entries_of(member.worker.ledger)
+
+
+def assert_same_states(fits: list[tuple[Any, Any, Memo]]) -> None:
+    """Compare what a checkpoint would hold of the workers."""
+    (_, strategy, _), (_, other, _) = fits
+    assert other.federation.members.made() == {}
+    ours, theirs = (one.federation.state_dict(round=99) for one in (other, strategy))
+    assert set(ours) == set(theirs)
+    torch.testing.assert_close(ours, {name: theirs[name] for name in ours}, rtol=0, atol=0)
 
 
 def entries_of(ledger: Any) -> list[Any]:
@@ -210,6 +222,8 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "stragglers": {"local_epochs": 3, "participation": Stragglers(0.6)},
     "uniform weights": {"algorithm": FedAvg(weighting="uniform")},
     "finite": {"tolerance": Tolerance(on_nonfinite="stop")},
+    "kept states": {"optimizer_state": "keep", "rounds_per_epoch": 3},
+    "kept states of cohorts": {"optimizer_state": "keep", "cohort_size": 3, "rounds_per_epoch": 4},
 }
 
 
@@ -221,7 +235,6 @@ def test_settings(name: str) -> None:
 OTHERWISE: dict[str, dict[str, Any]] = {
     "clipping": {"gradient_clip_val": 0.1},
     "accumulation": {"accumulate_grad_batches": 2},
-    "kept states": {"optimizer_state": "keep"},
     "a procedure": {"algorithm": FedProx(mu=0.1)},
 }
 
@@ -233,6 +246,57 @@ def test_what_needs_more_is_made_worker_by_worker(name: str) -> None:
     with counted_visits() as visits:
         fit(FederatedStrategy(workers=3, seed=0, **settings), module=Classifier, max_epochs=1, **trainer)
     assert not visits
+
+
+KEEPING: dict[str, Callable[[], Any]] = {
+    "adam": Classifier,
+    "sgd": lambda: Classifier(partial(SGD, lr=0.05)),
+    "momentum": lambda: Classifier(MOMENTUM),
+    "amsgrad": lambda: Classifier(partial(AdamW, lr=0.01, amsgrad=True)),
+    "rmsprop": lambda: Classifier(partial(RMSprop, lr=0.01, momentum=0.5)),
+    "lists": lambda: Classifier(partial(LBFGS, lr=0.01, max_iter=2)),
+    "double": lambda: DoubleClassifier(),
+}
+
+
+@pytest.mark.parametrize("name", KEEPING)
+def test_optimizer_states_that_stay_at_workers(name: str) -> None:
+    fits = both(KEEPING[name], optimizer_state="keep", cohort_size=3, rounds_per_epoch=3, max_epochs=2)
+    assert_same_states(fits)
+    assert_same_fit(fits)
+
+
+@pytest.mark.parametrize("reaction", [{"on_nonfinite": "skip"}, {"on_error": "skip"}, {"retries": 1}])
+def test_a_visit_that_fails_leaves_no_state(reaction: dict[str, Any]) -> None:
+    def make() -> Classifier:
+        return Diverging() if "on_nonfinite" in reaction else Failing(lambda: ValueError("no"), (4,))
+
+    fits = both(make, optimizer_state="keep", tolerance=Tolerance(**reaction), max_epochs=2)
+    assert_same_states(fits)
+    assert_same_fit(fits)
+
+
+class Looks(FederatedCallback):
+    """Asks for a worker after the first round, which is made for that."""
+
+    @override
+    def on_round_end(self, trainer: Any, pl_module: Any, record: RoundRecord) -> None:
+        trainer.strategy.federation.members["worker-3"]
+
+
+@pytest.mark.parametrize("vectorize", [False, 2])
+def test_a_worker_that_is_made_goes_on_with_its_state(vectorize: Any) -> None:
+    settings: dict[str, Any] = {"optimizer_state": "keep", "vectorize": vectorize, "rounds_per_epoch": 3}
+    fits = []
+    for callbacks in ([], [Looks()]):
+        strategy = FederatedStrategy(5, seed=0, **settings)
+        fits.append((*fit(strategy, module=Plain, train=loader(37), callbacks=callbacks), strategy))
+    (module, _, strategy), (other, _, looked_at) = fits
+    assert strategy.federation.members.made() == {}
+    assert list(looked_at.federation.members.made()) == ["worker-3"]
+    assert_same_module(module, other)
+    states = [one.federation.state_dict(round=99)["worker-3"]["memory"] for one in (strategy, looked_at)]
+    torch.testing.assert_close(*states, rtol=0, atol=0)
 
 
 class Failing(Classifier):

@@ -70,6 +70,8 @@ class OneByOne:
         self._first: list[int] = errands.first.tolist()
         self._steps: list[int] = errands.steps.tolist()
         self._seeds = errands.seeds()
+        self._workers = errands.workers
+        self._states = errands.states_kept
         self._batches = VisitBatches(errands)
         self._logs = VisitLogs(module)
         self._losses = VisitLosses()
@@ -108,12 +110,16 @@ class OneByOne:
         if self._resets_metrics:
             reset_metrics(module)
         logs.samples = 0
+        if self._states is not None:
+            self._states.lend_to(self._optimizer, self._workers[number])
         try:
             losses, dtype = self._take_steps(number)
             # Most metrics count in validation only.
             self._resets_metrics = are_updated(module)
             self._require_finite(losses, dtype)
             states = report_states(module) if self._resets_metrics else ()
+            if self._states is not None:
+                self._states.take_from(self._optimizer, self._workers[number])
         except BaseException:
             self._resets_metrics = bool(known(module).metrics)
             logs.drop_visit()

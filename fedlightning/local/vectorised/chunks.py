@@ -7,7 +7,7 @@ nothing has been made yet.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
@@ -19,7 +19,12 @@ from typing_extensions import Self, override
 from fedlightning.local.memory import WorkerMemory
 from fedlightning.local.streams import KeyedStream
 from fedlightning.local.vectorised.batches import ChunkBatches, GatheredBatches, ReadBatches, in_same_memory
-from fedlightning.local.vectorised.optimizers import layout_of
+from fedlightning.local.vectorised.optimizers import (
+    StackedOptimizer,
+    StartStates,
+    layout_of,
+    stacked_states,
+)
 from fedlightning.local.visit import Visit
 
 Numbers: TypeAlias = npt.NDArray[np.int64]
@@ -122,16 +127,16 @@ class Errands(ABC):
         """
 
     @abstractmethod
-    def states(self) -> list[Mapping[int, Any]]:
-        """Return the state that each visit's optimizer starts with; nothing where all start without."""
+    def states(self) -> StartStates:
+        """Return the states that the visits' optimizers start with; nothing where all start without."""
 
     @abstractmethod
-    def put_down(self, numbers: Sequence[int], state_of: Callable[[int], Mapping[int, Any]]) -> None:
+    def put_down(self, numbers: Sequence[int], optimizer: StackedOptimizer) -> None:
         """Let workers keep what visits have left, if they keep such things.
 
         Args:
             numbers: Positions of the visits.
-            state_of: Returns the state of a visit's optimizer, given its position.
+            optimizer: Has their optimizers' states, in the order of the visits.
         """
 
 
@@ -206,14 +211,14 @@ class SeparateErrands(Errands):
         return chunks
 
     @override
-    def states(self) -> list[Mapping[int, Any]]:
-        return [errand.memory.take_up(errand.visit.round) for errand in self.errands]
+    def states(self) -> StartStates:
+        return stacked_states([errand.memory.take_up(errand.visit.round) for errand in self.errands])
 
     @override
-    def put_down(self, numbers: Sequence[int], state_of: Callable[[int], Mapping[int, Any]]) -> None:
+    def put_down(self, numbers: Sequence[int], optimizer: StackedOptimizer) -> None:
         for number in numbers:
             errand = self.errands[number]
-            kept = state_of(number) if errand.memory.policy == "keep" else {}
+            kept = optimizer.state_of(number) if errand.memory.policy == "keep" else {}
             errand.memory.put_down(kept, errand.visit.round)
 
 

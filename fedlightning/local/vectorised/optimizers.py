@@ -23,7 +23,11 @@ ELEMENTWISE: frozenset[type[Optimizer]] = frozenset(
 Scalars: TypeAlias = Mapping[str, Any]
 """What an optimizer keeps of a parameter as a whole, such as the number of steps."""
 
-_SCALARS = frozenset({"step", "mu_product"})
+SCALARS = frozenset({"step", "mu_product"})
+"""Names of these."""
+
+StartStates: TypeAlias = Mapping[int, tuple[Scalars, Mapping[str, Tensor]]]
+"""What workers start with, by the number of the parameter: what all have alike, and stacks of tensors."""
 
 
 def why_not_stackable(optimizer: Optimizer) -> str:
@@ -52,6 +56,7 @@ class StackedOptimizer:
 
     def __init__(self, optimizer: Optimizer, workers: int, positions: Sequence[Sequence[int]]) -> None:
         self._optimizer = optimizer
+        self._workers = workers
         self._positions = positions
         self.is_plain = LeanSGD.fits(optimizer)
         # By parameter: states of the parameters' own shape, stacked likewise, and for each worker the others.
@@ -95,21 +100,48 @@ class StackedOptimizer:
                 state[number] = {**{name: _copied(value) for name, value in scalars.items()}, **tensors}
         return state
 
-    def load(self, states: Sequence[Mapping[int, Mapping[str, Any]]]) -> None:
+    def left_by(self, workers: Sequence[int]) -> Iterator[tuple[list[int], dict[int, dict[str, Tensor]]]]:
+        """Yield the states of some workers, stacked, as many as have states of the same tensors at once.
+
+        Args:
+            workers: Their positions in the chunk.
+
+        Yields:
+            Positions, and what `state_of` returns for each of them, stacked.
+        """
+        numbers = [
+            (number, position)
+            for number, position in enumerate(position for group in self._positions for position in group)
+            if position >= 0 and position in self._scalars
+        ]
+        alike: dict[tuple[bool, ...], list[int]] = {}
+        for worker in workers:
+            stepped = tuple(self._scalars[position][worker] is not None for _, position in numbers)
+            alike.setdefault(stepped, []).append(worker)
+        for stepped, some in alike.items():
+            found = [number for number, there in zip(numbers, stepped, strict=True) if there]
+            stacks = {number: self._stacks_of(position, some) for number, position in found}
+            yield some, {number: own for number, own in stacks.items() if own}
+
+    def _stacks_of(self, position: int, workers: Sequence[int]) -> dict[str, Tensor]:
+        scalars = [self._scalars[position][worker] or {} for worker in workers]
+        stacks = {name: torch.stack([torch.as_tensor(own[name]) for own in scalars]) for name in scalars[0]}
+        every = len(workers) == len(self._scalars[position])
+        for name, stack in self._stacked[position].items():
+            stacks[name] = stack if every else stack[list(workers)]
+        return stacks
+
+    def load(self, start: StartStates) -> None:
         """Go on with the states that the workers have kept.
 
         Args:
-            states: For each worker of the chunk what `state_of` returned; all of one `layout_of`.
+            start: Theirs, in the order of the chunk.
         """
-        numbers = enumerate(position for group in self._positions for position in group)
-        for number, position in numbers:
-            if not states or number not in states[0]:
-                continue
-            own = [state[number] for state in states]
-            stacked = [name for name, value in own[0].items() if name not in _SCALARS and value is not None]
-            self._stacked[position] = {name: torch.stack([state[name] for state in own]) for name in stacked}
-            scalars = {name: value for name, value in own[0].items() if name in _SCALARS}
-            self._scalars[position] = [scalars] * len(own)
+        for number, position in enumerate(position for group in self._positions for position in group):
+            if number in start:
+                scalars, stacks = start[number]
+                self._stacked[position] = dict(stacks)
+                self._scalars[position] = [scalars] * self._workers
 
     def _descend(self, parameters: Sequence[Tensor], gradients: Gradients) -> None:
         used = {product.weight for product, _ in gradients.products}
@@ -169,9 +201,9 @@ class StackedOptimizer:
 
     def _keep(self, position: int, rows: slice, state: Mapping[str, Any]) -> None:
         everyone, stacks = self._scalars[position], self._stacked[position]
-        scalars = {name: value for name, value in state.items() if name in _SCALARS}
+        scalars = {name: value for name, value in state.items() if name in SCALARS}
         for name, value in state.items():
-            if name in _SCALARS or value is None:
+            if name in SCALARS or value is None:
                 continue
             if name not in stacks:
                 stacks[name] = value.new_zeros(len(everyone), *value.shape[1:])
@@ -179,10 +211,24 @@ class StackedOptimizer:
         everyone[rows] = [scalars] * (rows.stop - rows.start)
 
 
+def stacked_states(states: Sequence[Mapping[int, Mapping[str, Any]]]) -> StartStates:
+    """Stack the states that some workers start with.
+
+    Args:
+        states: For each of them what `StackedOptimizer.state_of` returned; all of one `layout_of`.
+    """
+    start = {}
+    for number, first in states[0].items() if states else ():
+        scalars = {name: value for name, value in first.items() if name in SCALARS}
+        names = [name for name, value in first.items() if name not in SCALARS and value is not None]
+        start[number] = scalars, {name: torch.stack([own[number][name] for own in states]) for name in names}
+    return start
+
+
 def layout_of(state: Mapping[int, Mapping[str, Any]]) -> tuple[Any, ...]:
     """Return what two workers' states must have in common for the two to be stepped together."""
     return tuple(
-        (number, name, float(value) if name in _SCALARS else None)
+        (number, name, float(value) if name in SCALARS else None)
         for number, own in sorted(state.items())
         for name, value in sorted(own.items())
         if value is not None

@@ -2,26 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 import torch
 from typing_extensions import override
 
 from fedlightning.data.pool import RowPool
+from fedlightning.local.kept_states import KeptStates
 from fedlightning.local.memory import WorkerMemory
 from fedlightning.local.streams import KeyedStream
 from fedlightning.local.vectorised.batches import ChunkBatches, GatheredBatches
 from fedlightning.local.vectorised.chunks import Errand, Errands, Numbers, numbers_of
+from fedlightning.local.vectorised.optimizers import StackedOptimizer, StartStates
+from fedlightning.local.vectorised.states_in_rows import kinds_of, starts_of, why_not_stacked
 from fedlightning.local.visit import Visit
 from fedlightning.workers.random import derive_seed, derive_seeds
 
 
 @dataclass(frozen=True, eq=False)
 class PooledErrands(Errands):
-    """Visits to workers that keep nothing from one to the next.
+    """Visits to workers that keep nothing from one to the next, but for optimizer states.
 
     Args:
         pool: Their samples.
@@ -32,6 +34,7 @@ class PooledErrands(Errands):
         steps: Local steps of each.
         samples: Samples of each worker.
         every: Batches of a local epoch of each.
+        states_kept: The optimizer states that workers keep; ``None`` where they keep none.
     """
 
     pool: RowPool
@@ -42,6 +45,13 @@ class PooledErrands(Errands):
     steps: Numbers
     samples: Numbers
     every: Numbers
+    states_kept: KeptStates | None = None
+
+    @property
+    @override
+    def why_not(self) -> str:
+        reason = "" if self.states_kept is None else why_not_stacked(self.states_kept, self.workers)
+        return reason or super().why_not
 
     @override
     def one(self, number: int) -> Errand:
@@ -74,7 +84,7 @@ class PooledErrands(Errands):
     @override
     def shortened(self, steps: int) -> PooledErrands:
         visit = replace(self.visit, requires_finite=False)
-        return replace(self, visit=visit, steps=np.minimum(self.steps, steps))
+        return replace(self, visit=visit, steps=np.minimum(self.steps, steps), states_kept=None)
 
     @override
     def first_sizes(self) -> Numbers:
@@ -108,15 +118,21 @@ class PooledErrands(Errands):
     @override
     def chunks(self, size: int) -> list[Numbers]:
         order = np.lexsort((self.first % self.every, self.samples, -self.steps))
-        return [order[start : start + size] for start in range(0, len(order), size)]
+        alike = [order]
+        if self.states_kept is not None:
+            kinds = kinds_of(self.states_kept, self.workers)[order]
+            alike = [order[kinds == kind] for kind in np.unique(kinds)]
+        return [some[start : start + size] for some in alike for start in range(0, len(some), size)]
 
     @override
-    def states(self) -> list[Mapping[int, Any]]:
-        return []
+    def states(self) -> StartStates:
+        return {} if self.states_kept is None else starts_of(self.states_kept, self.workers)
 
     @override
-    def put_down(self, numbers: Sequence[int], state_of: Callable[[int], Mapping[int, Any]]) -> None:
-        """Do nothing: these workers keep nothing."""
+    def put_down(self, numbers: Sequence[int], optimizer: StackedOptimizer) -> None:
+        if self.states_kept is not None:
+            for some, stacks in optimizer.left_by(numbers):
+                self.states_kept.keep_stacked([self.workers[number] for number in some], stacks)
 
     def _sizes(self, numbers: Numbers) -> Numbers:
         """Return how many samples batches have, given their numbers in their epochs, ``(..., visits)``."""

@@ -147,7 +147,7 @@ class VectorisedTraining:
         with _recorded(self._module) as logs, _no_other_randomness():
             outcome = self._take_steps(errands, optimizer, logs)
         reports = outcome.reports(logs.columns(), self._finite(errands))
-        errands.put_down(np.flatnonzero(reports.finite).tolist(), optimizer.state_of)
+        errands.put_down(np.flatnonzero(reports.finite).tolist(), optimizer)
         return reports
 
     def _take_steps(self, errands: Errands, optimizer: StackedOptimizer, logs: ChunkLogs) -> Outcome:

@@ -93,7 +93,7 @@ class CohortReports:
         weights: Theirs in the average.
         finite: Whether each visit may be told, or has failed, as by not being finite.
         done: How many visits have reported.
-        metrics: States of the torchmetrics that visits have updated, by position.
+        metrics: States of the torchmetrics that single visits have updated, by position.
     """
 
     def __init__(self, terms: Terms) -> None:
@@ -107,7 +107,9 @@ class CohortReports:
         self._logged: dict[str, _Logged] = {}
         self._told: npt.NDArray[np.bool_] = np.ones(count, dtype=np.bool_)
         self.finite: npt.NDArray[np.bool_] = np.ones(count, dtype=np.bool_)
-        self.metrics: Mapping[int, tuple[MetricState, ...]] = {}
+        self.metrics: dict[int, tuple[MetricState, ...]] = {}
+        self._common_metrics: list[tuple[MetricState, ...]] = []
+        self._common_bytes: Integers = np.zeros(count, dtype=np.int64)
         self.done = 0
 
     def take(self, numbers: Integers, reports: ChunkReports) -> None:
@@ -128,6 +130,11 @@ class CohortReports:
         for column in reports.logs:
             log = self._logged.setdefault(column.name, _Logged(len(self._steps)))
             log.take(column, numbers[column.rows])
+        for row, states in reports.metrics.of_each.items():
+            self.metrics[int(numbers[row])] = states
+        if reports.metrics.of_all:
+            self._common_metrics.append(reports.metrics.of_all)
+            self._common_bytes[numbers] = reports.metrics.bytes_of_each
         self.done += len(numbers)
 
     def leave_out(self, numbers: Iterable[int]) -> None:
@@ -139,11 +146,12 @@ class CohortReports:
         self.finite[list(numbers)] = False
 
     @property
-    def metrics_of_each(self) -> tuple[tuple[MetricState, ...], ...]:
-        """The states of `metrics`, visit by visit; empty where no visit has updated any."""
+    def groups_of_metrics(self) -> tuple[tuple[MetricState, ...], ...]:
+        """The states of torchmetrics that visits have in common, and those of single ones, to be merged."""
         if not self.metrics:
-            return ()
-        return tuple(self.metrics.get(number, ()) for number in np.flatnonzero(self.finite).tolist())
+            return tuple(self._common_metrics)
+        of_each = (self.metrics.get(number, ()) for number in np.flatnonzero(self.finite).tolist())
+        return (*self._common_metrics, *of_each)
 
     def take_values(self, number: int, values: Mapping[str, float]) -> None:
         """Take in what a visit's torchmetrics have come to.
@@ -160,9 +168,9 @@ class CohortReports:
     @property
     def result_bytes(self) -> Integers:
         """What each report weighs, as `VisitReport` does."""
-        total = np.zeros(len(self._steps), dtype=np.int64)
+        total = self._common_bytes.copy()
         if self._losses is not None:
-            total[self._told] = self._losses.element_size()
+            total[self._told] += self._losses.element_size()
         for log in self._logged.values():
             total += log.bytes
         for number, states in self.metrics.items():

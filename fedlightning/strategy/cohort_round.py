@@ -103,6 +103,7 @@ class CohortRound(Round):
         if reports.done < len(errands):
             return None
         clock.turn_to("log")
+        self._compute_metrics(reports)
         up, down = self._entered(reports, errands, np.arange(len(errands)))
         skipped = self._not_finite(reports, plan)
         return self._result(plan, reports, aggregation, skipped, reports.visits(up, down))
@@ -133,7 +134,7 @@ class CohortRound(Round):
                 self._terms.clock.turn_to("log")
                 reports.take(*training.take_reports())
                 sizes = self._taken_in(plan, errands, reports, visits, training.take_metrics())
-            self._compute_metrics(reports)
+        self._compute_metrics(reports)
         return self._result(plan, reports, visits.aggregation, visits.skipped, reports.visits(*sizes))
 
     def _visits_elsewhere(self, plan: Plan, errands: PooledErrands, spread: Spread) -> RoundResult | None:
@@ -173,7 +174,7 @@ class CohortRound(Round):
                 self._terms.clock.turn_to("log")
                 if not visits.why_not:
                     sizes = self._taken_in(plan, errands, reports, visits, visits.metrics)
-            self._compute_metrics(reports)
+        self._compute_metrics(reports)
         if together is not None and visits.why_not:
             together.fail(visits.why_not)
             return self._visits_elsewhere(plan, errands, spread)
@@ -196,13 +197,15 @@ class CohortRound(Round):
         metrics: Mapping[int, tuple[MetricState, ...]],
     ) -> tuple[Numbers, Numbers]:
         """Enter in ledgers what has come of visits, and return the bytes up and down of each."""
-        reports.metrics = metrics
+        reports.metrics.update(metrics)
         reports.leave_out(plan.workers.index(worker) for worker in visits.skipped)
         return self._entered(reports, errands, np.array(visits.ended, dtype=np.int64))
 
     def _compute_metrics(self, reports: CohortReports) -> None:
         """Compute what each worker's torchmetrics come to, where workers are recorded by name."""
-        if len(reports.workers) <= MAX_NAMED_WORKERS:
+        if not reports.metrics or not _are_named(reports.workers):
+            return
+        with kept_states(self._module):
             for number, states in reports.metrics.items():
                 reports.take_values(number, values_of(self._module, states))
 
@@ -227,7 +230,7 @@ class CohortRound(Round):
             server_state=server_state,
             loss=reports.loss,
             logs=reports.logs,
-            metrics=reports.metrics_of_each,
+            metrics=reports.groups_of_metrics,
             visits=records,
             skipped=skipped,
             samples=reports.samples,
@@ -246,6 +249,7 @@ class CohortRound(Round):
             samples=pool.samples(workers),
             every=np.array([batches[worker] for worker in workers]),
             states_kept=self._federation.states_of(workers, plan.round),
+            metrics_of_each=_are_named(workers),
         )
 
     def _terms_of(self, plan: Plan, errands: PooledErrands) -> Terms:
@@ -281,3 +285,8 @@ class CohortRound(Round):
                 raise failure
             skipped[failure.worker] = failure.reason
         return skipped
+
+
+def _are_named(workers: Sequence[str]) -> bool:
+    """Tell whether so few workers take part that each is recorded by name."""
+    return len(workers) <= MAX_NAMED_WORKERS

@@ -33,7 +33,8 @@ COHORTS: dict[str, tuple[Any, dict[str, Any]]] = {
     "in turn, every update by itself": (Classifier, {"aggregation": Median()}),
     "together": (Batchable, {"vectorize": 7}),
     "together, every update by itself": (Batchable, {"vectorize": 7, "aggregation": Median()}),
-    "together, but for torchmetrics": (Classifier, {"vectorize": 7}),
+    "together, with torchmetrics": (Classifier, {"vectorize": 7}),
+    "together, with torchmetrics counted as one": (Classifier, {"vectorize": 7, "workers": 22}),
 }
 
 

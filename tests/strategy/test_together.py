@@ -238,6 +238,51 @@ class Asks(Plain):
         return loss
 
 
+class Counting(Plain):
+    """Counts hits in training, too."""
+
+    @override
+    def training_step(self, batch: list[Tensor], batch_idx: int) -> Tensor:
+        self.train_accuracy(self.net(batch[0].double()), batch[1])
+        self.log("train/acc", self.train_accuracy, on_step=True, on_epoch=True)
+        return super().training_step(batch, batch_idx)
+
+
+COUNTED: dict[str, dict[str, Any]] = {
+    "named": {"rounds_per_epoch": 2},
+    "made": {"rounds_per_epoch": 2, "optimizer_state": "keep"},
+    "as one": {"workers": 24, "rounds_per_epoch": 2},
+    "as one, without some": {"workers": 24, "tolerance": Tolerance(on_nonfinite="skip"), "local_steps": 2},
+}
+
+
+@pytest.mark.parametrize("name", COUNTED)
+def test_torchmetrics_count_what_they_count_one_by_one(name: str) -> None:
+    def train() -> Any:
+        data = loader(90, shuffle=False)
+        if "tolerance" in COUNTED[name]:
+            data.dataset.tensors[0][7] = torch.inf  # type: ignore[attr-defined]
+        return data
+
+    fits = both(Counting, train, **COUNTED[name])
+    assert_done_together(fits[0][1])
+    assert_same_fit(fits)
+    (_, ours, memo), (_, theirs, _) = fits
+    assert [(r.bytes_up, set(r.skipped)) for r in ours.history] == [
+        (r.bytes_up, set(r.skipped)) for r in theirs.history
+    ]
+    assert any("train/acc_epoch" in logged for _, logged in memo.entries)
+    named = [set(visit.metrics) >= {"train/acc"} for visit in ours.history.visits]
+    assert all(named)
+    assert bool(named) == ("workers" not in COUNTED[name])
+
+
+class Computes(Counting):
+    @override
+    def training_step(self, batch: list[Tensor], batch_idx: int) -> Tensor:
+        return super().training_step(batch, batch_idx) * (1 + self.train_accuracy.compute())
+
+
 class Deceptive(Plain):
     """Does what cannot be done at once in the second round only, long after any trial."""
 
@@ -256,7 +301,7 @@ class Subclassed(VirtualWorker):
 REASONS: dict[str, tuple[Any, dict[str, Any], str]] = {
     "item": (Asks, {}, ".item()"),
     "later": (Deceptive, {}, ".item()"),
-    "metric": (Classifier, {}, "torchmetrics in training_step"),
+    "metric": (Computes, {}, "calls MulticlassAccuracy.compute"),
     "algorithm": (Plain, {"algorithm": FedProx(mu=0.1)}, "FedProx("),
     "aggregator": (Plain, {"aggregator": VirtualWorker(id="trusted")}, "aggregator works with one visit"),
     "buffers": (Plain, {"algorithm": FedAvg(buffers="reset")}, "buffers='reset'"),

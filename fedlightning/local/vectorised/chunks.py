@@ -57,10 +57,12 @@ class Errands(ABC):
     Attributes:
         visit: One of them; but for seed, first step and number of steps, all are asked for the same.
         steps: Local steps of each.
+        metrics_of_each: Whether somebody asks what the torchmetrics of each visit come to.
     """
 
     visit: Visit
     steps: Numbers
+    metrics_of_each: bool = True
 
     def __len__(self) -> int:
         return len(self.steps)

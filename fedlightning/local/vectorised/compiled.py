@@ -21,7 +21,7 @@ from torch.utils._pytree import tree_unflatten
 
 from fedlightning.local.stepping import loss_of
 from fedlightning.local.vectorised.batches import StackedBatch
-from fedlightning.local.vectorised.logs import ChunkLogs, LogCall
+from fedlightning.local.vectorised.logs import ChunkLogs, Notes
 from fedlightning.local.vectorised.refusal import NotBatchable
 from fedlightning.local.vectorised.stack import Places
 from fedlightning.local.vectorised.step import Gradients
@@ -58,11 +58,11 @@ class _Learned:
     """What uncompiled steps of a shape have shown.
 
     Args:
-        calls: What the step logs.
+        notes: What the step logs.
         used: Which of the trained parameters its loss depends on.
     """
 
-    calls: Sequence[LogCall]
+    notes: Notes
     used: tuple[int, ...]
 
 
@@ -85,19 +85,24 @@ class CompiledSteps:
         self._learned: dict[Any, _Learned] = {}
         self._graphs: dict[Any, Callable[..., Any]] = {}
 
-    def learn(self, batch: StackedBatch, gradients: Gradients, calls: Sequence[LogCall]) -> None:
+    def learn(self, batch: StackedBatch, gradients: Gradients, notes: Notes) -> None:
         """Take notice of an uncompiled step.
 
         Args:
             batch: Its batch.
             gradients: What it has computed.
-            calls: What it has logged.
+            notes: What it has logged.
+
+        Raises:
+            NotBatchable: It has asked torchmetrics to count, which no graph does.
         """
+        if notes.metrics:
+            raise NotBatchable("torchmetrics in training_step")
         key = _key_of(batch)
         self._uses[key] = self._uses.get(key, 0) + 1
         by_product = {product.weight for product, _ in gradients.products}
         used = [n for n, whole in enumerate(gradients.whole) if whole is not None or n in by_product]
-        self._learned[key] = _Learned(calls, tuple(used))
+        self._learned[key] = _Learned(notes, tuple(used))
 
     def is_ready(self, batch: StackedBatch) -> bool:
         """Tell whether a step with such a batch is taken by a graph from now on."""
@@ -125,10 +130,10 @@ class CompiledSteps:
         rest = [tensor for n, tensor in enumerate(parameters) if n not in learned.used]
         with self._collecting():
             found, losses, values = self._graphs[key](used, rest, list(batch.tensors))
-        if len(values) != len(learned.calls):
+        if len(values) != learned.notes.tensors:
             raise NotBatchable("training_step logs now this, now that")
         logs.start_step(tree_unflatten([tensor[0] for tensor in batch.tensors], batch.structure))
-        logs.log_again(learned.calls, values)
+        logs.log_again(learned.notes, values)
         logs.keep(batch.rows, values)
         whole: list[Tensor | None] = [None] * len(parameters)
         for n, gradient in zip(learned.used, found, strict=True):

@@ -1,8 +1,9 @@
-"""``self.log`` in a batched step: one call logs a value of each worker."""
+"""``self.log`` in a batched step: one call logs a value of each worker. Torchmetrics count beside it."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, TypeAlias
@@ -11,76 +12,138 @@ import lightning.pytorch as pl
 import numpy as np
 import torch
 from torch import Tensor
+from torchmetrics import Metric
 from typing_extensions import override
 
-from fedlightning.local.logs import LogRecorder
+from fedlightning.local.logs import Log, LogRecorder
+from fedlightning.local.vectorised.counting import ChunkCounts
+from fedlightning.local.vectorised.laid_together import CountedStep
+from fedlightning.local.vectorised.metric_calls import BatchValue, MetricCall, NotedCalls
 from fedlightning.local.vectorised.refusal import NotBatchable
 from fedlightning.local.vectorised.reports import LogColumn
+
+Deferred: TypeAlias = Metric | BatchValue
+"""What is logged without a number: its value shows when metrics have counted."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Entry:
-    """What one call has logged: a number for each of some workers, float64."""
+    """What one call has logged: a number for each of some workers, float64; none for a torchmetric."""
 
     rows: slice
-    values: Tensor
+    values: Tensor | None
     weight: int
 
 
-LogCall: TypeAlias = tuple[tuple[Any, ...], dict[str, Any]]
-"""The arguments of a call of ``self.log``, but for the value."""
+@dataclass(frozen=True, slots=True, eq=False)
+class LogCall:
+    """The arguments of a call of ``self.log``, but for the value, unless this is a stand-in."""
+
+    name: str
+    args: tuple[Any, ...]
+    settings: dict[str, Any]
+    deferred: Deferred | None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Notes:
+    """What a step has noted, but for tensors.
+
+    Args:
+        logs: Its calls of ``self.log``.
+        metrics: Its calls of torchmetrics.
+    """
+
+    logs: Sequence[LogCall] = ()
+    metrics: Sequence[MetricCall] = ()
+
+    @property
+    def tensors(self) -> int:
+        """How many tensors were noted beside."""
+        logged = sum(call.deferred is None for call in self.logs)
+        return logged + sum(call.tensors for call in self.metrics)
 
 
 class ChunkLogs(LogRecorder):
-    """Stand in for ``LightningModule.log`` during the visits of a chunk.
+    """Stand in for ``LightningModule.log`` and for torchmetrics during the visits of a chunk.
 
     Args:
-        module: The module whose ``self.log`` calls are recorded.
+        module: The module whose calls are recorded.
+        separately: Whether somebody asks what the metrics of each worker come to.
 
     Attributes:
-        calls: Those of the last step.
+        notes: Those of the last step.
+        counts: What metrics have been asked to count.
     """
 
-    def __init__(self, module: pl.LightningModule) -> None:
+    def __init__(self, module: pl.LightningModule, *, separately: bool = True) -> None:
         super().__init__(module)
-        self.calls: list[LogCall] = []
+        self.notes = Notes()
+        self.counts = ChunkCounts(module, separately=separately)
+        self._noted = NotedCalls(module)
+        self._calls: list[LogCall] = []
         self._pending: list[tuple[str, Any, int]] = []
         self._entries: dict[str, list[_Entry]] = {}
 
     @override
     def start_step(self, batch: Any) -> None:
         super().start_step(batch)
-        self.calls = []
+        self._calls = []
+        self._noted.start_step()
+
+    def noting(self) -> AbstractContextManager[None]:
+        """Note within the block what torchmetrics are asked to count."""
+        return self._noted.noting()
 
     @override
     def log(self, name: str, value: Any, *args: Any, **settings: Any) -> None:
         """Record a value; as in `LogRecorder`."""
-        self.calls.append(((name, *args), settings))
+        deferred = value if isinstance(value, Metric | BatchValue) else None
+        self._calls.append(LogCall(name, args, settings, deferred))
         super().log(name, value, *args, **settings)
 
-    def log_again(self, calls: Sequence[LogCall], values: Sequence[Tensor]) -> None:
-        """Log as an earlier step did, with the values of a compiled one, each of shape ``(workers,)``."""
-        for ((name, *args), settings), value in zip(calls, values, strict=True):
-            self.log(name, value, *args, **settings)
+    def log_again(self, notes: Notes, values: Sequence[Tensor]) -> None:
+        """Log and count as an earlier step did, with the tensors of another one.
+
+        Args:
+            notes: Those of the earlier one.
+            values: As for `keep`.
+        """
+        numbers = iter(values)
+        for call in notes.logs:
+            value = next(numbers) if call.deferred is None else call.deferred
+            self.log(call.name, value, *call.args, **call.settings)
+        self._noted.calls = list(notes.metrics)
 
     def take(self) -> list[Tensor]:
-        """Return what the step at hand has logged, one tensor per call, shape ``()``; called under vmap."""
-        for log in self._logs.values():
-            if log.metric is not None:
-                raise NotBatchable(f"self.log of the torchmetric {log.metric!r} in training_step")
-        return [_as_number(name, value) for name, value, _ in self._pending]
+        """Return what the step at hand has logged, each of shape ``()``, and counted; called under vmap."""
+        numbers = [
+            _as_number(name, value)
+            for name, value, _ in self._pending
+            if not isinstance(value, Metric | BatchValue)
+        ]
+        return [*numbers, *self._noted.tensors()]
 
     def keep(self, rows: slice, values: Sequence[Tensor]) -> None:
-        """Keep what a step has logged.
+        """Keep what a step has logged and counted.
 
         Args:
             rows: Which workers have taken it.
-            values: What `take` returned, of all of them: each of shape ``(workers,)``.
+            values: What `take` returned, of all of them: each of shape ``(workers, ...)``.
         """
-        for (name, _, weight), value in zip(self._pending, values, strict=True):
-            entry = _Entry(rows, value.detach().to("cpu", torch.float64), weight)
-            self._entries.setdefault(name, []).append(entry)
+        left, asked = iter(values), dict[int, list[Tensor]]()
+        for name, value, weight in self._pending:
+            numbers = None
+            if isinstance(value, BatchValue):
+                numbers = torch.full((rows.stop - rows.start,), torch.nan, dtype=torch.float64)
+                asked.setdefault(value.number, []).append(numbers)
+            elif not isinstance(value, Metric):
+                numbers = next(left).detach().to("cpu", torch.float64)
+            self._entries.setdefault(name, []).append(_Entry(rows, numbers, weight))
         self._pending.clear()
+        self.notes = Notes(self._calls, self._noted.calls)
+        if self._noted.calls:
+            self.counts.note(CountedStep.of(rows, self._noted.calls, list(left), asked))
 
     def columns(self) -> list[LogColumn]:
         """Return what the workers have logged, combined over their steps."""
@@ -94,18 +157,30 @@ class ChunkLogs(LogRecorder):
     def _note(self, log: Any, name: str, value: Any, weight: int) -> None:
         self._pending.append((name, value, weight))
 
+    @override
+    def _note_metric(self, log: Log) -> None:
+        assert log.source is not None
+        self._pending.append((self._calls[-1].name, log.source, 0))
+
     def _combined(self, name: str, rows: slice, entries: Sequence[_Entry]) -> LogColumn:
         log = self._logs[name]
         weights = [entry.weight for entry in entries]
-        parts = [
-            entry.values[rows.start - entry.rows.start : rows.stop - entry.rows.start] for entry in entries
-        ]
-        values = reduced(torch.stack(parts), weights, log.series.reduction)
-        half = log.dtype in (torch.float16, torch.bfloat16) and len(entries) > 1
-        values = values.to(torch.float32 if half else log.dtype)
+        values = None if log.source is not None else _values_of(rows, entries, log)
         workers = np.arange(rows.start, rows.stop)
         every = np.full(len(workers), sum(weights))
-        return LogColumn(name, workers, values, every, log.series.reduction, log.settings)
+        return LogColumn(name, workers, values, every, log.series.reduction, log.settings, log.metric)
+
+
+def _values_of(rows: slice, entries: Sequence[_Entry], log: Log) -> Tensor:
+    """Combine the numbers that some workers have logged under one name."""
+    parts, weights = [], []
+    for entry in entries:
+        if entry.values is not None:
+            parts.append(entry.values[rows.start - entry.rows.start : rows.stop - entry.rows.start])
+            weights.append(entry.weight)
+    values = reduced(torch.stack(parts), weights, log.series.reduction)
+    half = log.dtype in (torch.float16, torch.bfloat16) and len(parts) > 1
+    return values.to(torch.float32 if half else log.dtype)
 
 
 def _shared(entries: Sequence[_Entry]) -> Iterator[tuple[slice, list[_Entry]]]:

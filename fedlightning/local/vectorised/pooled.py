@@ -35,6 +35,7 @@ class PooledErrands(Errands):
         samples: Samples of each worker.
         every: Batches of a local epoch of each.
         states_kept: The optimizer states that workers keep; ``None`` where they keep none.
+        metrics_of_each: As of `Errands`.
     """
 
     pool: RowPool
@@ -46,6 +47,7 @@ class PooledErrands(Errands):
     samples: Numbers
     every: Numbers
     states_kept: KeptStates | None = None
+    metrics_of_each: bool = True
 
     @property
     @override

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import pairwise
 from typing import Any, overload
@@ -15,6 +15,7 @@ from torch import Tensor
 from typing_extensions import override
 
 from fedlightning.local.logs import LoggedValue
+from fedlightning.local.vectorised.counting import ChunkMetrics
 from fedlightning.local.visit import VisitReport
 
 
@@ -62,6 +63,7 @@ class ChunkReports(Sequence[VisitReport]):
         finite: Whether each may be told, or has failed by not being finite.
         logs: What was logged.
         told: Whether each has a loss; ``None`` where all have.
+        metrics: What torchmetrics have counted, where that is not told in another way.
     """
 
     steps: npt.NDArray[np.int64]
@@ -70,6 +72,7 @@ class ChunkReports(Sequence[VisitReport]):
     finite: npt.NDArray[np.bool_]
     logs: Sequence[LogColumn]
     told: npt.NDArray[np.bool_] | None = None
+    metrics: ChunkMetrics = field(default_factory=ChunkMetrics)
 
     @override
     def __len__(self) -> int:
@@ -87,7 +90,8 @@ class ChunkReports(Sequence[VisitReport]):
         if not self.finite[index]:
             return VisitReport(steps, None, (), (), failed=True)
         logs = tuple(log.by_row[index] for log in self.logs if index in log.by_row)
-        return VisitReport(steps, self._each_loss[index], logs, (), samples=int(self.samples[index]))
+        metrics = self.metrics.of_each.get(index, ())
+        return VisitReport(steps, self._each_loss[index], logs, metrics, samples=int(self.samples[index]))
 
     @cached_property
     def _each_loss(self) -> tuple[Tensor, ...]:
@@ -120,16 +124,19 @@ class Outcome:
         self._losses[step, rows] = losses
         self._samples[rows] += samples
 
-    def reports(self, logs: Sequence[LogColumn], finite: npt.NDArray[np.bool_]) -> ChunkReports:
+    def reports(
+        self, logs: Sequence[LogColumn], finite: npt.NDArray[np.bool_], metrics: ChunkMetrics
+    ) -> ChunkReports:
         """Return what the workers report.
 
         Args:
             logs: What they have logged.
             finite: Whether each may be told, or has failed by not being finite.
+            metrics: What their torchmetrics have counted.
         """
         assert self._losses is not None
         edges = [0, *(np.flatnonzero(np.diff(self._steps)) + 1).tolist(), len(self._steps)]
         means = [
             self._losses[: int(self._steps[start]), start:stop].mean(0) for start, stop in pairwise(edges)
         ]
-        return ChunkReports(self._steps, torch.cat(means), self._samples, finite, logs)
+        return ChunkReports(self._steps, torch.cat(means), self._samples, finite, logs, metrics=metrics)

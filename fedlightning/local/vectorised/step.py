@@ -33,7 +33,7 @@ class Gradients:
         whole: For each trained parameter its gradient, shape ``(workers, ...)``, as far as it is known as a
             whole.
         products: The uses of weights in linear maps, with the gradients of their outputs.
-        logged: What each call of ``self.log`` was given, shape ``(workers,)``.
+        logged: What was logged and counted, as `ChunkLogs.keep` takes it.
     """
 
     def __init__(
@@ -64,7 +64,7 @@ class BatchedStep:
     Args:
         module: The module.
         places: Where its parameters and buffers are.
-        logs: Stands in for its ``log``.
+        logs: Stands in for its ``log`` and its torchmetrics.
         passes_batch_idx: Whether ``training_step`` takes a ``batch_idx``.
     """
 
@@ -122,10 +122,9 @@ class BatchedStep:
         return Gradients(losses.detach(), whole, products, logged)
 
     def _loss(self, batch: Any, batch_idx: int) -> Tensor:
-        module = self._module
-        output = (
-            module.training_step(batch, batch_idx) if self._passes_batch_idx else module.training_step(batch)
-        )
+        module, numbers = self._module, (batch_idx,) if self._passes_batch_idx else ()
+        with self._logs.noting():
+            output = module.training_step(batch, *numbers)
         loss = loss_of(output, required=True)
         if loss is None:
             raise NotBatchable("training_step skips a step")

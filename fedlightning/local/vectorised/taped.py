@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.utils._pytree import tree_unflatten
 
 from fedlightning.local.vectorised.batches import StackedBatch
-from fedlightning.local.vectorised.logs import ChunkLogs, LogCall
+from fedlightning.local.vectorised.logs import ChunkLogs, Notes
 from fedlightning.local.vectorised.tape import Recorder, Tape
 
 USES = 8
@@ -27,7 +27,7 @@ class StepResult:
 
     Args:
         losses: Shape ``(workers,)``, without a graph.
-        logged: What each call of ``self.log`` was given, shape ``(workers,)``.
+        logged: What was logged and counted, as `ChunkLogs.keep` takes it.
         gradients: Whatever is left to be done with.
     """
 
@@ -39,7 +39,7 @@ class StepResult:
 @dataclass(frozen=True)
 class _Taped:
     tape: Tape
-    calls: Sequence[LogCall]
+    notes: Notes
     has_gradient: Sequence[bool]
 
 
@@ -92,16 +92,16 @@ class TapedSteps:
         gradients = [gradient for gradient in result.gradients if gradient is not None]
         tape = recorder.tape([result.losses, *result.logged, *gradients])
         has_gradient = [gradient is not None for gradient in result.gradients]
-        self._tapes[key] = None if tape is None else _Taped(tape, logs.calls, has_gradient)
+        self._tapes[key] = None if tape is None else _Taped(tape, logs.notes, has_gradient)
         return result
 
 
 def _played(taped: _Taped, batch: StackedBatch, logs: ChunkLogs) -> StepResult:
     logs.start_step(tree_unflatten([tensor[0] for tensor in batch.tensors], batch.structure))
     found = taped.tape.play(batch.tensors)
-    count = 1 + len(taped.calls)
+    count = 1 + taped.notes.tensors
     losses, *logged = found[:count]
-    logs.log_again(taped.calls, logged)
+    logs.log_again(taped.notes, logged)
     logs.keep(batch.rows, logged)
     gradients = iter(found[count:])
     return StepResult(losses, logged, [next(gradients) if has else None for has in taped.has_gradient])

@@ -144,9 +144,12 @@ class VectorisedTraining:
         """Carry out the visits of one chunk, whose workers lie in the stack."""
         optimizer = StackedOptimizer(self._optimizer, len(errands), self._places.groups)
         optimizer.load(errands.states())
-        with _recorded(self._module) as logs, _no_other_randomness():
+        logs = ChunkLogs(self._module, separately=errands.metrics_of_each)
+        with replaced_log(self._module, logs.log), _no_other_randomness():
             outcome = self._take_steps(errands, optimizer, logs)
-        reports = outcome.reports(logs.columns(), self._finite(errands))
+            finite = self._finite(errands)
+            metrics = logs.counts.metrics(finite)
+        reports = outcome.reports(logs.columns(), finite, metrics)
         errands.put_down(np.flatnonzero(reports.finite).tolist(), optimizer)
         return reports
 
@@ -185,10 +188,22 @@ class VectorisedTraining:
             draws = self._draws_of(streams, rows)
             gradients = step.gradients(batch, parameters, buffers, draws)
             self.draws_made += 0 if draws is None else draws.count
-            if self._compiled is not None:
-                self._compiled.learn(batch, gradients, logs.calls)
+            self._learn(batch, gradients, logs)
         optimizer.step(rows, parameters, gradients)
         return gradients.losses
+
+    def _learn(self, batch: StackedBatch, gradients: Gradients, logs: ChunkLogs) -> None:
+        """Let an uncompiled step show what a graph is to do."""
+        if self._compiled is None:
+            return
+        try:
+            self._compiled.learn(batch, gradients, logs.notes)
+        except NotBatchable as error:
+            self._compile_nothing(error)
+
+    def _compile_nothing(self, error: Exception) -> None:
+        self.why_not_compiled = in_few_words(error)
+        self._asks_for_graphs, self._compiled = False, None
 
     def _draws_of(self, streams: WorkerStreams | None, rows: slice) -> DividedDraws | LoneDraws | None:
         if streams is None:
@@ -234,8 +249,7 @@ class VectorisedTraining:
         try:
             return self._compiled.gradients(batch, parameters, logs)
         except Exception as error:  # noqa: BLE001  # whatever it is: the same step uncompiled will tell
-            self.why_not_compiled = in_few_words(error)
-            self._asks_for_graphs, self._compiled = False, None
+            self._compile_nothing(error)
             return None
 
     def _finite(self, errands: Errands) -> npt.NDArray[np.bool_]:
@@ -251,13 +265,6 @@ class VectorisedTraining:
         ]
         finite: npt.NDArray[np.bool_] = torch.stack(norms).isfinite().all(0).cpu().numpy()
         return finite
-
-
-@contextmanager
-def _recorded(module: pl.LightningModule) -> Iterator[ChunkLogs]:
-    logs = ChunkLogs(module)
-    with replaced_log(module, logs.log):
-        yield logs
 
 
 @contextmanager

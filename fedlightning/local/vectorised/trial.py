@@ -19,7 +19,10 @@ import lightning.pytorch as pl
 import torch
 from torch import Tensor
 from torch.optim import SGD, Optimizer
+from torch.utils._pytree import tree_leaves
+from torchmetrics import Metric, MetricCollection
 
+from fedlightning.local.metrics import MetricState, merge_states, reset_metrics
 from fedlightning.local.training import train_locally
 from fedlightning.local.vectorised.chunks import Errand, Errands
 from fedlightning.local.vectorised.fitness import reads_batch_idx, why_not_batchable
@@ -121,8 +124,7 @@ class _Trial:
         start = [parameter.detach().clone() for parameter in self._module.parameters()]
         alone = [self._first] if self._first is not None and numbers[0] == 0 else []
         alone += [self._alone(chosen.one(number), optimizer) for number in range(len(alone), len(chosen))]
-        if alone[0][0].metrics:
-            raise NotBatchable("torchmetrics in training_step")
+        reset_metrics(self._module)
         before = _attributes(self._module)
         training = VectorisedTraining(
             self._module, optimizer, chunk=len(chosen), numbered=self._numbered, draws=True
@@ -132,6 +134,10 @@ class _Trial:
             report, parameters = alone[number]
             _compare(report, done.reports[row])
             _compare_steps(start, parameters, done.parameters_of(row))
+        _compare_metrics(
+            merge_states(self._module, [alone[number][0].metrics for number in done.numbers]),
+            merge_states(self._module, done.reports.metrics.groups),
+        )
         _compare_attributes(before, _attributes(self._module))
         return training.draws_made > 0
 
@@ -237,19 +243,39 @@ def _put_back(module: pl.LightningModule) -> Iterator[None]:
 
 
 def _compare(alone: VisitReport, together: VisitReport) -> None:
-    theirs, ours = ({log.name: log.value for log in report.logs} for report in (alone, together))
-    if list(theirs) != list(ours):
+    theirs, ours = ({log.name: log for log in report.logs} for report in (alone, together))
+    if [(name, log.metric) for name, log in theirs.items()] != [(n, log.metric) for n, log in ours.items()]:
         raise NotBatchable("it logs other names when several workers are trained at once")
-    for name, value in {"the loss": alone.loss, **theirs}.items():
-        other = together.loss if name == "the loss" else ours[name]
-        if (
-            value is None
-            or other is None
-            or not torch.allclose(
-                value.double(), other.double(), rtol=_TOLERANCE, atol=_TOLERANCE, equal_nan=True
-            )
-        ):
-            raise NotBatchable(f"{name} is another when several workers are trained at once")
+    _compare_values("the loss", alone.loss, together.loss)
+    for name, log in theirs.items():
+        if log.metric is None:
+            _compare_values(name, log.value, ours[name].value)
+
+
+def _compare_metrics(alone: Sequence[MetricState], together: Sequence[MetricState]) -> None:
+    """Compare what torchmetrics come to over all workers, as one of them may count for all."""
+    theirs, ours = ({state.path: state for state in states} for states in (alone, together))
+    if {s.path: s.updates for s in alone} != {s.path: s.updates for s in together}:
+        raise NotBatchable("other torchmetrics count when several workers are trained at once")
+    for path, state in theirs.items():
+        other = ours[path]
+        values, others = tree_leaves(state.values), tree_leaves(other.values)
+        if len(values) != len(others):
+            raise NotBatchable(f"{state.path} is another when several workers are trained at once")
+        for value, its in zip(values, others, strict=True):
+            _compare_values(state.path, value, its)
+
+
+def _compare_values(name: str, value: Tensor | None, other: Tensor | None) -> None:
+    if (
+        value is None
+        or other is None
+        or value.shape != other.shape
+        or not torch.allclose(
+            value.double(), other.double(), rtol=_TOLERANCE, atol=_TOLERANCE, equal_nan=True
+        )
+    ):
+        raise NotBatchable(f"{name} is another when several workers are trained at once")
 
 
 def _compare_steps(start: Sequence[Tensor], alone: Sequence[Tensor], together: Sequence[Tensor]) -> None:
@@ -266,7 +292,9 @@ def _attributes(module: pl.LightningModule) -> dict[str, tuple[Any, int]]:
         f"{path}.{name}".strip("."): (value, len(value) if _is_container(value) else 0)
         for path, child in module.named_modules()
         for name, value in copy(vars(child)).items()
-        if name not in ("_parameters", "_buffers", "_modules", "_trainer", "log")
+        # Metrics count in the one way and in the other.
+        if not isinstance(child, Metric | MetricCollection)
+        and name not in ("_parameters", "_buffers", "_modules", "_trainer", "log")
     }
 
 

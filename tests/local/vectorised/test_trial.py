@@ -66,9 +66,8 @@ class Measures(Net):
         self.accuracy = MulticlassAccuracy(CLASSES)
 
     def training_step(self, batch: list[Tensor], batch_idx: int) -> Any:
-        self.accuracy(self.head(self.body(batch[0])), batch[1])
-        self.log("accuracy", self.accuracy)
-        return super().training_step(batch, batch_idx)
+        share = self.accuracy(self.head(self.body(batch[0])), batch[1])
+        return super().training_step(batch, batch_idx) * share
 
 
 class RollsDice(Net):
@@ -115,7 +114,7 @@ REASONS: dict[str, tuple[Any, Any, str]] = {
     "branch": (Branches, PLAIN, "data-dependent control flow"),
     "count": (Counts, PLAIN, "changes self.steps_seen"),
     "list": (Keeps, PLAIN, "changes self.losses"),
-    "torchmetric": (Measures, PLAIN, "torchmetrics"),
+    "torchmetric": (Measures, PLAIN, "computes with what a torchmetric returns"),
     "dice": (RollsDice, PLAIN, "NumPy or Python"),
     "order": (Shuffles, PLAIN, "randperm"),
     "no loss": (Skips, PLAIN, "skips a step"),

@@ -1,0 +1,183 @@
+"""Calls of torchmetrics in a batched step: noted while it runs under vmap, where no metric could count.
+
+They are made, worker by worker or for all, in ``counting``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, NoReturn, TypeAlias
+
+from torch import Tensor, nn
+from torch.utils._pytree import TreeSpec, tree_flatten, tree_unflatten
+from torchmetrics import Metric, MetricCollection
+
+from fedlightning.local.known import known
+from fedlightning.local.vectorised.refusal import NotBatchable
+
+Counter: TypeAlias = Metric | MetricCollection
+"""What a step may ask to count."""
+
+
+@dataclass(frozen=True, eq=False)
+class MetricCall:
+    """One call of a torchmetric in a step, without the tensors that it was given.
+
+    Args:
+        metric: The metric, or a collection of some.
+        method: ``"update"`` or ``"forward"``.
+        structure: How its arguments lie, ``(args, kwargs)``.
+        given: They themselves; ``Tensor`` in place of each tensor.
+    """
+
+    metric: Counter
+    method: str
+    structure: TreeSpec
+    given: tuple[Any, ...]
+
+    @property
+    def tensors(self) -> int:
+        """How many tensors it was given."""
+        return self.given.count(Tensor)
+
+    @property
+    def parts(self) -> list[Metric]:
+        """The metrics that it updates."""
+        return [part for part in self.metric.modules() if isinstance(part, Metric)]
+
+    @property
+    def kind(self) -> Hashable:
+        """What it has in common with calls that differ in tensors only."""
+        # Metrics compare by making another metric, and hash by their states.
+        return id(self.metric), self.structure, self.given
+
+    def make(self, tensors: Sequence[Tensor], method: str = "") -> Any:
+        """Make the call, and return what comes of it.
+
+        Args:
+            tensors: Those that it is given.
+            method: Another method than the one that was called.
+        """
+        own = iter(tensors)
+        leaves = [next(own) if value is Tensor else value for value in self.given]
+        args, kwargs = tree_unflatten(leaves, self.structure)
+        return getattr(self.metric, method or self.method)(*args, **kwargs)
+
+
+class BatchValue:
+    """Stand for what a metric comes to on one batch, which is not known before the step is over.
+
+    It may be logged, or left alone.
+
+    Args:
+        metric: The metric.
+        number: Which of the step's calls gives it.
+    """
+
+    def __init__(self, metric: Counter, number: int) -> None:
+        self._metric = metric
+        self.number = number
+
+    @classmethod
+    def __torch_function__(cls, *_: Any) -> NoReturn:
+        raise NotBatchable("training_step computes with what a torchmetric returns")
+
+    def _refuse(self, *_: Any) -> NoReturn:
+        raise NotBatchable(f"training_step looks at what {type(self._metric).__name__} returns")
+
+    def __getattr__(self, name: str) -> NoReturn:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        self._refuse()
+
+    __add__ = __radd__ = __sub__ = __rsub__ = __mul__ = __rmul__ = __truediv__ = __rtruediv__ = _refuse
+    __lt__ = __le__ = __gt__ = __ge__ = __neg__ = __bool__ = __float__ = __int__ = _refuse
+    __getitem__ = __iter__ = __len__ = __format__ = _refuse
+
+
+class NotedCalls:
+    """Note what a step asks the torchmetrics of a module to count.
+
+    Args:
+        module: The module.
+
+    Attributes:
+        calls: The calls of the step at hand.
+    """
+
+    def __init__(self, module: nn.Module) -> None:
+        looked_up = known(module)
+        self._metrics: list[Counter] = [metric for _, metric in looked_up.metrics]
+        self._metrics += looked_up.collections
+        self._tensors: list[Tensor] = []
+        self.calls: list[MetricCall] = []
+
+    def start_step(self) -> None:
+        """Forget the calls of the step before."""
+        self.calls, self._tensors = [], []
+
+    @contextmanager
+    def noting(self) -> Iterator[None]:
+        """Note calls within the block, in place of making them."""
+        # On the instances, where torchmetrics has ``update`` and ``compute``, and where torch looks for
+        # ``forward`` first.
+        kept = []
+        for metric in self._metrics:
+            attributes, stand_ins = vars(metric), self._stand_ins(metric)
+            kept.append((attributes, {name: attributes[name] for name in stand_ins if name in attributes}))
+            attributes.update(stand_ins)
+        try:
+            yield
+        finally:
+            for attributes, own in kept:
+                for name in _METHODS:
+                    attributes.pop(name, None)
+                attributes.update(own)
+
+    def tensors(self) -> list[Tensor]:
+        """Return what the calls were given, in copies: the step may go on and change it; under vmap."""
+        given, self._tensors = self._tensors, []
+        return [tensor.detach().clone() for tensor in given]
+
+    def _stand_ins(self, metric: Counter) -> dict[str, Callable[..., Any]]:
+        stand_ins: dict[str, Callable[..., Any]] = {
+            "update": partial(self._update, metric),
+            "compute": partial(_refuse, metric, "compute"),
+            "reset": partial(_refuse, metric, "reset"),
+        }
+        # A collection's calls that of each of its metrics.
+        if isinstance(metric, Metric):
+            stand_ins["forward"] = partial(self._forward, metric)
+        return stand_ins
+
+    def _update(self, metric: Counter, *args: Any, **kwargs: Any) -> None:
+        self._note(metric, "update", args, kwargs)
+
+    def _forward(self, metric: Counter, *args: Any, **kwargs: Any) -> BatchValue:
+        self._note(metric, "forward", args, kwargs)
+        return BatchValue(metric, len(self.calls) - 1)
+
+    def _note(self, metric: Counter, method: str, args: Any, kwargs: Any) -> None:
+        leaves, structure = tree_flatten((args, kwargs))
+        given: list[Any] = []
+        for leaf in leaves:
+            if isinstance(leaf, Tensor):
+                self._tensors.append(leaf)
+                given.append(Tensor)
+            elif leaf is None or isinstance(leaf, bool | int | float | str):
+                given.append(leaf)
+            else:
+                raise NotBatchable(
+                    f"{type(metric).__name__} is given a {type(leaf).__name__} in training_step"
+                )
+        self.calls.append(MetricCall(metric, method, structure, tuple(given)))
+
+
+_METHODS = ("update", "forward", "compute", "reset")
+
+
+def _refuse(metric: Counter, name: str, *_: Any, **__: Any) -> NoReturn:
+    raise NotBatchable(f"training_step calls {type(metric).__name__}.{name}")

@@ -4,36 +4,18 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from lightning.fabric.utilities import move_data_to_device
 from torch import Tensor
 from torch.utils._pytree import TreeSpec, tree_flatten
 from typing_extensions import override
 
 from fedlightning.local.streams import KeyedStream
 from fedlightning.local.vectorised.refusal import NotBatchable
-
-
-@dataclass(frozen=True)
-class StackedBatch:
-    """The batches of some workers of a chunk, in one step.
-
-    Args:
-        rows: Which workers.
-        tensors: The tensors of their batches, each of shape ``(workers, ...)``.
-        structure: How these lie in one batch.
-        batch_idx: The batches' number within their local epochs; 0 where nobody asks for it.
-    """
-
-    rows: slice
-    tensors: list[Tensor]
-    structure: TreeSpec
-    batch_idx: int
+from fedlightning.local.vectorised.stacked_batch import GatheredBatch, Kind, ListedBatch, StackedBatch
 
 
 class ChunkBatches(ABC):
@@ -96,13 +78,12 @@ class GatheredBatches(ChunkBatches):
         for start, stop in zip([0, *edges.tolist()], [*edges.tolist(), active], strict=True):
             size = int(kinds[0, start])
             taken = self._taken(slice(start, stop), self._offsets[start:stop, step], size)
-            tensors = [
-                tensor.index_select(0, taken.to(tensor.device)).view(stop - start, size, *tensor.shape[1:])
+            shapes = tuple(
+                (torch.Size((stop - start, size, *tensor.shape[1:])), tensor.dtype)
                 for tensor in self._tensors
-            ]
-            yield StackedBatch(
-                slice(start, stop), _moved(tensors, self._device), self._structure, self._number(start, step)
             )
+            about = slice(start, stop), shapes, self._structure, self._number(start, step), self._device
+            yield GatheredBatch(self._tensors, taken, *about)
 
     def _taken(self, workers: slice, offsets: npt.NDArray[np.int64], size: int) -> Tensor:
         """Return which rows some workers read next, one worker after the other."""
@@ -140,10 +121,11 @@ class ReadBatches(ChunkBatches):
             for worker, (leaves, structure) in enumerate(read)
         ]
         for rows in _runs(kinds):
-            number, structure, _ = kinds[rows.start]
-            columns = zip(*(leaves for leaves, _ in read[rows]), strict=True)
-            tensors = [torch.stack(column) for column in columns]
-            yield StackedBatch(rows, _moved(tensors, self._device), structure, number)
+            number, structure, own = kinds[rows.start]
+            columns = [*zip(*(leaves for leaves, _ in read[rows]), strict=True)]
+            count = rows.stop - rows.start
+            stacked = tuple((torch.Size((count, *shape)), dtype) for shape, dtype in own)
+            yield ListedBatch(columns, rows, stacked, structure, number, self._device)
 
 
 def in_same_memory(streams: Sequence[KeyedStream]) -> bool:
@@ -170,11 +152,7 @@ def _flattened(batch: Any) -> tuple[list[Any], TreeSpec]:
     return tree_flatten(batch)
 
 
-def _kind(leaf: Any) -> tuple[Any, ...]:
+def _kind(leaf: Any) -> Kind:
     if not isinstance(leaf, Tensor):
         raise NotBatchable(f"a {type(leaf).__name__} in a batch, beside tensors")
     return leaf.shape, leaf.dtype
-
-
-def _moved(tensors: list[Tensor], device: torch.device) -> list[Tensor]:
-    return [t if t.device == device else move_data_to_device(t, device) for t in tensors]

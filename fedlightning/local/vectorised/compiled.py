@@ -20,10 +20,10 @@ from torch.func import functional_call, grad_and_value, vmap
 from torch.utils._pytree import tree_unflatten
 
 from fedlightning.local.stepping import loss_of
-from fedlightning.local.vectorised.batches import StackedBatch
 from fedlightning.local.vectorised.logs import ChunkLogs, Notes
 from fedlightning.local.vectorised.refusal import NotBatchable
 from fedlightning.local.vectorised.stack import Places
+from fedlightning.local.vectorised.stacked_batch import StackedBatch
 from fedlightning.local.vectorised.step import Gradients
 
 BACKEND: Any = "inductor"

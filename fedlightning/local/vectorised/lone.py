@@ -17,9 +17,9 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_unflatten
 from typing_extensions import override
 
-from fedlightning.local.vectorised.batches import StackedBatch
 from fedlightning.local.vectorised.operators import Product
 from fedlightning.local.vectorised.randomness import DividedDraws, LoneDraws
+from fedlightning.local.vectorised.stacked_batch import StackedBatch
 from fedlightning.local.vectorised.step import BatchedStep, Gradients, take_over
 
 

@@ -17,12 +17,12 @@ from torch.func import vmap
 from torch.utils._pytree import tree_unflatten
 
 from fedlightning.local.stepping import loss_of
-from fedlightning.local.vectorised.batches import StackedBatch
 from fedlightning.local.vectorised.logs import ChunkLogs
 from fedlightning.local.vectorised.operators import Product, WorkerOperators
 from fedlightning.local.vectorised.randomness import DividedDraws, LoneDraws
 from fedlightning.local.vectorised.refusal import NotBatchable
 from fedlightning.local.vectorised.stack import Places
+from fedlightning.local.vectorised.stacked_batch import StackedBatch
 
 
 class Gradients:

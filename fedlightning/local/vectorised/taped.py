@@ -13,8 +13,9 @@ from typing import Any
 from torch import Tensor
 from torch.utils._pytree import tree_unflatten
 
-from fedlightning.local.vectorised.batches import StackedBatch
+from fedlightning.local.vectorised.arena import Arena
 from fedlightning.local.vectorised.logs import ChunkLogs, Notes
+from fedlightning.local.vectorised.stacked_batch import StackedBatch
 from fedlightning.local.vectorised.tape import Recorder, Tape
 
 USES = 8
@@ -38,8 +39,18 @@ class StepResult:
 
 @dataclass(frozen=True)
 class _Taped:
+    """A tape and what belongs to it in Python.
+
+    Args:
+        tape: The tape: what comes out are losses, what was logged and counted, and gradients.
+        notes: What the step has noted.
+        batch: One worker's batch, of which only shapes are looked at.
+        has_gradient: Of which parameters there are gradients.
+    """
+
     tape: Tape
     notes: Notes
+    batch: Any
     has_gradient: Sequence[bool]
 
 
@@ -52,6 +63,7 @@ class TapedSteps:
 
     def __init__(self, places: Sequence[Tensor]) -> None:
         self._places = places
+        self._arena = Arena()
         self._tapes: dict[Any, _Taped | None] = {}
         self._seen: set[Any] = set()
         self._holds_for: Any = None
@@ -90,23 +102,27 @@ class TapedSteps:
         with Recorder(batch.tensors, self._places) as recorder:
             result = step()
         gradients = [gradient for gradient in result.gradients if gradient is not None]
-        tape = recorder.tape([result.losses, *result.logged, *gradients])
-        has_gradient = [gradient is not None for gradient in result.gradients]
-        self._tapes[key] = None if tape is None else _Taped(tape, logs.notes, has_gradient)
+        tape = recorder.tape([result.losses, *result.logged, *gradients], self._arena)
+        self._tapes[key] = None
+        if tape is not None:
+            one = tree_unflatten([tensor[0] for tensor in tape.inputs], batch.structure)
+            has_gradient = [gradient is not None for gradient in result.gradients]
+            self._tapes[key] = _Taped(tape, logs.notes, one, has_gradient)
         return result
 
 
 def _played(taped: _Taped, batch: StackedBatch, logs: ChunkLogs) -> StepResult:
-    logs.start_step(tree_unflatten([tensor[0] for tensor in batch.tensors], batch.structure))
-    found = taped.tape.play(batch.tensors)
-    count = 1 + taped.notes.tensors
-    losses, *logged = found[:count]
+    logs.start_step(taped.batch)
+    tape, count = taped.tape, 1 + taped.notes.tensors
+    batch.read_into(tape.inputs)
+    tape.play()
+    # The next play overwrites them; gradients have been made use of by then.
+    losses, *logged = [tensor.clone() for tensor in tape.outputs[:count]]
     logs.log_again(taped.notes, logged)
     logs.keep(batch.rows, logged)
-    gradients = iter(found[count:])
+    gradients = iter(tape.outputs[count:])
     return StepResult(losses, logged, [next(gradients) if has else None for has in taped.has_gradient])
 
 
 def _key_of(batch: StackedBatch) -> Any:
-    shapes = tuple((tensor.shape, tensor.stride(), tensor.dtype) for tensor in batch.tensors)
-    return shapes, batch.structure, batch.batch_idx, batch.rows.start, batch.rows.stop
+    return batch.kinds, batch.structure, batch.batch_idx, batch.rows.start, batch.rows.stop

@@ -17,7 +17,6 @@ from torch.optim import Optimizer
 
 from fedlightning.local.lean import count_as_step
 from fedlightning.local.lightning_calls import replaced_log
-from fedlightning.local.vectorised.batches import StackedBatch
 from fedlightning.local.vectorised.chunks import Errands, Numbers
 from fedlightning.local.vectorised.compiled import CompiledSteps, why_not_compilable
 from fedlightning.local.vectorised.logs import ChunkLogs
@@ -27,6 +26,7 @@ from fedlightning.local.vectorised.randomness import DividedDraws, LoneDraws, Wo
 from fedlightning.local.vectorised.refusal import NotBatchable, in_few_words
 from fedlightning.local.vectorised.reports import ChunkReports, Outcome
 from fedlightning.local.vectorised.stack import Places, Stack
+from fedlightning.local.vectorised.stacked_batch import StackedBatch
 from fedlightning.local.vectorised.step import BatchedStep, Gradients
 from fedlightning.local.vectorised.taped import USES, StepResult, TapedSteps
 from fedlightning.local.visit import Visit

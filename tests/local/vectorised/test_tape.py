@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.func import vmap
 
+from fedlightning.local.vectorised.arena import Arena
 from fedlightning.local.vectorised.tape import Recorder, Tape
 
 Step = Callable[..., Sequence[Tensor]]
@@ -26,6 +27,13 @@ def tape_of(step: Step, inputs: Sequence[Tensor], places: Sequence[Tensor] = ())
     return tape
 
 
+def played_on(tape: Tape, *inputs: Tensor) -> Sequence[Tensor]:
+    for place, tensor in zip(tape.inputs, inputs, strict=True):
+        place.copy_(tensor)
+    tape.play()
+    return tape.outputs
+
+
 def test_a_backward_under_vmap_is_made_again_on_other_batches_and_other_weights() -> None:
     weights, biases = torch.randn(3, 2, 4), torch.randn(3, 2)
 
@@ -37,7 +45,7 @@ def test_a_backward_under_vmap_is_made_again_on_other_batches_and_other_weights(
     tape = tape_of(step, [torch.randn(3, 5, 4)], [weights, biases])
     weights += 0.5
     other = torch.randn(3, 5, 4)
-    for played, expected in zip(tape.play([other]), step(other), strict=True):
+    for played, expected in zip(played_on(tape, other), step(other), strict=True):
         assert torch.equal(played, expected)
 
 
@@ -50,37 +58,34 @@ def test_what_a_step_writes_to_places_is_written_each_time() -> None:
         return [place * 1]
 
     tape = tape_of(step, [torch.ones(2)], [place])
-    (found,) = tape.play([torch.tensor([10.0, 20.0])])
+    (found,) = played_on(tape, torch.tensor([10.0, 20.0]))
     assert found.tolist() == place.tolist() == [11.0, 21.0, 22.0, 42.0]
 
 
-def test_results_are_not_overwritten_by_the_next_play() -> None:
-    tape = tape_of(lambda x: [x + 1, torch.cat([x, x]).sum()], [torch.zeros(2)])
-    first = tape.play([torch.ones(2)])
-    tape.play([torch.zeros(2)])
-    assert first[0].tolist() == [2.0, 2.0]
-    assert float(first[1]) == 4.0
-
-
-def test_only_what_is_needed_is_made_again() -> None:
-    place, elsewhere = torch.randn(2, 3), torch.randn(2)
-
-    def step(x: Tensor) -> list[Tensor]:
-        _ = (x * 3).exp()
-        # A view of what stays where it is, a detached alias, and a number are nothing to be computed.
-        return [place.t().detach() @ (x + elsewhere)]
-
-    tape = tape_of(step, [torch.randn(2)], [place])
-    assert len(tape) == 2
-    x = torch.randn(2)
-    assert torch.equal(tape.play([x])[0], place.t() @ (x + elsewhere))
+def test_tapes_use_memory_one_after_the_other() -> None:
+    arena, tapes = Arena(), []
+    for size in (4, 3):
+        with Recorder([torch.zeros(size)], []) as recorder:
+            x = recorder._inputs[0]
+            results = [(x + 1).exp(), ((x * 2).sin() + 1).cos()]
+        tapes.append(recorder.tape(results, arena))
+    for _ in range(2):
+        memory = set()
+        for tape, size in zip(tapes, (4, 3), strict=True):
+            assert tape is not None
+            x = torch.randn(size)
+            first, second = played_on(tape, x)
+            assert torch.equal(first, (x + 1).exp())
+            assert torch.equal(second, ((x * 2).sin() + 1).cos())
+            memory |= {tensor.untyped_storage().data_ptr() for tensor in (*tape.inputs, first, second)}
+        assert len(memory) == 2  # the second result lies where the batch was
 
 
 def test_an_input_or_a_constant_may_come_out_as_it_is() -> None:
     constant = torch.ones(1)
     tape = tape_of(lambda x: [x, constant + 0, x.view(1, 2)], [torch.zeros(2)])
     x = torch.tensor([1.0, 2.0])
-    assert [each.tolist() for each in tape.play([x])] == [[1.0, 2.0], [1.0], [[1.0, 2.0]]]
+    assert [each.tolist() for each in played_on(tape, x)] == [[1.0, 2.0], [1.0], [[1.0, 2.0]]]
 
 
 elsewhere = torch.zeros(2)

@@ -1,0 +1,132 @@
+"""What torch's dispatcher tells of its operators: which write, which draw, which can be told where to write.
+
+The private parts of its schemas are read here alone.
+
+``tests/local/vectorised/test_overloads.py`` fails clearly when its schemas move.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache, partial
+from typing import Any
+
+import torch
+from torch import Tensor
+
+_aten = torch.ops.aten
+
+_COPIES = frozenset({_aten.clone.default, _aten._to_copy.default})
+"""Operators that make a copy of another type or layout, if any: of that of the memory into which it goes."""
+
+_BY_SHAPE = frozenset({_aten.ones_like.default, _aten.zeros_like.default, _aten.full_like.default})
+"""Operators that look at no number of the tensors that they take."""
+
+
+@dataclass(frozen=True)
+class Nature:
+    """What is to be known of an operator.
+
+    Args:
+        why_not: Why calls of it cannot be made again; empty if they can.
+        places: Positions and names of the arguments that it writes to.
+        by_shape: Whether its results depend on no number of any tensor.
+    """
+
+    why_not: str
+    places: tuple[tuple[int, str], ...]
+    by_shape: bool
+
+    @property
+    def writes(self) -> bool:
+        """Whether it changes any of its arguments."""
+        return bool(self.places)
+
+    def written(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Iterator[Any]:
+        """Yield the arguments that a call writes to.
+
+        Args:
+            args: The call's arguments.
+            kwargs: Those by name.
+        """
+        for position, name in self.places:
+            yield args[position] if position < len(args) else kwargs.get(name)
+
+
+@cache
+def nature_of(operator: Any) -> Nature:
+    """Say what is to be known of an operator.
+
+    Args:
+        operator: As a ``TorchDispatchMode`` is shown it.
+    """
+    why_not = ""
+    if torch.Tag.nondeterministic_seeded in operator.tags:
+        why_not = f"{operator} draws random numbers"
+    if torch.Tag.inplace_view in operator.tags:
+        why_not = f"{operator} changes a shape in place"
+    written = [
+        (position, argument.name)
+        for position, argument in enumerate(operator._schema.arguments)
+        if _is_written(argument)
+    ]
+    return Nature(why_not, tuple(written), operator in _BY_SHAPE)
+
+
+def call_into(
+    operator: Any, args: Sequence[Any], kwargs: Mapping[str, Any], places: Sequence[Tensor | None]
+) -> Callable[[], object]:
+    """Return a call of an operator that leaves its results in given memory.
+
+    Args:
+        operator: One that writes to none of its arguments.
+        args: The arguments.
+        kwargs: Those by name.
+        places: For each of its results where it goes; ``None`` where nobody wants it.
+    """
+    if operator in _COPIES:
+        (place,) = places
+        assert place is not None
+        return partial(place.copy_, args[0])
+    if operator is _aten.relu.default:
+        # What relu is made of, which, other than relu, can be told where to write.
+        return partial(_aten.clamp_min.out, args[0], 0, out=places[0])
+    found = _told_where(operator)
+    if found is None or any(place is None for place in places):
+        return partial(_called_and_copied, operator, args, kwargs, places)
+    told, names = found
+    return partial(told, *args, **kwargs, **dict(zip(names, places, strict=True)))
+
+
+def _called_and_copied(
+    operator: Any, args: Sequence[Any], kwargs: Mapping[str, Any], places: Sequence[Tensor | None]
+) -> None:
+    result = operator(*args, **kwargs)
+    results = result if isinstance(result, list | tuple) else (result,)
+    for place, value in zip(places, results, strict=True):
+        if place is not None:
+            place.copy_(value)
+
+
+@cache
+def _told_where(operator: Any) -> tuple[Callable[..., Any], list[str]] | None:
+    """Find the overload that writes where it is told, if there is one that does not just copy."""
+    schema = operator._schema
+    expected = [(argument.name, str(argument.type)) for argument in schema.arguments]
+    for name in operator.overloadpacket.overloads():
+        other = getattr(operator.overloadpacket, name)
+        arguments = other._schema.arguments
+        taken = [(a.name, str(a.type)) for a in arguments if not _is_written(a)]
+        told = [a.name for a in arguments if _is_written(a) and a.kwarg_only]
+        if (
+            taken == expected
+            and len(told) == len(schema.returns) == len(arguments) - len(taken)
+            and torch.Tag.generated not in other.tags
+        ):
+            return other, told
+    return None
+
+
+def _is_written(argument: Any) -> bool:
+    return argument.alias_info is not None and bool(argument.alias_info.is_write)

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.optim import SGD, Adam
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from fedlightning.local.vectorised import trial
 from fedlightning.local.vectorised.stack import Places, Stack
@@ -52,6 +53,18 @@ class Plain(nn.Module):
         return hidden.flatten(1)
 
 
+class Pools(nn.Module):
+    """Convolve, and pool by maxima."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(1, 4, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        pooled: Tensor = F.max_pool2d(self.conv(x.view(-1, 1, 2, FEATURES // 2)), (1, 2))
+        return pooled.flatten(1)
+
+
 class Twice(nn.Module):
     """Use a weight in two linear maps, one on three dimensions, one without an offset; and one as it is."""
 
@@ -67,7 +80,7 @@ class Twice(nn.Module):
         return hidden + self.inner.weight.square().mean()
 
 
-@pytest.mark.parametrize("body", [None, Images, Twice], ids=["linear", "images", "twice"])
+@pytest.mark.parametrize("body", [None, Images, Pools, Twice], ids=["linear", "images", "pools", "twice"])
 @pytest.mark.parametrize("name", MAKES)
 def test_numbers_are_those_of_the_sequential_path(name: str, body: Any) -> None:
     draws = body is Images
@@ -95,6 +108,28 @@ def test_weights_of_convolutions_lie_channel_by_channel_where_that_changes_no_ra
         assert (not conv.is_contiguous()) == expected
         visits = cohort.visits()
         assert_same_outcomes(cohort.at_once(visits, training=training), cohort.one_by_one(visits))
+
+
+class _PooledGradients(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's, which is untyped
+    """Note how the gradients lie that backwards of pooling by maxima are given."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]  # as above
+        self.by_channel: list[bool] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is torch.ops.aten.max_pool2d_with_indices_backward.default:
+            self.by_channel.append(args[0].is_contiguous(memory_format=torch.channels_last))
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("draws", [False, True])
+def test_gradients_of_what_is_pooled_lie_as_it_does(draws: bool) -> None:
+    cohort = Cohort(Net(MAKES["sgd"], Pools()), streams([6, 6]))
+    with _PooledGradients() as noted:
+        cohort.at_once(cohort.visits(), chunk=1, draws=draws)
+    assert noted.by_channel
+    assert set(noted.by_channel) == {not draws}  # with draws, nothing lies by channel
 
 
 class Asks(Net):

@@ -138,13 +138,19 @@ class LeanStep(LeanOptimization):
         # A step may write to what the loss is a view of.
         kept = loss.detach().clone()
         tensors = [tensor for group in optimizer.param_groups for tensor in group["params"]]
+        # Dropped before there are others, so that these get their memory.
+        for tensor in tensors:
+            tensor.grad = None
         trained = [tensor for tensor in tensors if tensor.requires_grad]
-        if len(trained) < len(tensors):
-            optimizer.zero_grad()
-        for tensor, gradient in zip(trained, gradients_of(loss, trained), strict=True):
+        gradients = gradients_of(loss, trained)
+        for tensor, gradient in zip(trained, gradients, strict=True):
             tensor.grad = None if gradient is None else _laid_out_like(tensor, gradient)
-        optimizer.step()
+        self._step(trained)
         return kept
+
+    def _step(self, trained: list[Tensor]) -> None:
+        """Step along the gradients of some tensors, which have them where a backward leaves them."""
+        self._optimizer.step()
 
     @staticmethod
     def fits(optimizer: Optimizer) -> bool:

@@ -93,7 +93,7 @@ def test_the_lean_loop_gives_the_bits_of_the_general_one(
         return choose(*args)
 
     monkeypatch.setattr("fedlightning.local.visit_steps.lean_optimization", noted)
-    monkeypatch.setattr("fedlightning.local.one_by_one.training.lean_optimization", noted)
+    monkeypatch.setattr("fedlightning.local.one_by_one.resident.lean_optimization", noted)
     lean_log, log = Memo(), Memo()
     settings: dict[str, Any] = {"optimizer_state": "keep", "local_epochs": 2, "seed": 0}
     ours, our_run = fit(FederatedStrategy(3, **settings), module=lambda: make_module(make), logger=lean_log)

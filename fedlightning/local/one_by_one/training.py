@@ -17,12 +17,12 @@ from torch.optim import Optimizer
 
 from fedlightning.local.failures import LocalStepFailed, LocalStepInterrupted, require_finite
 from fedlightning.local.known import known
-from fedlightning.local.lean import lean_optimization
 from fedlightning.local.logs import recorded_by
 from fedlightning.local.metrics import MetricState, are_updated, report_states, reset_metrics
 from fedlightning.local.one_by_one.batches import VisitBatches
 from fedlightning.local.one_by_one.logs import VisitLogs
 from fedlightning.local.one_by_one.losses import VisitLosses, mean_of
+from fedlightning.local.one_by_one.resident import resident_optimization
 from fedlightning.local.randomness import isolated_streams, seed_streams
 from fedlightning.local.vectorised.chunks import Numbers
 from fedlightning.local.vectorised.pooled import PooledErrands
@@ -75,7 +75,7 @@ class OneByOne:
         self._batches = VisitBatches(errands)
         self._logs = VisitLogs(module)
         self._losses = VisitLosses()
-        self._optimization = lean_optimization(module, optimizer, self._logs)
+        self._optimization = resident_optimization(module, optimizer, self._logs)
         self._resets_metrics = bool(known(module).metrics)
         self._samples: dict[int, int] = {}
         self._metrics: dict[int, tuple[MetricState, ...]] = {}

@@ -109,7 +109,7 @@ def best_chunk(trainings: list[VectorisedTraining], errands: Errands) -> tuple[V
 
 
 def seconds_together(training: VectorisedTraining, errands: Errands) -> float:
-    """Measure the first steps of visits that are carried out together, the first time that any are.
+    """Measure the first steps of visits that are carried out together, the first time that any are: untaped.
 
     Args:
         training: What carries them out.
@@ -118,12 +118,13 @@ def seconds_together(training: VectorisedTraining, errands: Errands) -> float:
     Returns:
         Seconds per step of one worker.
     """
-    return _carry_out(training, errands)
+    return _carry_out(training, errands, 1)
 
 
-def _carry_out(training: VectorisedTraining, errands: Errands) -> float:
+def _carry_out(training: VectorisedTraining, errands: Errands, uses: int | None = None) -> float:
     some = errands.some(range(min(training.chunk, len(errands)))).shortened(_TRIED_STEPS)
-    uses = -(-len(errands) // training.chunk) * int(errands.steps.max())
+    if uses is None:
+        uses = -(-len(errands) // training.chunk) * int(errands.steps.max())
     started = process_time()
     for _ in training.train(some, uses):
         pass

@@ -146,14 +146,14 @@ def test_long_steps_are_taken_alone_where_that_is_faster(
 ) -> None:
     monkeypatch.setattr(trial, "LONG_STEP", 0.0)
     monkeypatch.setattr(trial, "seconds_together", lambda *_: 1.0)
-    alone = trial._Trial._alone
+    clocked = trial._Trial._clocked
 
     def measured(self: Any, *args: Any) -> Any:
-        result = alone(self, *args)
+        result = clocked(self, *args)
         self._seconds_alone = ratio
         return result
 
-    monkeypatch.setattr(trial._Trial, "_alone", measured)
+    monkeypatch.setattr(trial._Trial, "_clocked", measured)
     cohort = Cohort(Asks(MAKES["sgd"]), streams([8, 8, 8]))
     found = examine(cohort.module, [cohort.optimizer], errands(cohort), "auto")
     assert reason in found.reason

@@ -187,7 +187,10 @@ def test_measurements_decide_where_they_are_asked(
     monkeypatch.setattr(trial, "seconds_alone", lambda *_: alone)
     monkeypatch.setattr(trial, "best_chunk", lambda trainings, _: (trainings[0], together))
     cohort = Cohort(Net(PLAIN), streams([8, 8, 8]))
-    assert reason in examine(cohort.module, [cohort.optimizer], errands(cohort), "auto").reason
+    # The first measurement, with all cold, speaks against nothing by itself.
+    for cold in (together, 9.0):
+        monkeypatch.setattr(trial, "seconds_together", lambda *_, cold=cold: cold)
+        assert reason in examine(cohort.module, [cohort.optimizer], errands(cohort), "auto").reason
     assert examine(cohort.module, [cohort.optimizer], errands(cohort), True).reason == ""
 
 

@@ -1,25 +1,28 @@
-"""Steps of a round that are taken by playing a tape: when one is recorded, and for how long it holds.
+"""Steps that are taken by playing a tape: when one is recorded, and for how long it holds.
 
-A step may read of the module in Python what changes between rounds (its epoch, a factor that a callback
-sets). The optimizer's settings change then, too. So tapes hold for one round.
+A step may read in Python what changes between rounds (its epoch, a factor that a callback sets). So tapes
+hold for one round, or as long as all that has been read is known and the same (``readings``).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils._pytree import tree_unflatten
 
 from fedlightning.local.vectorised.arena import Arena
 from fedlightning.local.vectorised.logs import ChunkLogs, Notes
+from fedlightning.local.vectorised.readings import Readings
 from fedlightning.local.vectorised.stacked_batch import StackedBatch
 from fedlightning.local.vectorised.tape import Recorder, Tape
+from fedlightning.local.vectorised.watching import Watch
 
 USES = 8
-"""Steps of a round for which tapes are worth their recording, which takes as long as some three steps."""
+"""Steps of a round for which tapes are worth their recording, which takes as long as ten steps by tape."""
 
 
 @dataclass(frozen=True)
@@ -58,26 +61,47 @@ class TapedSteps:
     """Take steps by tapes, where there are some.
 
     Args:
+        module: The module.
+        trained: Its parameters that have others in their places during a step.
         places: The memory of what the workers train.
     """
 
-    def __init__(self, places: Sequence[Tensor]) -> None:
+    def __init__(self, module: nn.Module, trained: Sequence[Tensor], places: Sequence[Tensor]) -> None:
+        self._module = module
+        self._trained = trained
         self._places = places
         self._arena = Arena()
         self._tapes: dict[Any, _Taped | None] = {}
         self._seen: set[Any] = set()
-        self._holds_for: Any = None
+        self._readings = Readings(module, trained)
+        self._may_last = True
+        self._round: int | None = None
+        self._settings: Any = None
 
-    def hold_for(self, conditions: Any) -> None:
-        """Forget all tapes that were recorded under other conditions.
+    def pay(self, steps: int) -> bool:
+        """Tell whether tapes are worth their recording.
 
         Args:
-            conditions: Anything that can be compared.
+            steps: Steps of a round.
         """
-        if conditions != self._holds_for:
+        return steps >= USES or (self._may_last and not self._readings.why_not)
+
+    def hold_for(self, round: int, settings: Any) -> None:
+        """Forget tapes that do not hold any more.
+
+        Args:
+            round: The round that begins or goes on.
+            settings: What steps depend on beside it: anything that can be compared.
+        """
+        if (round, settings) == (self._round, self._settings):
+            return
+        if settings != self._settings or not (self._may_last and self._readings.are_the_same()):
+            # What has once changed will do so again.
+            self._may_last = self._may_last and not self._tapes
             self._tapes.clear()
             self._seen.clear()
-            self._holds_for = conditions
+            self._readings = Readings(self._module, self._trained)
+        self._round, self._settings = round, settings
 
     def take(self, batch: StackedBatch, logs: ChunkLogs, step: Callable[[], StepResult]) -> StepResult:
         """Take a step by a tape, or record one: at the second use, since many shapes come only once.
@@ -99,8 +123,11 @@ class TapedSteps:
     def _recorded(
         self, key: Any, batch: StackedBatch, logs: ChunkLogs, step: Callable[[], StepResult]
     ) -> StepResult:
-        with Recorder(batch.tensors, self._places) as recorder:
+        watch = Watch() if self._may_last else None
+        with Recorder(batch.tensors, self._places) as recorder, watch or nullcontext():
             result = step()
+        if watch is not None:
+            self._readings.add(watch)
         gradients = [gradient for gradient in result.gradients if gradient is not None]
         tape = recorder.tape([result.losses, *result.logged, *gradients], self._arena)
         self._tapes[key] = None

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from fedlightning.local.lean import count_as_step
+from fedlightning.local.lean import LeanSGD, count_as_step
 from fedlightning.local.lightning_calls import replaced_log
 from fedlightning.local.vectorised.chunks import Errands, Numbers
 from fedlightning.local.vectorised.compiled import CompiledSteps, why_not_compilable
@@ -102,7 +102,8 @@ class VectorisedTraining:
         self.why_not_compiled = why_not_compilable(module, draws=draws) if compiled else ""
         self._asks_for_graphs = compiled and not self.why_not_compiled
         self._compiled: CompiledSteps | None = None
-        self._kept_tapes = TapedSteps(self._stack.parameters)
+        trained = [self._places.parameters[position] for position in self._places.trained]
+        self._kept_tapes = TapedSteps(module, trained, self._stack.parameters)
         self._tapes: TapedSteps | None = None
 
     def train(self, errands: Errands, uses: int | None = None) -> Iterator[TrainedChunk]:
@@ -110,7 +111,7 @@ class VectorisedTraining:
 
         Args:
             errands: The visits.
-            uses: How many steps the round has, where these visits are only a part of it.
+            uses: How many steps a round has, where these visits only try it out.
 
         Yields:
             Chunk after chunk; who is in which is a function of ``errands`` alone.
@@ -120,24 +121,25 @@ class VectorisedTraining:
         """
         start, buffers = [tensor.clone() for tensor in self._places.start], self._places.buffers
         chunks = errands.chunks(self.chunk)
-        self._tapes = self._tapes_for(errands, uses or len(chunks) * int(errands.steps.max()))
+        steps = len(chunks) * int(errands.steps.max())
+        pays = self._kept_tapes.pay(steps) if uses is None else uses >= USES
+        self._tapes = self._tapes_for(errands.visit.round) if pays else None
         for numbers in chunks:
             self._stack.begin(len(numbers), start, buffers)
             reports = self._reports(errands.some(numbers))
             count_as_step(self._optimizer)
             yield TrainedChunk(numbers, reports, self._stack)
 
-    def _tapes_for(self, errands: Errands, uses: int) -> TapedSteps | None:
-        """Return where steps of these visits are recorded, if that is possible and pays."""
+    def _tapes_for(self, round: int) -> TapedSteps | None:
+        """Return where steps of a round are recorded, if that is possible."""
         possible = not self._draws and not self._places.buffers and not self._asks_for_graphs
         # A step by itself may ask for a number in ways that are not seen; under vmap none can be had.
-        if self.chunk == 1 or not possible or uses < USES:
+        if self.chunk == 1 or not possible:
             return None
-        settings = [
-            {name: value for name, value in group.items() if name != "params"}
-            for group in self._optimizer.param_groups
-        ]
-        self._kept_tapes.hold_for((errands.visit.round, settings))
+        # Other updates than plain SGD's are no part of a tape.
+        groups = self._optimizer.param_groups if LeanSGD.fits(self._optimizer) else []
+        settings = [{name: value for name, value in group.items() if name != "params"} for group in groups]
+        self._kept_tapes.hold_for(round, settings)
         return self._kept_tapes
 
     def _reports(self, errands: Errands) -> ChunkReports:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import SGD, Adam
 
-from fedlightning.local.vectorised import taped, training
+from fedlightning.local.vectorised import taped
 from fedlightning.local.vectorised.taped import TapedSteps
 from fedlightning.local.vectorised.training import VectorisedTraining
 from tests.local.vectorised.toys import FEATURES, Cohort, Net, Outcome, assert_same_outcomes, streams
@@ -46,7 +46,7 @@ def trained(
     make: Any, uses: int, monkeypatch: pytest.MonkeyPatch, body: nn.Module | None = None
 ) -> tuple[list[Outcome], list[Outcome]]:
     """Train two rounds by both ways, with tapes where that many steps are enough for one."""
-    monkeypatch.setattr(training, "USES", uses)
+    monkeypatch.setattr(TapedSteps, "pay", lambda self, steps: steps >= uses)
     cohort, vectorised = fresh(Net(make, body), [9, 12, 3, 9, 13, 8, 12, 12])
     ours, theirs = [], []
     for round in range(2):
@@ -82,12 +82,43 @@ def test_a_shape_is_recorded_at_its_second_use(plays: list[int]) -> None:
     assert len(plays) == 3 * 3 - 2
 
 
-def test_short_rounds_record_nothing(plays: list[int]) -> None:
+def test_short_rounds_play_what_lasts(plays: list[int]) -> None:
     cohort, vectorised = fresh(Net(MAKES["sgd"]), [8] * 3)
     assert taped.USES > 2
     for round in range(3):
-        cohort.at_once(cohort.visits(round), training=vectorised)
+        visits = cohort.visits(round)
+        assert_same_outcomes(cohort.at_once(visits, training=vectorised), cohort.one_by_one(visits))
+    assert len(plays) == 3 * 2 - 2
+
+
+def test_short_rounds_record_once_what_does_not_last(plays: list[int]) -> None:
+    cohort, vectorised = fresh(Configured(MAKES["sgd"]), [8] * 3)
+    for round in range(3):
+        visits = cohort.visits(round)
+        assert_same_outcomes(cohort.at_once(visits, training=vectorised), cohort.one_by_one(visits))
     assert not plays
+    assert not vectorised._kept_tapes.pay(taped.USES - 1)
+
+
+class Configured(Net):
+    """Reads a number of something of which nobody knows whether it changes."""
+
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        self.options = {"factor": 2.0}
+
+    def training_step(self, batch: list[Tensor], batch_idx: int) -> Any:
+        return super().training_step(batch, batch_idx) * self.options["factor"]
+
+
+def test_what_nobody_knows_of_may_change_between_rounds(plays: list[int]) -> None:
+    module = Configured(MAKES["sgd"])
+    cohort, vectorised = fresh(module, [12] * 9)
+    for round in range(4):
+        cohort.module.options["factor"] = 1.0 + round
+        visits = cohort.visits(round)
+        assert_same_outcomes(cohort.at_once(visits, training=vectorised), cohort.one_by_one(visits))
+    assert len(plays) == 4 * (3 * 3 - 2)
 
 
 class Late(Net):
@@ -112,15 +143,13 @@ def test_what_changes_between_rounds_is_noticed(plays: list[int]) -> None:
 
 def test_other_settings_within_a_round_are_noticed(plays: list[int]) -> None:
     # As a trial leaves tapes to the round that it was made for.
-    tapes = TapedSteps([])
-    tapes._seen.add("a step")
-    tapes.hold_for((0, [{"lr": 0.1}]))
-    assert not tapes._seen
-    tapes._seen.add("a step")
-    tapes.hold_for((0, [{"lr": 0.1}]))
-    assert tapes._seen
-    tapes.hold_for((0, [{"lr": 0.2}]))
-    assert not tapes._seen
+    tapes = TapedSteps(nn.Identity(), [], [])
+    tapes.hold_for(0, [{"lr": 0.1}])
+    tapes._tapes["a step"] = None
+    tapes.hold_for(0, [{"lr": 0.1}])
+    assert tapes._tapes
+    tapes.hold_for(0, [{"lr": 0.2}])
+    assert not tapes._tapes
 
 
 class Counts(nn.Module):

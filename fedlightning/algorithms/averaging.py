@@ -39,6 +39,10 @@ class ParameterMean:
     ``sum_k n_k w_k / sum_k n_k``. Half-precision tensors are averaged in float32. Integers and tensors with
     infinite entries, such as frozen masks, are averaged as buffers are.
 
+    Args:
+        room: Tensors like those of the updates, in which the mean is kept where it can be; new ones, unless
+            given.
+
     Example:
         >>> mean = ParameterMean()
         >>> mean.add([torch.tensor([1.0])], weight=10)
@@ -47,8 +51,9 @@ class ParameterMean:
         [tensor([3.])]
     """
 
-    def __init__(self) -> None:
+    def __init__(self, room: Sequence[Tensor] = ()) -> None:
         self._weight = _RunningWeight()
+        self._room = room
         self._mean: list[Tensor] = []
         self._dtypes: list[torch.dtype] = []
         self._accumulated: list[torch.dtype] = []
@@ -77,7 +82,7 @@ class ParameterMean:
     def _add(self, tensors: Sequence[Tensor], weight: float, before: float, share: float) -> None:
         if not self._mean:
             self._dtypes = [tensor.dtype for tensor in tensors]
-            self._mean = [tensor.detach().to(_accumulator(tensor.dtype), copy=True) for tensor in tensors]
+            self._mean = self._begun(tensors)
             self._accumulated = [mean.dtype for mean in self._mean]
             return
         if len(tensors) != len(self._mean):
@@ -97,6 +102,13 @@ class ParameterMean:
                 for mean, position in zip(means, self._running, strict=True)
             ]
             torch._foreach_lerp_(means, updates, share)
+
+    def _begun(self, tensors: Sequence[Tensor]) -> list[Tensor]:
+        """Return the mean of one update."""
+        if not _fits(self._room, tensors):
+            return [tensor.detach().to(_accumulator(tensor.dtype), copy=True) for tensor in tensors]
+        torch._foreach_copy_(list(self._room), list(tensors))
+        return list(self._room)
 
     def result(self) -> list[Tensor]:
         """Return the mean of what was added, in the dtypes that came."""
@@ -147,6 +159,14 @@ class BufferMean:
     def result(self) -> list[Tensor]:
         """Return the mean of what was added, in the dtypes that came."""
         return [_uncentred(mean, first) for mean, first in zip(self._mean, self._first, strict=True)]
+
+
+def _fits(room: Sequence[Tensor], tensors: Sequence[Tensor]) -> bool:
+    """Tell whether a mean of tensors can be kept in others."""
+    return len(room) == len(tensors) > 0 and all(
+        (own.shape, own.dtype, own.device) == (tensor.shape, _accumulator(tensor.dtype), tensor.device)
+        for own, tensor in zip(room, tensors, strict=True)
+    )
 
 
 def _without_running_mean(tensors: Sequence[Tensor]) -> list[int]:

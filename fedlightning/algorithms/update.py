@@ -106,6 +106,9 @@ class UpdateMean:
     Updates come in blocks, and what is averaged in the end are the blocks' means. Without blocks, this is the
     running mean of all.
 
+    Args:
+        room: Tensors in which that of the first block may be kept, as of `ParameterMean`.
+
     Example:
         >>> mean = UpdateMean()
         >>> for value, samples in ((1.0, 10), (4.0, 20)):
@@ -114,9 +117,9 @@ class UpdateMean:
         [tensor([3.])]
     """
 
-    def __init__(self) -> None:
+    def __init__(self, room: Sequence[Tensor] = ()) -> None:
         self._whole: _RunningMean | None = None
-        self._part = _RunningMean()
+        self._part = _RunningMean(room)
         self._block = 0
         self.count = 0
 
@@ -176,9 +179,9 @@ class UpdateMean:
 class _RunningMean:
     """The running mean of updates."""
 
-    def __init__(self) -> None:
+    def __init__(self, room: Sequence[Tensor] = ()) -> None:
         self.weight = 0.0
-        self._tensors = ParameterMean()
+        self._tensors = ParameterMean(room)
         self._buffers = BufferMean()
         self._extras: defaultdict[str, ParameterMean] = defaultdict(ParameterMean)
         self._present: list[bool] = []

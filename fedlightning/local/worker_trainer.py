@@ -77,10 +77,10 @@ class WorkerTrainer(pl.Trainer):
 
     Args:
         settings: As at the controller.
-        module: The module.
+        module: The module; ``None`` if it comes later.
     """
 
-    def __init__(self, settings: TrainerSettings, module: pl.LightningModule) -> None:
+    def __init__(self, settings: TrainerSettings, module: pl.LightningModule | None = None) -> None:
         with _without_advice():
             super().__init__(
                 **asdict(settings),
@@ -92,7 +92,8 @@ class WorkerTrainer(pl.Trainer):
                 enable_model_summary=False,
             )
         self.settings = settings
-        attach(self, module)
+        if module is not None:
+            attach(self, module)
 
 
 def lend_optimizers(module: pl.LightningModule, optimizers: Sequence[Optimizer]) -> None:

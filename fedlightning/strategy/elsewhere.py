@@ -90,7 +90,7 @@ class VisitsElsewhere:
         for positions, reports in done.reports:
             self.reports.take(positions, reports)
         self.metrics.update(done.metrics)
-        for number in numbers.tolist():
+        for number in numbers:
             if number in done.failures:
                 self._fail(number, done.failures[number])
             else:

@@ -289,7 +289,7 @@ class FederatedStrategy(BackwardStrategy):
             self._this_run.prepare_server(self.lightning_module)
             self._fitting = True
             if self._this_run.spread is not None:
-                self._this_run.spread.open()  # they start while the data is placed
+                self._this_run.spread.prepare(trainer)  # while the data is placed
 
     @override
     def process_dataloader(self, dataloader: object) -> object:

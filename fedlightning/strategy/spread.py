@@ -6,7 +6,7 @@ What a process does is in ``processes``; how the strategy takes visits in, in ``
 from __future__ import annotations
 
 from collections.abc import Generator, Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, replace
 
 import lightning.pytorch as pl
@@ -157,6 +157,18 @@ class Spread:
             self._session = Session(self.count)
         return self._session
 
+    def prepare(self, trainer: pl.Trainer) -> None:
+        """Start or hire the processes, and let them get ready; nobody waits for it.
+
+        Args:
+            trainer: The Trainer whose fit it is.
+
+        Raises:
+            NotFederatable: Its precision plugin cannot be sent to another process.
+        """
+        with suppress(ProcessEnded):  # the first round says so
+            self.open().prepare(trainer)
+
     def close(self) -> None:
         """Let the processes go, for another fit."""
         session, self._session = self._session, None
@@ -228,16 +240,17 @@ class Spread:
         parts: Sequence[Part],
         procedures: Sequence[LocalProcedure | None],
     ) -> Generator[DonePiece, None, None]:
-        session.share([stream for piece in pieces for _, stream in piece])
         session.begin(
             task.module,
             task.optimization.optimizers,
             task.start,
             procedures,
+            pieces=len(pieces),
             processed=task.processed,
             keeps_settings=task.optimization.keeps_settings,
             retries=task.retries,
         )
+        session.share([stream for piece in pieces for _, stream in piece])
         first, number = 0, 0
         with closing(session.work_off(pieces)) as finished:
             for done in finished:

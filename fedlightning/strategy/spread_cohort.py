@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Generator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
+from itertools import chain
 
 import lightning.pytorch as pl
 import numpy as np
@@ -70,15 +71,15 @@ class PieceOfMean:
 
 @dataclass(frozen=True)
 class DonePortion:
-    """Some visits that are over.
+    """What has come of some visits, or of means of some.
 
     Args:
-        numbers: Their positions in the cohort.
+        numbers: Positions in the cohort of the visits that are told of, in order.
         done: What they have come to.
-        updates: Means of pieces of them.
+        updates: Means of pieces, in order through the round; their visits may be told of later.
     """
 
-    numbers: Numbers
+    numbers: Sequence[int]
     done: ColumnsDone
     updates: Sequence[PieceOfMean]
 
@@ -115,7 +116,7 @@ def carry_out(spread: Spread, cohort: SpreadCohort) -> Generator[DonePortion, No
     pieces = _pieces_of(cohort, spread.count)
     workers = [cohort.errands.workers[piece.numbers[0]] for piece in pieces]
     with spread.at_work(cohort.errands.visit.round, workers) as session:
-        _begin(session, cohort)
+        _begin(session, cohort, len(pieces))
         yield from _portions(session, cohort, pieces)
     for optimizer in cohort.optimization.optimizers:
         count_as_step(optimizer)
@@ -134,18 +135,19 @@ def _pieces_of(cohort: SpreadCohort, processes: int) -> list[_Piece]:
     ]
 
 
-def _begin(session: Session, cohort: SpreadCohort) -> None:
+def _begin(session: Session, cohort: SpreadCohort, pieces: int) -> None:
     tensors = known(cohort.module)
-    session.share_roots(cohort.errands.pool.roots)
     session.begin(
         cohort.module,
         cohort.optimization.optimizers,
         [*tensors.parameters, *tensors.buffers],
         [],
+        pieces=pieces,
         processed=False,
         keeps_settings=False,
         retries=cohort.retries,
     )
+    session.share_roots(cohort.errands.pool.roots)
     session.meet(Cohort(cohort.errands.alone(), cohort.weights, cohort.way, cohort.skips))
 
 
@@ -155,9 +157,8 @@ def _portions(
     device = cohort.module.device
     numbers_of_pieces = [piece.numbers for piece in pieces]
     with closing(session.work_off_columns(numbers_of_pieces, in_turn=cohort.way is None)) as finished:
-        for portion, done in finished:
+        for done in finished:
             refuse_changes(done.changed)
-            means = [(number, mean) for number, mean in zip(portion, done.means, strict=False) if mean.count]
             updates = [
                 PieceOfMean(
                     session.update_of(number, device, mean.extras),
@@ -165,7 +166,12 @@ def _portions(
                     pieces[number].block,
                     pieces[number].whole,
                 )
-                for number, mean in means
+                for number, mean in zip(done.pieces, done.means, strict=False)  # none where they have failed
+                if mean.count
             ]
-            numbers = np.concatenate([pieces[number].numbers for number in portion])
-            yield DonePortion(numbers, done, updates)
+            yield DonePortion(_told_of(done), done, updates)
+
+
+def _told_of(done: ColumnsDone) -> list[int]:
+    reported = chain.from_iterable(positions.tolist() for positions, _ in done.reports)
+    return sorted({*reported, *done.failures})

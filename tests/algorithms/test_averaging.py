@@ -108,3 +108,16 @@ def test_updates_must_agree() -> None:
     mean.add([torch.ones(1)], 1)
     with pytest.raises(ValueError, match="expected 1 tensors"):
         mean.add([torch.ones(1), torch.ones(1)], 1)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32, torch.int64])
+def test_a_mean_in_room_that_is_given_has_the_same_bits(dtype: torch.dtype) -> None:
+    updates = [[(torch.randn(3, 2) * 50).to(dtype), torch.tensor([0.1, float("inf")])] for _ in range(4)]
+    room = [torch.empty(3, 2, dtype=dtype), torch.empty(2)]
+    mean = ParameterMean(room)
+    for weight, update in enumerate(updates, 1):
+        mean.add(update, weight)
+    expected = mean_of(ParameterMean, updates, [1, 2, 3, 4])
+    assert all(map(torch.equal, mean.result(), expected))
+    if dtype == torch.float32:
+        assert mean.result()[0] is room[0]

@@ -5,7 +5,7 @@ How steps are taken lives in ``local``; what else a process does, in `resident`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 import lightning.pytorch as pl
 import numpy as np
@@ -22,12 +22,10 @@ from fedlightning.strategy.aggregation import updates_of
 from fedlightning.strategy.optimization import Optimization
 from fedlightning.strategy.processes.claims import Claims
 from fedlightning.strategy.processes.failing import ReshapedBuffer, told
-from fedlightning.strategy.processes.messages import Cohort, Columns, ColumnsDone, Failure, Mean, Way
+from fedlightning.strategy.processes.messages import Cohort, Columns, ColumnsDone, Failure, Way
+from fedlightning.strategy.processes.slots import Slots
 from fedlightning.strategy.processes.watch import ModuleWatch
 from fedlightning.strategy.snapshot import ModuleSnapshot
-
-PutDown = Callable[[UpdateMean, float, int], Mean]
-"""Puts a mean of some weight into a slot, and returns what is told of it."""
 
 
 class TogetherHere:
@@ -50,13 +48,13 @@ class TogetherHere:
             compiled=way.compiled,
         )
 
-    def work(self, cohort: Cohort, columns: Columns, put_down: PutDown) -> ColumnsDone:
+    def work(self, cohort: Cohort, columns: Columns, slots: Slots) -> ColumnsDone:
         """Make the visits of a portion, whose pieces are chunks, from the module as it is.
 
         Args:
             cohort: The visits of the round.
             columns: Which of them.
-            put_down: Is given the mean of each piece.
+            slots: Where the mean of each piece goes.
         """
         errands = cohort.errands.some(columns.visits)
         means, reports = [], []
@@ -64,11 +62,11 @@ class TogetherHere:
             for slot, chunk in zip(columns.slots, self._training.train(errands), strict=True):
                 finite = np.flatnonzero(chunk.reports.finite).tolist()
                 weights = {row: cohort.weights[columns.visits[chunk.numbers[row]]] for row in finite}
-                mean, weight = UpdateMean(), 0.0
+                mean, weight = slots.open(slot), 0.0
                 for update, own in updates_of(chunk, weights, means=True):
                     mean.add(update, own)
                     weight += own
-                means.append(put_down(mean, weight, slot))
+                means.append(slots.put_down(mean, weight, slot))
                 reports.append((columns.visits[chunk.numbers], chunk.reports))
         except Exception as error:  # noqa: BLE001  # made one by one, the visits tell
             return ColumnsDone(columns.number, why_not=in_few_words(error))
@@ -106,12 +104,12 @@ class InTurnHere:
         self._retries = retries
         self._skips = cohort.skips
 
-    def work(self, columns: Columns, put_down: PutDown, claims: Claims, process: int) -> ColumnsDone:
+    def work(self, columns: Columns, slots: Slots, claims: Claims, process: int) -> ColumnsDone:
         """Make the visits of a portion, or of those pieces of it that this process gets hold of.
 
         Args:
             columns: Which they are.
-            put_down: Is given the mean of each piece.
+            slots: Where the mean of each piece goes.
             claims: Where pieces are taken that are claimed; nobody takes more once the round has failed.
             process: Number of this process.
         """
@@ -122,24 +120,28 @@ class InTurnHere:
         self._watch.begin_visit()
         with self._training.at_work_alone():
             for piece in claims.taken_by(process, count) if columns.claimed else range(count):
+                slot, mean = columns.slots[piece], slots.open(columns.slots[piece])
+                weight = self._add_visits(mean, parts[piece], failures)
                 pieces.append(piece)
-                means.append(put_down(*self._mean_of(parts[piece], failures), columns.slots[piece]))
+                means.append(slots.put_down(mean, weight, slot))
                 if self._fails_the_round(failures):
                     claims.withdraw()
+                elif columns.claimed:
+                    claims.finish(piece, means[-1].count, weight)
         reports, metrics = [self._training.take_reports()], self._training.take_metrics()
         changed = self._watch.changed()
         return ColumnsDone(columns.number, means, reports, metrics, failures, changed, pieces=pieces)
 
-    def _mean_of(self, visits: Numbers, failures: dict[int, Failure | None]) -> tuple[UpdateMean, float]:
-        """Make the visits of a piece, and return the mean of their updates, and its weight."""
-        mean, weight = UpdateMean(), 0.0
+    def _add_visits(self, mean: UpdateMean, visits: Numbers, failures: dict[int, Failure | None]) -> float:
+        """Make the visits of a piece, take their updates into its mean, and return the weight of all."""
+        weight = 0.0
         for number in visits.tolist():
             if self._succeeds(number, failures):
                 mean.add(_left_on(self._module), self._weights[number])
                 weight += self._weights[number]
             elif self._fails_the_round(failures):
                 break
-        return mean, weight
+        return weight
 
     def _succeeds(self, number: int, failures: dict[int, Failure | None]) -> bool:
         """Make a visit; note why it has failed if it does."""

@@ -82,12 +82,15 @@ class Crew:
                     following = self._deal_out(portions, following, portion.start + slots, message)
                 yield done.pop(first)
 
-    def work_off_claimed(self, portion: range, message: bytes) -> list[Any]:
-        """Have a portion done whose pieces they take for themselves, and return what each has to say.
+    def work_off_claimed(self, portion: range, message: bytes) -> Generator[Any, None, None]:
+        """Have a portion done whose pieces they take for themselves, and yield what each has to say.
 
         Args:
             portion: Numbers of its pieces.
             message: The packed message of it, for all.
+
+        Yields:
+            An `Answer` each, as soon as it is there.
 
         Raises:
             PieceLost: A process has ended.
@@ -96,11 +99,10 @@ class Crew:
         self._given = [{0: portion} for _ in self.processes]
         for number in range(len(self.processes)):
             self._do(number, partial(Process.tell, message=message))
-        answers: list[Answer] = []
         with self._listening() as selector:
-            while len(answers) < len(self.processes):
-                answers += [self._answer_of(ready.data) for ready, _ in selector.select()]
-        return answers
+            while any(self._given):
+                for ready, _ in selector.select():
+                    yield self._answer_of(ready.data)
 
     def _listening(self) -> selectors.BaseSelector:
         selector = selectors.DefaultSelector()

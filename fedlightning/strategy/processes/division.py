@@ -67,23 +67,22 @@ def portions_of(sizes: Sequence[int], processes: int, most: int) -> list[range]:
     return portions
 
 
-def put_together(answers: Sequence[ColumnsDone], pieces: int) -> ColumnsDone:
+def put_together(answers: Sequence[ColumnsDone], pieces: range) -> ColumnsDone:
     """Return what all processes have done of a portion as if one had done it.
 
     Args:
         answers: Theirs.
-        pieces: How many pieces there are; of one that nobody has taken, the mean is that of nothing.
+        pieces: Whose means are wanted; of one that nobody has taken, it is that of nothing.
     """
-    means = [Mean(0, 0.0)] * pieces
+    means: dict[int, Mean] = {}
     for answer in answers:
-        for piece, mean in zip(answer.pieces, answer.means, strict=True):
-            means[piece] = mean
+        means.update(zip(answer.pieces, answer.means, strict=True))
     return ColumnsDone(
         answers[0].number,
-        means,
+        [means.get(piece, Mean(0, 0.0)) for piece in pieces],
         list(chain.from_iterable(answer.reports for answer in answers)),
         dict(chain.from_iterable(answer.metrics.items() for answer in answers)),
         dict(chain.from_iterable(answer.failures.items() for answer in answers)),
         next((answer.changed for answer in answers if answer.changed), ""),
-        pieces=range(pieces),
+        pieces=pieces,
     )

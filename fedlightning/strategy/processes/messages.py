@@ -23,6 +23,17 @@ Outline = Mapping[str, Sequence[tuple[tuple[int, ...], torch.dtype]]]
 
 
 @dataclass(frozen=True)
+class Prepare:
+    """Get ready for a fit.
+
+    Args:
+        trainer: The part of that name of the first `Begin`.
+    """
+
+    trainer: bytes
+
+
+@dataclass(frozen=True)
 class Reserve:
     """Make room for a module; its memory comes along.
 
@@ -30,7 +41,7 @@ class Reserve:
         layout: Of its parameters and buffers.
         slots: How many means the memory has room for, after what visits start with.
         process: Number of the process.
-        processes: How many there are, whose `Claims` lie behind the means.
+        processes: How many there are; their `Claims` lie behind the means.
         device: Where it trains.
         torch_settings: What `torch_settings` has returned at the controller.
     """
@@ -242,14 +253,14 @@ class ColumnsDone:
 
     Args:
         number: Which portion.
-        means: Those of its pieces, in order; where pieces are claimed, of those that the process has taken.
+        means: Those of its pieces, in order.
         reports: Positions of visits in the cohort, and what these report.
         metrics: States of torchmetrics, by position of the visit.
         failures: Why visits have failed, by position; ``None`` for one that is not finite.
         changed: What of the module a visit has changed beside tensors and metrics; usually nothing.
         why_not: Why visits cannot be carried out together; then none of them counts.
         why_not_compiled: Why steps are not compiled.
-        pieces: Which pieces the process has taken, where they are claimed.
+        pieces: Which pieces these are, where they are claimed: those that the process has taken.
     """
 
     number: int

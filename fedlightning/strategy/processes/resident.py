@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from fedlightning.algorithms import Update, UpdateMean
+from fedlightning.algorithms import Update
 from fedlightning.local.known import known, looked_up_once
 from fedlightning.local.lightning_calls import attach, set_precision, set_progress
 from fedlightning.local.metrics import put_states
@@ -48,15 +48,16 @@ from fedlightning.strategy.processes.messages import (
     Done,
     Forget,
     Job,
-    Mean,
     Outcome,
     Portion,
+    Prepare,
     Reserve,
     Several,
     apply_torch_settings,
 )
 from fedlightning.strategy.processes.packing import pack, unpack, unpack_shared
 from fedlightning.strategy.processes.shared_memory import mapped
+from fedlightning.strategy.processes.slots import Slots
 from fedlightning.strategy.processes.watch import ModuleWatch
 from fedlightning.strategy.snapshot import ModuleSnapshot
 from fedlightning.workers.remote.launching import end_with_starter
@@ -73,14 +74,13 @@ class Resident:
     _begin: Begin
     _snapshot: ModuleSnapshot
     _optimization: Optimization
+    _slots: Slots
     _claims: Claims
     _process: int
 
     def __init__(self) -> None:
         self.optimizers: Sequence[Optimizer] = ()
         self._table: list[Tensor] = []
-        self._start: list[Tensor] = []
-        self._slots: list[list[Tensor]] = []
         self._device = "cpu"
         self._known_data: dict[int, Any] = {}
         self._streams: dict[str, Stream] = {}
@@ -91,6 +91,15 @@ class Resident:
         self._together: TogetherHere | None = None
         self._of_round = ExitStack()
 
+    def prepare(self, message: Prepare) -> None:
+        """Make a Trainer, before there is a module."""
+        self._take_trainer(message.trainer)
+
+    def _take_trainer(self, packed: bytes) -> None:
+        settings, precision = unpack(packed, (), self._device)
+        self._trainer = WorkerTrainer(settings)
+        set_precision(self._trainer, precision)
+
     def reserve(self, message: Reserve, descriptor: int) -> None:
         """Make room for a module."""
         apply_torch_settings(message.torch_settings)
@@ -98,10 +107,10 @@ class Resident:
         # The file stays open: claims lock it.
         file = os.fdopen(os.dup(descriptor), "r+b", buffering=0)
         means = layout.nbytes * (1 + message.slots)
-        memory = mapped(descriptor, means + Claims.nbytes_for(message.processes))
-        self._claims, self._process = Claims(file, memory[means:]), message.process
-        self._start = layout.within(memory, 0)
-        self._slots = [layout.within(memory, 1 + slot) for slot in range(message.slots)]
+        memory = mapped(descriptor, means + Claims.nbytes_for(message.processes, message.slots))
+        self._slots = Slots(layout, memory, message.slots)
+        self._claims = Claims(file, memory[means:], message.processes)
+        self._process = message.process
         self._table = []
         for shape in layout.shapes:
             tensor = torch.empty_strided(shape.size, shape.stride, dtype=shape.dtype, device=self._device)
@@ -123,10 +132,8 @@ class Resident:
             self.module = unpack(parts["module"], self._table, self._device)
             self._settle()
         if "trainer" in parts:
-            settings, precision = unpack(parts["trainer"], (), self._device)
-            self._trainer = WorkerTrainer(settings, self.module)
-            set_precision(self._trainer, precision)
-        elif "module" in parts:
+            self._take_trainer(parts["trainer"])
+        if "trainer" in parts or "module" in parts:
             attach(self._trainer, self.module)
         if "optimizers" in parts:
             self._take_optimizers(unpack(parts["optimizers"], self._table, self._device))
@@ -136,7 +143,7 @@ class Resident:
             tensor.requires_grad_(trained)
         set_progress(self._trainer, *message.progress)
         self._procedures = unpack(message.procedures, (), self._device)
-        self._snapshot = ModuleSnapshot.kept_elsewhere(self.module, self._start)
+        self._snapshot = ModuleSnapshot.kept_elsewhere(self.module, self._slots.start)
         self._snapshot.restore()
         self._optimization = Optimization(self.optimizers, keeps_settings=False)
         self._of_round.enter_context(looked_up_once(self.module))
@@ -170,7 +177,7 @@ class Resident:
         assert self._watch is not None
         changed, pieces = "", []
         for slot, jobs in zip(portion.slots, portion.pieces, strict=True):
-            mean, weight, outcomes = UpdateMean(), 0.0, []
+            mean, weight, outcomes = self._slots.open(slot), 0.0, []
             for job in jobs:
                 self._watch.begin_visit()
                 outcome, update = self._visit(job)
@@ -179,7 +186,7 @@ class Resident:
                 if update is not None:
                     mean.add(update, job.weight)
                     weight += job.weight
-            pieces.append((outcomes, self._put_down(mean, weight, slot)))
+            pieces.append((outcomes, self._slots.put_down(mean, weight, slot)))
         return Done(portion.number, pieces, changed)
 
     def meet(self, cohort: Cohort) -> None:
@@ -192,24 +199,16 @@ class Resident:
         way = self._cohort.way
         if way is None:
             self._in_turn = self._in_turn or self._begin_in_turn(self._cohort)
-            return self._in_turn.work(columns, self._put_down, self._claims, self._process)
+            return self._in_turn.work(columns, self._slots, self._claims, self._process)
         if self._together is None or self._together.way != way:
             self._together = TogetherHere(self.module, self.optimizers[0], way)
-        return self._together.work(self._cohort, columns, self._put_down)
+        return self._together.work(self._cohort, columns, self._slots)
 
     def _begin_in_turn(self, cohort: Cohort) -> InTurnHere:
         assert self._watch is not None
         return InTurnHere(
             self.module, cohort, self._snapshot, self._optimization, self._watch, self._begin.retries
         )
-
-    def _put_down(self, mean: UpdateMean, weight: float, slot: int) -> Mean:
-        result = mean.result()
-        if result is None:
-            return Mean(0, 0.0)
-        if not self._begin.processed:
-            torch._foreach_copy_(self._slots[slot], [*result.tensors, *result.buffers])
-        return Mean(mean.count, weight, result.extras)
 
     def _visit(self, job: Job, failures: int = 0) -> tuple[Outcome, Update | None]:
         start, optimization, stream = self._snapshot, self._optimization, self._stream_of(job)
@@ -307,6 +306,8 @@ def _obey(resident: Resident, message: Any, descriptor: int | None) -> Done | Co
         resident.meet(message)
     elif isinstance(message, Begin):
         resident.begin(message)
+    elif isinstance(message, Prepare):
+        resident.prepare(message)
     else:
         assert descriptor is not None
         act = resident.reserve if isinstance(message, Reserve) else resident.learn

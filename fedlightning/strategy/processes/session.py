@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import closing
+from dataclasses import replace
 from typing import Any
 
 import lightning.pytorch as pl
@@ -34,6 +35,7 @@ from fedlightning.strategy.processes.messages import (
     Done,
     Job,
     Portion,
+    Prepare,
     Reserve,
     torch_settings,
 )
@@ -72,6 +74,18 @@ class Session:
 
     # Before the visits of a round.
 
+    def prepare(self, trainer: pl.Trainer) -> None:
+        """Let the processes make a Trainer of their own, which takes them as long as some visits.
+
+        Args:
+            trainer: The one at the controller.
+
+        Raises:
+            NotFederatable: Its precision plugin cannot be sent to another process.
+        """
+        self._parts["trainer"] = _trainer_part(trainer)
+        self._crew.tell(pack(Prepare(self._parts["trainer"])))
+
     @torch.no_grad()
     def begin(
         self,
@@ -79,6 +93,8 @@ class Session:
         optimizers: Sequence[Optimizer],
         start: Sequence[Tensor],
         procedures: Sequence[Any],
+        *,
+        pieces: int,
         **settings: Any,
     ) -> None:
         """Let the processes know what a round's visits have in common.
@@ -88,6 +104,7 @@ class Session:
             optimizers: Its optimizers, with the settings of the round.
             start: What visits start with: its parameters and buffers.
             procedures: What is done in them.
+            pieces: How many means there will be.
             **settings: Further arguments of `Begin`.
 
         Raises:
@@ -96,14 +113,12 @@ class Session:
         tensors = known(module)
         table = [*tensors.parameters, *tensors.buffers]
         _refuse_hooks(module, tensors.parameters, optimizers)
-        self._make_room(table, module.device)
+        self._make_room(table, module.device, pieces)
         torch._foreach_copy_(self._start, list(start))
         numbers = {id(tensor): number for number, tensor in enumerate(table)}
         trainer = module.trainer
         parts = {
-            "trainer": _packed(
-                "the Trainer's precision plugin", (_settings_of(trainer), trainer.precision_plugin)
-            ),
+            "trainer": _trainer_part(trainer),
             "module": _packed(f"the {type(module).__name__}", module, numbers),
             "optimizers": _packed("its optimizers", list(optimizers), numbers),
         }
@@ -118,23 +133,24 @@ class Session:
         )
         self._crew.tell_later(pack(begin))
 
-    def _make_room(self, table: Sequence[Tensor], device: torch.device) -> None:
+    def _make_room(self, table: Sequence[Tensor], device: torch.device, pieces: int) -> None:
         layout = Layout.of(table)
-        if layout == self._layout:
+        least = (AHEAD + 1) * len(self.processes)
+        most = max(least, min(_MOST_SLOTS, _SLOT_BYTES // max(layout.nbytes, 1)))
+        wanted = min(max(least, pieces), most)
+        if layout == self._layout and wanted <= self._slots:
             return
-        slots = self._slots = self._slots_for(layout)
-        self._layout, self._parts = layout, {}
+        # Who needs more once may do so again.
+        slots = self._slots = wanted if self._layout is None else most
+        self._layout = layout
+        self._parts = {name: part for name, part in self._parts.items() if name == "trainer"}
         means, count = layout.nbytes * (1 + slots), len(self.processes)
-        self._memory = SharedMemory(means + Claims.nbytes_for(count))
-        self._claims = Claims(self._memory.file, self._memory.bytes[means:])
+        self._memory = SharedMemory(means + Claims.nbytes_for(count, slots))
+        self._claims = Claims(self._memory.file, self._memory.bytes[means:], count)
         self._start, *self._means = (layout.within(self._memory.bytes, n) for n in range(1 + slots))
         for number, process in enumerate(self.processes):
             reserve = Reserve(layout, slots, number, count, _device_of(number, device), torch_settings())
             process.tell(pack(reserve), self._memory.descriptor)
-
-    def _slots_for(self, layout: Layout) -> int:
-        least = (AHEAD + 1) * len(self.processes)
-        return max(least, min(_MOST_SLOTS, _SLOT_BYTES // max(layout.nbytes, 1)))
 
     def share(self, streams: Sequence[Stream]) -> None:
         """Let the processes see the data of some workers, if they do not yet.
@@ -200,8 +216,8 @@ class Session:
 
     def work_off_columns(
         self, pieces: Sequence[Numbers], *, in_turn: bool
-    ) -> Generator[tuple[range, ColumnsDone], None, None]:
-        """Have visits of the cohort made, and yield portions of pieces with what they have come to, in order.
+    ) -> Generator[ColumnsDone, None, None]:
+        """Have visits of the cohort made, and yield what they have come to, pieces in order.
 
         Args:
             pieces: The positions of the visits of each piece.
@@ -209,7 +225,7 @@ class Session:
                 there is room for the means of all.
         """
         if in_turn and len(pieces) <= self._slots:
-            yield range(len(pieces)), self._claimed(pieces)
+            yield from self._claimed(pieces)
             return
         portions = self._portions([len(piece) for piece in pieces])
 
@@ -219,19 +235,28 @@ class Session:
             return pack(Columns(number, slots, [len(piece) for piece in own], np.concatenate(own)))
 
         with closing(self._crew.work_off(portions, self._slots, packed)) as done:
-            yield from zip(portions, done, strict=True)
+            for portion, answer in zip(portions, done, strict=True):
+                yield replace(answer, pieces=portion)
 
-    def _claimed(self, pieces: Sequence[Numbers]) -> ColumnsDone:
+    def _claimed(self, pieces: Sequence[Numbers]) -> Generator[ColumnsDone, None, None]:
         """Have the visits of all pieces made by whoever is free."""
         assert self._claims is not None
         self._claims.offer()
         portion, sizes = range(len(pieces)), [len(piece) for piece in pieces]
         message = pack(Columns(0, portion, sizes, np.concatenate(pieces), claimed=True))
+        answers, first = [], 0
         try:
-            answers = self._crew.work_off_claimed(portion, message)
+            with closing(self._crew.work_off_claimed(portion, message)) as done:
+                for answer in done:
+                    answers.append(answer)
+                    if len(answers) < len(self.processes):
+                        # Whoever has nothing left to do leaves a core free for the means that are there.
+                        means = self._claims.finished_from(first)[: len(pieces) - first]
+                        yield ColumnsDone(0, means, pieces=range(first, first + len(means)))
+                        first += len(means)
         except PieceLost as lost:
             raise PieceLost(lost.process, self._claims.last_of(lost.process), str(lost)) from lost
-        return put_together(answers, len(pieces))
+        yield put_together(answers, range(first, len(pieces)))
 
     def update_of(self, piece: int, device: torch.device, extras: Extras) -> Update:
         """Return the mean that a piece has come to, valid until more is asked for.
@@ -267,15 +292,16 @@ class Session:
         self._crew.end()
 
 
-def _settings_of(trainer: pl.Trainer) -> TrainerSettings:
+def _trainer_part(trainer: pl.Trainer) -> bytes:
     clipping = trainer.gradient_clip_algorithm
-    return TrainerSettings(
+    settings = TrainerSettings(
         precision="32-true",  # its plugin goes along
         gradient_clip_val=trainer.gradient_clip_val,
         gradient_clip_algorithm=None if clipping is None else str(clipping.value),
         max_epochs=trainer.max_epochs,
         max_steps=trainer.max_steps,
     )
+    return _packed("the Trainer's precision plugin", (settings, trainer.precision_plugin))
 
 
 def _refuse_hooks(

@@ -5,14 +5,15 @@ from __future__ import annotations
 import os
 
 from fedlightning.strategy.processes.claims import Claims
+from fedlightning.strategy.processes.messages import Mean
 from fedlightning.strategy.processes.shared_memory import SharedMemory
 
 PIECES = 2000
 
 
 def claims() -> Claims:
-    memory = SharedMemory(Claims.nbytes_for(2))
-    return Claims(memory.file, memory.bytes)
+    memory = SharedMemory(Claims.nbytes_for(2, PIECES))
+    return Claims(memory.file, memory.bytes, 2)
 
 
 def test_two_processes_share_the_pieces() -> None:
@@ -44,3 +45,17 @@ def test_nobody_takes_what_is_withdrawn() -> None:
     assert list(pieces) == list(shared.taken_by(1, PIECES)) == []
     shared.offer()
     assert next(shared.taken_by(1, PIECES)) == 0
+
+
+def test_finished_pieces_are_told_of_in_order_up_to_the_first_that_is_not() -> None:
+    shared = claims()
+    shared.offer()
+    assert shared.finished_from(0) == []
+    for piece in (0, 1, 3):
+        shared.finish(piece, count=piece, weight=10.0 * piece)
+    assert shared.finished_from(0) == [Mean(0, 0.0), Mean(1, 10.0)]
+    assert shared.finished_from(2) == []
+    shared.finish(2, count=2, weight=20.0)
+    assert shared.finished_from(2) == [Mean(2, 20.0), Mean(3, 30.0)]
+    shared.offer()
+    assert shared.finished_from(0) == []

@@ -86,12 +86,15 @@ def seconds_alone(module: pl.LightningModule, optimizer: Optimizer, errands: Err
     return _since(started) / max(1, int(some.steps[1]))
 
 
-def best_chunk(trainings: list[VectorisedTraining], errands: Errands) -> tuple[VectorisedTraining, float]:
+def best_chunk(
+    trainings: list[VectorisedTraining], errands: Errands, alone: float
+) -> tuple[VectorisedTraining, float]:
     """Measure the first steps of visits that are carried out together.
 
     Args:
         trainings: What carries them out, with chunks of various sizes; the first one's is the usual.
         errands: The visits of a round.
+        alone: Seconds per step one worker after the other. Whatever is less is enough of the usual chunk.
 
     Returns:
         The usual one, unless another is clearly faster; and its seconds per step of one worker.
@@ -102,9 +105,11 @@ def best_chunk(trainings: list[VectorisedTraining], errands: Errands) -> tuple[V
     for _ in range(_TIMES):
         for number, training in enumerate(trainings):
             least[number] = min(least[number], _carry_out(training, errands))
-    best = min(range(len(trainings)), key=least.__getitem__)
-    if least[best] * CLEARLY > least[0]:
-        best = 0
+        best = min(range(len(trainings)), key=least.__getitem__)
+        if least[best] * CLEARLY > least[0]:
+            best = 0
+        if best == 0 and least[0] < alone:
+            break
     return trainings[best], least[best]
 
 

@@ -193,7 +193,7 @@ class _Trial:
             if seconds < alone:
                 return sizes[0], alone / seconds
         trainings = [self._training(size, draws=draws) for size in sizes]
-        best, seconds = best_chunk(trainings, errands)
+        best, seconds = best_chunk(trainings, errands, alone)
         return best.chunk, alone / seconds
 
     def _training(self, chunk: int, *, draws: bool) -> VectorisedTraining:

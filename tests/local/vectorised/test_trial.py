@@ -185,7 +185,7 @@ def test_measurements_decide_where_they_are_asked(
 ) -> None:
     monkeypatch.setattr(trial, "LONG_STEP", 10.0)
     monkeypatch.setattr(trial, "seconds_alone", lambda *_: alone)
-    monkeypatch.setattr(trial, "best_chunk", lambda trainings, _: (trainings[0], together))
+    monkeypatch.setattr(trial, "best_chunk", lambda trainings, *_: (trainings[0], together))
     cohort = Cohort(Net(PLAIN), streams([8, 8, 8]))
     # The first measurement, with all cold, speaks against nothing by itself.
     for cold in (together, 9.0):
@@ -215,9 +215,18 @@ def test_sizes_say_which_chunks_are_tried(workers: int, size: int, expected: lis
     assert timing.candidates(workers, size) == expected
 
 
-@pytest.mark.parametrize(("half", "expected"), [(0.9, 8), (0.8, 4), (1.1, 8)])
+@pytest.mark.parametrize(
+    ("half", "alone", "expected"),
+    [
+        (0.9, 2.0, (8, 1.0)),
+        (0.8, 2.0, (4, 0.8)),
+        (1.1, 2.0, (8, 1.0)),
+        (2.9, 2.0, (8, 1.0)),
+        (2.9, 4.0, (8, 3.0)),  # faster than alone, and than half of it, the first time
+    ],
+)
 def test_measurements_overrule_the_usual_chunk_only_where_they_are_clear(
-    half: float, expected: int, monkeypatch: pytest.MonkeyPatch
+    half: float, alone: float, expected: tuple[int, float], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seconds = {8: iter([9.0, 3.0, 1.0]), 4: iter([9.0, half, 3.0])}
     monkeypatch.setattr(timing, "_carry_out", lambda training, _: next(seconds[training.chunk]))
@@ -226,8 +235,8 @@ def test_measurements_overrule_the_usual_chunk_only_where_they_are_clear(
         VectorisedTraining(cohort.module, cohort.optimizer, chunk=chunk, numbered=False, draws=False)
         for chunk in (8, 4)
     ]
-    best, least = timing.best_chunk(trainings, errands(cohort))
-    assert (best.chunk, least) == (expected, 1.0 if expected == 8 else half)
+    best, least = timing.best_chunk(trainings, errands(cohort), alone)
+    assert (best.chunk, least) == expected
 
 
 def test_visits_by_themselves_are_measured_as_they_would_be_made(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from math import ceil
+from operator import itemgetter
 
 from typing_extensions import override
 
@@ -176,19 +177,20 @@ class AveragedSchedule(Schedule):
         """Return the plan of round ``round`` for the whole cohort, sorted by name."""
         cohort = self._cohort(round, losses)
         weights = cohort.weights or (None,) * len(cohort.workers)
-        alone = len(self.batches) == 1
-        assignments = tuple(
-            Assignment(
-                worker,
-                steps_done.get(worker, 0),
-                self._within_local_epoch(worker, steps_done)
-                if alone
-                else self.work.in_steps(self.batches[worker]),
-                weight,
-            )
-            for worker, weight in sorted(zip(cohort.workers, weights, strict=True), key=lambda pair: pair[0])
-        )
+        pairs = sorted(zip(cohort.workers, weights, strict=True), key=itemgetter(0))
+        # In columns: of a large cohort in short visits, one by one took a fortieth of the time.
+        workers = [worker for worker, _ in pairs]
+        first = [steps_done.get(worker, 0) for worker in workers]
+        steps = self._lengths(workers, steps_done)
+        assignments = tuple(map(Assignment, workers, first, steps, [weight for _, weight in pairs]))
         return self._outcome(Plan(round, assignments, self.seed), forecast or Forecast())
+
+    def _lengths(self, workers: Sequence[str], steps_done: Mapping[str, int]) -> list[int]:
+        if len(self.batches) == 1:
+            return [self._within_local_epoch(worker, steps_done) for worker in workers]
+        if self.work.steps is not None:
+            return [self.work.steps] * len(workers)
+        return [self.work.epochs * self.batches[worker] for worker in workers]
 
     def _outcome(self, plan: Plan, forecast: Forecast) -> Plan:
         if not self.participation:

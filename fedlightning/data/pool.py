@@ -129,7 +129,8 @@ class RowPool:
         self, sizes: Numbers, first: Numbers, counts: Numbers, seed: int, workers: Sequence[str]
     ) -> Tensor:
         """Return which of their samples the workers read, drawn at once for those that do alike."""
-        every = np.array([self.order(size).num_batches for size in sizes.tolist()])
+        known, size_of = np.unique(sizes, return_inverse=True)
+        every = np.array([self.order(size).num_batches for size in known.tolist()])[size_of]
         what = np.stack([sizes, counts, first % every])
         if (what == what[:, :1]).all():
             order = self.order(int(sizes[0]))

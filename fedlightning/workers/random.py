@@ -84,7 +84,9 @@ def _all_framed(parts: Sequence[int | str]) -> list[bytes]:
     if set(map(type, parts)) == {int}:  # rounds and epochs, of which most workers have the same
         known = {part: _framed(part) for part in set(parts)}
         return [known[part] for part in parts]
-    return [_framed(part) for part in parts]
+    every = [_encode(part) for part in parts]
+    lengths = {length: length.to_bytes(8, "little") for length in set(map(len, every))}
+    return [lengths[len(encoded)] + encoded for encoded in every]
 
 
 def _encode(part: int | str) -> bytes:

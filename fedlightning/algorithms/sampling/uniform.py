@@ -31,7 +31,7 @@ class UniformSampling(Sampling):
             return Cohort(tuple(names))
         # The price is that of the cohort, however many workers there are.
         chosen = draw.generator().choice(len(names), size=count, replace=False)
-        return Cohort(tuple(names[position] for position in sorted(chosen)))
+        return Cohort(tuple([names[position] for position in sorted(chosen.tolist())]))
 
 
 def uniform_cohort(workers: Sequence[str], size: int, *, seed: int, round: int) -> tuple[str, ...]:

@@ -23,7 +23,7 @@ from fedlightning.algorithms.postprocessing import Quantize, TopK
 from fedlightning.strategy import FederatedStrategy
 from fedlightning.strategy.stopwatch import expected_traffic
 from tests.strategy.quadratic import assert_at, fit_quadratic
-from tests.strategy.test_sampling import PlainSGD
+from tests.strategy.sampling_toys import PlainSGD
 from tests.strategy.toys import Classifier, Memo, assert_same_module, fit, loader, trainer
 
 CLOCK = SimulatedClock(seconds_per_step={"ann": 1.0, "bob": 10.0})

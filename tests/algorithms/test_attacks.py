@@ -55,11 +55,11 @@ NONSENSE: list[tuple[Callable[[], Any], str]] = [
     (lambda: BadWorkers(SignFlip()), "give one of share and names"),
     (lambda: BadWorkers(SignFlip(), share=0.2, names=("bob",)), "give one of share and names"),
     (lambda: BadWorkers(SignFlip(), share=1.0), "share must be at least 0 and below 1"),
-    (lambda: BadWorkers("flip", share=0.2), "attack must be one such as SignFlip"),  # type: ignore[arg-type]
+    (lambda: BadWorkers("flip", share=0.2), "attack must be one such as SignFlip"),  # type: ignore[arg-type]  # what is tested
     (lambda: BadWorkers(SignFlip(), names=("eve",)).among(["bob"], 0), "names has 'eve'"),
     (lambda: SignFlip(scale=-1), "scale must be at least 0"),
     (lambda: Replacement(scale=-1), "scale must be at least 0"),
-    (lambda: Replacement(trained_on=SignFlip()), "trained_on must be an attack on data"),  # type: ignore[arg-type]
+    (lambda: Replacement(trained_on=SignFlip()), "trained_on must be an attack on data"),  # type: ignore[arg-type]  # what is tested
     (lambda: Gaussian(std=-1), "std must be at least 0"),
     (lambda: LabelFlip(classes=1), "classes must be at least 2"),
     (lambda: BackdoorPatch(target=0, size=0), "size must be at least 1"),

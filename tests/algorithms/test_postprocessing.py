@@ -156,7 +156,7 @@ NONSENSE: list[tuple[Callable[[], Any], str]] = [
     (lambda: PowerSGD(rank=0), "rank must be a whole number of at least 1"),
     (lambda: Clip(norm=0), "norm must be above 0"),
     (lambda: GaussianNoise(std=-1), "std must be at least 0"),
-    (lambda: Postprocessing([3]), "steps must be postprocessors"),  # type: ignore[list-item]
+    (lambda: Postprocessing([3]), "steps must be postprocessors"),  # type: ignore[list-item]  # what is tested
 ]
 
 

@@ -6,7 +6,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
 
 from fedlightning.data import Dirichlet, Natural
 from fedlightning.data.plots import count_labels, plot_label_bars, plot_label_heatmap, plot_sizes
@@ -30,14 +32,20 @@ def test_counts_carry_the_workers_names() -> None:
     }
 
 
+def bars_in(axes: Axes) -> list[Rectangle]:
+    return [patch for patch in axes.patches if isinstance(patch, Rectangle)]
+
+
 def test_bars_are_stacked_up_to_the_workers_size() -> None:
     _, axes = plot_label_bars(COUNTS)
-    tops = {round(bar.get_x() + bar.get_width() / 2): 0.0 for bar in axes.patches}  # type: ignore[attr-defined]
-    for bar in axes.patches:
-        worker = round(bar.get_x() + bar.get_width() / 2)  # type: ignore[attr-defined]
-        tops[worker] = max(tops[worker], bar.get_y() + bar.get_height())  # type: ignore[attr-defined]
+    tops = {round(bar.get_x() + bar.get_width() / 2): 0.0 for bar in bars_in(axes)}
+    for bar in bars_in(axes):
+        worker = round(bar.get_x() + bar.get_width() / 2)
+        tops[worker] = max(tops[worker], bar.get_y() + bar.get_height())
     assert tops == {0: 4.0, 1: 7.0}
-    assert [text.get_text() for text in axes.get_legend().get_texts()] == ["2", "1", "0"]  # type: ignore[union-attr]
+    legend = axes.get_legend()
+    assert legend is not None
+    assert [text.get_text() for text in legend.get_texts()] == ["2", "1", "0"]
 
 
 def test_heat_map_shows_shares_and_numbers() -> None:
@@ -48,7 +56,7 @@ def test_heat_map_shows_shares_and_numbers() -> None:
 
 def test_sizes_are_sums() -> None:
     _, axes = plot_sizes(COUNTS)
-    assert [bar.get_height() for bar in axes.patches] == [4, 7]  # type: ignore[attr-defined]
+    assert [bar.get_height() for bar in bars_in(axes)] == [4, 7]
 
 
 @pytest.mark.parametrize("plot", PLOTS)

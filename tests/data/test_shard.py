@@ -49,7 +49,8 @@ def read(shard: Shard, first: int, count: int, seed: int = 0, worker: str = "bob
 
 
 def random_states() -> tuple[Any, ...]:
-    return torch.get_rng_state().tolist(), np.random.get_state()[1].tolist(), random.getstate()  # type: ignore[index]
+    numpy_state = np.random.get_state(legacy=False)["state"]
+    return torch.get_rng_state().tolist(), numpy_state["key"].tolist(), numpy_state["pos"], random.getstate()
 
 
 @pytest.mark.parametrize(

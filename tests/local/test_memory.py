@@ -54,7 +54,7 @@ def test_a_failed_visit_leaves_a_clean_optimizer() -> None:
 
 def test_an_unknown_policy_is_refused() -> None:
     with pytest.raises(ValueError, match="optimizer_state must be one of"):
-        WorkerMemory("lose")  # type: ignore[arg-type]
+        WorkerMemory("lose")  # type: ignore[arg-type]  # what is tested
 
 
 def test_what_is_kept_survives_a_checkpoint() -> None:

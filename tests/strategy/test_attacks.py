@@ -148,4 +148,4 @@ def test_workers_in_other_processes_are_as_bad(attack: Attack) -> None:
 
 def test_nonsense_is_refused_at_once() -> None:
     with pytest.raises(TypeError, match="bad_workers must be a"):
-        FederatedStrategy(2, bad_workers=SignFlip())  # type: ignore[arg-type]
+        FederatedStrategy(2, bad_workers=SignFlip())  # type: ignore[arg-type]  # what is tested

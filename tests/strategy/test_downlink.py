@@ -161,7 +161,7 @@ def test_bad_settings() -> None:
     with pytest.raises(TypeError, match="downlink must be a list of postprocessors"):
         FederatedStrategy(4, downlink=TopK(fraction=0.1))  # type: ignore[arg-type]  # what is tested
     with pytest.raises(TypeError, match="what they lose is made up for in any case"):
-        FederatedStrategy(4, downlink=Postprocessing([TopK(0.1)], error_feedback=True))  # type: ignore[arg-type]
+        FederatedStrategy(4, downlink=Postprocessing([TopK(0.1)], error_feedback=True))  # type: ignore[arg-type]  # what is tested
     with pytest.raises(TypeError, match="steps must be postprocessors"):
         FederatedStrategy(4, downlink=["top_k"])  # type: ignore[list-item]  # what is tested
     with pytest.raises(ValueError, match="downlink is given, but under update='sequential'"):

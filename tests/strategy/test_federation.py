@@ -66,4 +66,4 @@ def test_what_was_kept_waits_for_the_first_visit() -> None:
         == {"worker-2": {"memory": kept, "stream": {}}}
     )
     worker, memory = second.members["worker-2"].worker, second.members["worker-2"].memory
-    assert worker._objects[memory.id_at_location].state_dict(4) == kept  # type: ignore[attr-defined]
+    assert worker._objects[memory.id_at_location].state_dict(4) == kept  # type: ignore[attr-defined]  # a virtual one

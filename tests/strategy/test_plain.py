@@ -110,7 +110,7 @@ def test_hooks_come_in_the_same_order_with_the_same_batches(update: Any) -> None
 class ReadsItself(Classifier):
     """Takes batches from the loader itself, two for each step."""
 
-    def training_step(self, dataloader_iter: Iterator[Any]) -> Tensor:  # type: ignore[override]
+    def training_step(self, dataloader_iter: Iterator[Any]) -> Tensor:  # type: ignore[override]  # as documented
         losses = []
         for _ in range(2):
             (x, y), _, _ = next(dataloader_iter)
@@ -142,7 +142,7 @@ class ByHand(Classifier):
         super().__init__()
         self.automatic_optimization = False
 
-    def training_step(self, batch: list[Tensor], batch_idx: int) -> None:  # type: ignore[override]
+    def training_step(self, batch: list[Tensor], batch_idx: int) -> None:  # type: ignore[override]  # no loss
         first, second = self.optimizers()
         loss = super().training_step(batch, batch_idx)
         first.zero_grad()
@@ -200,7 +200,7 @@ class FailsByHand(ByHand):
         self.before = copy.deepcopy(self.state_dict())
         self.states = [copy.deepcopy(optimizer.state_dict()) for optimizer in self.trainer.optimizers]
 
-    def training_step(self, batch: list[Tensor], batch_idx: int) -> None:  # type: ignore[override]
+    def training_step(self, batch: list[Tensor], batch_idx: int) -> None:  # type: ignore[override]  # no loss
         super().training_step(batch, batch_idx)
         if batch_idx == 2:
             raise KeyError("the scanner is broken")
@@ -226,7 +226,7 @@ def test_a_step_that_fails_is_undone(module: Any) -> None:
 
 def test_errors_of_log_are_lightnings_own() -> None:
     class LogsNothing(Classifier):
-        def training_step(self, batch: Any, batch_idx: int) -> None:  # type: ignore[override]
+        def training_step(self, batch: Any, batch_idx: int) -> None:  # type: ignore[override]  # no loss
             self.log("loss", None)
 
     with pytest.raises(ValueError, match=r"self.log\(loss, None\)` was called"):

@@ -120,9 +120,9 @@ def test_private_workers_send_it() -> None:
 
 def test_nonsense_is_refused_at_once() -> None:
     with pytest.raises(TypeError, match="steps must be postprocessors"):
-        FederatedStrategy(2, postprocess=[0.5])  # type: ignore[list-item]
+        FederatedStrategy(2, postprocess=[0.5])  # type: ignore[list-item]  # what is tested
     with pytest.raises(TypeError, match="postprocess must be a list of postprocessors"):
-        FederatedStrategy(2, postprocess=TopK(fraction=0.1))  # type: ignore[arg-type]
+        FederatedStrategy(2, postprocess=TopK(fraction=0.1))  # type: ignore[arg-type]  # what is tested
 
 
 def test_a_checkpoint_of_another_chain_is_refused(tmp_path: Path) -> None:

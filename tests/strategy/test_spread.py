@@ -144,9 +144,9 @@ def test_a_visit_that_raises_may_be_left_out() -> None:
 
 
 def spoilt() -> DataLoader[Any]:
-    train = loader(40, shuffle=False)
-    train.dataset.tensors[0][3] = torch.inf  # type: ignore[attr-defined]
-    return train
+    data = samples(40)
+    data.tensors[0][3] = torch.inf
+    return DataLoader(data, batch_size=4)
 
 
 def test_a_visit_that_is_not_finite_may_be_left_out() -> None:

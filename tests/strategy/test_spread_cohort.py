@@ -8,13 +8,14 @@ from typing import Any
 import pytest
 import torch
 from torch.optim import SGD
+from torch.utils.data import DataLoader
 
 from fedlightning import FederatedStrategy, Tolerance
 from fedlightning.algorithms import Median
 from fedlightning.strategy.errors import RoundFailed
 from fedlightning.strategy.spread import Spread
 from tests.strategy.spread_toys import Batchable, Dies, Raises, both
-from tests.strategy.toys import Classifier, assert_same_module, fit, loader, trainer
+from tests.strategy.toys import Classifier, assert_same_module, fit, loader, samples, trainer
 
 pytestmark = pytest.mark.xdist_group("strategy processes")
 
@@ -55,9 +56,9 @@ def test_bits_logs_and_records_are_those_of_one_process(name: str) -> None:
 
 
 def spoilt() -> Any:
-    train = loader(150, shuffle=False)
-    train.dataset.tensors[0][3] = torch.inf  # type: ignore[attr-defined]
-    return train
+    data = samples(150)
+    data.tensors[0][3] = torch.inf
+    return DataLoader(data, batch_size=4)
 
 
 @pytest.mark.usefixtures("nobody_is_made")
@@ -97,9 +98,9 @@ def test_visits_that_fail_together_in_a_process_are_made_one_by_one() -> None:
 
 def marked() -> Any:
     """Return samples, at one of which some modules do odd things."""
-    train = loader(150, shuffle=False)
-    train.dataset.tensors[0][70, 0] = 7.0  # type: ignore[attr-defined]
-    return train
+    data = samples(150)
+    data.tensors[0][70, 0] = 7.0
+    return DataLoader(data, batch_size=4)
 
 
 @pytest.mark.usefixtures("nobody_is_made")

@@ -11,6 +11,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch.optim import SGD, Adam
+from torch.utils.data import DataLoader
 from typing_extensions import override
 
 from fedlightning import FederatedStrategy, Tolerance
@@ -259,10 +260,10 @@ COUNTED: dict[str, dict[str, Any]] = {
 @pytest.mark.parametrize("name", COUNTED)
 def test_torchmetrics_count_what_they_count_one_by_one(name: str) -> None:
     def train() -> Any:
-        data = loader(90, shuffle=False)
+        data = samples(90)
         if "tolerance" in COUNTED[name]:
-            data.dataset.tensors[0][7] = torch.inf  # type: ignore[attr-defined]
-        return data
+            data.tensors[0][7] = torch.inf
+        return DataLoader(data, batch_size=4)
 
     fits = both(Counting, train, **COUNTED[name])
     assert_done_together(fits[0][1])

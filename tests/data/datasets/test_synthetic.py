@@ -67,7 +67,7 @@ def test_labels_are_those_of_one_linear_model_if_iid() -> None:
         loss.backward()  # type: ignore[no-untyped-call]  # torch does not annotate it
         return loss
 
-    optimizer.step(closure)  # type: ignore[no-untyped-call]
+    optimizer.step(closure)  # type: ignore[no-untyped-call]  # torch does not annotate it
     assert (model(inputs).argmax(dim=1) == labels).float().mean() > 0.99
 
 

@@ -101,9 +101,11 @@ def test_own_seed_wins_over_the_strategys() -> None:
 
 
 def test_global_random_state_is_untouched() -> None:
-    before = np.random.get_state()[1].copy()  # type: ignore[index]  # a tuple by default
+    before = np.random.get_state(legacy=False)["state"]
     Dirichlet(labels=np.arange(60) % 3).split(range(60), 4)
-    assert np.array_equal(before, np.random.get_state()[1])  # type: ignore[index]
+    after = np.random.get_state(legacy=False)["state"]
+    assert after["pos"] == before["pos"]
+    assert np.array_equal(after["key"], before["key"])
 
 
 @pytest.mark.parametrize(

@@ -241,7 +241,8 @@ def test_workers_that_end_with_other_than_finite_numbers_are_not_counted(
 ) -> None:
     for as_one in (False, True):
         data = streams(SIZES)
-        data[0].memory[0][20] = torch.inf  # type: ignore[index]
+        assert data[0].memory is not None
+        data[0].memory[0][20] = torch.inf
         cohort = Cohort(MODULES["accuracy"](), data, requires_finite=True)
         alone = [outcome.report.metrics for outcome in cohort.one_by_one(cohort.visits())]
         assert [not states for states in alone].count(True) == 1

@@ -5,9 +5,11 @@ from __future__ import annotations
 import gc
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from statistics import median
+
+import psutil
 
 Work = Callable[[], object]
 Clock = Callable[[], float]
@@ -16,6 +18,22 @@ Clock = Callable[[], float]
 # is done in another process, or has to be waited for, only the time on the wall says what a user pays.
 CPU: Clock = time.process_time
 WALL: Clock = time.perf_counter
+
+
+def family_seconds(pid: int | None = None) -> float:
+    """Return the seconds that a process has computed, with all that descend from it and are still there.
+
+    For work that is done in other processes on a busy machine, where the wall says more of the others on it.
+
+    Args:
+        pid: The process; None for this one.
+    """
+    eldest = psutil.Process(pid)
+    seconds = 0.0
+    for process in (eldest, *eldest.children(recursive=True)):
+        with suppress(psutil.NoSuchProcess):  # it has just ended; its parent has inherited its seconds
+            seconds += sum(process.cpu_times()[:4])
+    return seconds
 
 
 @dataclass(frozen=True)

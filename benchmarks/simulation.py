@@ -2,7 +2,8 @@
 
 Both train the same network on the same samples in the same order, in turn, in one process with one thread.
 What counts is the processor's time for all of `Trainer.fit`, start-up and one validation included; on a GPU,
-and for several processes beside one, the time on the wall. What is trained lives in `workloads`.
+and for several processes beside one, the time on the wall. Of other systems that work in several processes,
+it is what all of these compute, their start told apart. What is trained lives in `workloads`.
 """
 
 from __future__ import annotations
@@ -21,9 +22,9 @@ from torch.utils.data import TensorDataset
 
 from benchmarks.at_once import LoopsAtOnce
 from benchmarks.compiling import LEAST_ROUNDS, compiled
-from benchmarks.measuring import CPU, WALL, Clock, Spread
+from benchmarks.measuring import CPU, WALL, Spread
 from benchmarks.peers import PEERS
-from benchmarks.peers.peer import Peer
+from benchmarks.peers.peer import Peer, Took
 from benchmarks.table import Row, exactly, render
 from benchmarks.vmapped import by_vmap
 from benchmarks.workloads import (
@@ -54,7 +55,7 @@ def main() -> None:
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", module="lightning")
     repetitions = 1 if arguments.quick else arguments.repetitions
-    peers = _installed(arguments.peers)
+    installed = _installed(arguments.peers)
     for name in arguments.workloads:
         work = WORKLOADS[name].shortened(QUICK_ROUNDS if arguments.quick else arguments.rounds)
         if arguments.processes is not None:
@@ -66,6 +67,7 @@ def main() -> None:
             work = WORKLOADS[name].shortened(LEAST_ROUNDS) if arguments.quick else WORKLOADS[name]
             print(render(compiled(work, arguments.optimizers, repetitions)), flush=True)
             continue
+        peers = _able(installed, work)
         print(
             render(
                 measured(
@@ -91,6 +93,14 @@ def _installed(names: list[str] | None) -> list[Peer]:
         if PEERS[name].version is None:
             print(f"skipped: {name} needs the package {PEERS[name].package}, which is not installed")
     return [PEERS[name] for name in names if PEERS[name].version is not None]
+
+
+def _able(peers: list[Peer], work: Workload) -> list[Peer]:
+    """Return those that can be measured on a workload."""
+    for peer in peers:
+        if not peer.takes(work):
+            print(f"skipped: {work.name} {peer.way}: at most {peer.most_workers} workers, all in each round")
+    return [peer for peer in peers if peer.takes(work)]
 
 
 def measured(
@@ -127,12 +137,16 @@ def measured(
         if name == "sgd" and not metered:
             ways += [_in_peer(peer, work, dataset, orders) for peer in peers]
         # The first turn warms up.
-        turns = [_one_turn(work, hand, ways, dataset) for _ in range(repetitions + 1)]
+        first, *turns = [_one_turn(work, hand, ways, dataset) for _ in range(repetitions + 1)]
         for number, way in enumerate(ways):
             what = f"{work.name}, {name}{way.label}" + (" metered" if metered else "")
-            ratios = [turn[number][0] for turn in turns[1:]]
-            yield Row(f"{what}: beside the loop by hand", Spread.of(ratios), "x", way.target)
-            yield Row(f"{what}: final losses differ by", exactly(turns[0][number][1]), "", AGREEMENT)
+            results = [turn[number] for turn in turns]
+            once = [result.once for result in results if result.once is not None]
+            rounds = ": rounds beside the loop by hand's" if once else ": beside the loop by hand"
+            yield Row(f"{what}{rounds}", Spread.of([result.ratio for result in results]), "x", way.target)
+            if once:
+                yield Row(f"{what}: once, seconds", Spread.of(once), "s")
+            yield Row(f"{what}: final losses differ by", exactly(first[number].differs), "", AGREEMENT)
 
 
 @dataclass(frozen=True)
@@ -142,14 +156,27 @@ class _Way:
     Args:
         label: What tells its rows from others.
         target: The most that it may take, as a multiple of the loop by hand.
-        train: Trains an untrained network in place.
-        clock: What counts as time, unless a GPU computes.
+        train: Trains an untrained network in place; says how long it took, if the caller cannot see that.
     """
 
     label: str
     target: float | None
-    train: Callable[[nn.Module], None]
-    clock: Clock = CPU
+    train: Callable[[nn.Module], Took | None]
+
+
+@dataclass(frozen=True)
+class _Result:
+    """Say what one turn of a way came to.
+
+    Args:
+        ratio: How many times as long it took as the loop by hand.
+        once: Seconds of its start, where that is told apart.
+        differs: By how much the final losses differ.
+    """
+
+    ratio: float
+    once: float | None
+    differs: float
 
 
 def _by_hand(
@@ -181,26 +208,22 @@ def _ways(
 def _in_peer(peer: Peer, work: Workload, dataset: TensorDataset, orders: Orders) -> _Way:
     train = peer.load()
     label = f" {peer.way} {peer.version}".rstrip()
-    return _Way(label, None, lambda net: train(work, net, dataset, orders), peer.clock)
+    return _Way(label, None, lambda net: train(work, net, dataset, orders))
 
 
-def _one_turn(
-    work: Workload, hand: _Way, ways: list[_Way], dataset: TensorDataset
-) -> list[tuple[float, float]]:
-    """Return, for each way, how much longer it takes than the loop by hand, and how the losses differ."""
+def _one_turn(work: Workload, hand: _Way, ways: list[_Way], dataset: TensorDataset) -> list[_Result]:
     device = dataset.tensors[0].device
 
-    def trained(way: _Way) -> tuple[dict[Clock, float], float]:
+    def trained(way: _Way) -> tuple[Took, float]:
         net = work.net().to(device)
-        took = _seconds(partial(way.train, net), device)
+        took = _took(partial(way.train, net), device)
         return took, final_loss(net.to(device), dataset)
 
     by_hand_took, expected = trained(hand)
     turn = []
     for way in ways:
         took, loss = trained(way)
-        clock = way.clock if device.type == "cpu" else WALL
-        turn.append((took[clock] / by_hand_took[clock], abs(expected - loss)))
+        turn.append(_Result(took.rounds / by_hand_took.rounds, took.once, abs(expected - loss)))
     return turn
 
 
@@ -250,13 +273,14 @@ def _target(work: Workload, optimizer: str, wish: Wish) -> float | None:
     return work.target_together if wish else work.target_sgd
 
 
-def _seconds(train: Callable[[], None], device: torch.device) -> dict[Clock, float]:
+def _took(train: Callable[[], Took | None], device: torch.device) -> Took:
+    clock = CPU if device.type == "cpu" else WALL
     gc.collect()
-    started = {clock: clock() for clock in (CPU, WALL)}
-    train()
+    started = clock()
+    took = train()
     if device.type == "cuda":
         torch.cuda.synchronize()
-    return {clock: clock() - then for clock, then in started.items()}
+    return took or Took(clock() - started)
 
 
 def _seconds_by_both(train: Callable[[], None]) -> tuple[float, float]:

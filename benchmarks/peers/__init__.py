@@ -12,4 +12,7 @@ PEERS = {
     "pfl": Peer("in pfl", "in_pfl", "pfl"),
     "fluke": Peer("in fluke", "in_fluke", "fluke-fl"),
     "fedlab": Peer("in FedLab", "in_fedlab", "fedlab"),
+    "flower": Peer("in Flower", "in_flower", "flwr"),
+    # A process per worker, each with its own PyTorch.
+    "nvflare": Peer("in NVFlare", "in_nvflare", "nvflare", most_workers=10),
 }

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import gc
+import subprocess
+import sys
 from collections.abc import Callable
+from typing import Literal
 
 import pytest
 
-from benchmarks.measuring import Effort, Spread, ratio, seconds_each
+from benchmarks.measuring import CPU, Effort, Spread, family_seconds, ratio, seconds_each
 from benchmarks.table import Row, exactly, render
 
 EFFORT = Effort(repetitions=4, seconds=10.0, steps=1, size=1)
@@ -71,8 +74,8 @@ def test_collections_go_on_after_an_error() -> None:
     ("value", "bound", "verdict"),
     [(1.02, "<=", "met"), (1.03, "<=", "missed"), (1.02, ">=", "met"), (1.01, ">=", "missed")],
 )
-def test_a_verdict_compares_the_middle(value: float, bound: str, verdict: str) -> None:
-    assert Row("x", Spread(0.0, value, 9.0), "x", 1.02, bound).verdict == verdict  # type: ignore[arg-type]
+def test_a_verdict_compares_the_middle(value: float, bound: Literal["<=", ">="], verdict: str) -> None:
+    assert Row("x", Spread(0.0, value, 9.0), "x", 1.02, bound).verdict == verdict
 
 
 def test_a_table_has_a_line_per_row() -> None:
@@ -82,3 +85,29 @@ def test_a_table_has_a_line_per_row() -> None:
         "sums  1,234 messages  1,234 .. 1,234  <= 1,000  missed",
         "time  1.5 x           1 .. 2",
     ]
+
+
+COMPUTES = """
+import subprocess, sys, time
+while time.process_time() < 0.3: pass
+if sys.argv[1] == "parent":
+    child = subprocess.Popen([sys.executable, "-c", sys.argv[2], "child"], stdin=sys.stdin)
+    child.wait()
+print("done", flush=True)
+sys.stdin.read()
+"""
+
+
+def test_a_familys_seconds_are_those_of_all_generations() -> None:
+    ours = CPU()
+    before = family_seconds()
+    with subprocess.Popen(
+        [sys.executable, "-c", COMPUTES, "parent", COMPUTES], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as parent:
+        assert parent.stdout is not None
+        parent.stdout.readline()  # of the child, which is still there
+        # Two processes of 0.3 seconds each, and less what clocks of hundredths of a second leave out.
+        assert family_seconds(parent.pid) >= 0.55
+        assert family_seconds() - before >= 0.55 + CPU() - ours - 0.05
+        assert parent.stdin is not None
+        parent.stdin.close()

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
+from torch import nn
+from torch.utils.data import TensorDataset
 
 from benchmarks import simulation
 from benchmarks.peers import PEERS
-from benchmarks.peers.peer import Peer
+from benchmarks.peers.peer import Peer, Took
 from benchmarks.workloads import OPTIMIZERS, Orders, Workload, by_hand, logistic_regression
 
 TINY = Workload("tiny", logistic_regression, (60,), 6, 5, 3, 3, 2, 1.0, 1.0, 1.0)
@@ -21,11 +25,13 @@ def test_a_peer_trains_on_the_same_samples_in_the_same_order(name: str) -> None:
     peer = PEERS[name]
     if peer.version is None:
         pytest.skip(f"{peer.package} is not installed")
-    dataset = TINY.dataset()
-    orders = Orders(TINY, dataset)
-    loop, net = TINY.net(), TINY.net()
-    by_hand(TINY, loop, OPTIMIZERS["sgd"], dataset, orders)
-    peer.load()(TINY, net, dataset, orders)
+    work = TINY if peer.takes(TINY) else replace(TINY, cohort=TINY.workers)
+    assert peer.takes(work)
+    dataset = work.dataset()
+    orders = Orders(work, dataset)
+    loop, net = work.net(), work.net()
+    by_hand(work, loop, OPTIMIZERS["sgd"], dataset, orders)
+    peer.load()(work, net, dataset, orders)
     for expected, theirs, start in zip(
         loop.parameters(), net.parameters(), TINY.net().parameters(), strict=True
     ):
@@ -37,14 +43,31 @@ def test_peers_have_rows_where_they_are_installed_and_are_skipped_where_not(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     threads = torch.get_num_threads()
+    trainer = PEERS["trainer"]
+    peers = {"trainer": trainer, "missing": MISSING, "few": replace(trainer, way="of few", most_workers=5)}
     monkeypatch.setattr(simulation, "WORKLOADS", {"W1": TINY})
-    monkeypatch.setattr(simulation, "PEERS", {"trainer": PEERS["trainer"], "missing": MISSING})
+    monkeypatch.setattr(simulation, "PEERS", peers)
     monkeypatch.setattr(sys, "argv", ["simulation", "W1", "--quick", "--peers"])
     try:
         simulation.main()
     finally:
         torch.set_num_threads(threads)
-    told, *table = capsys.readouterr().out.splitlines()
-    assert told == "skipped: missing needs the package no-package-has-this-name, which is not installed"
+    missing, few, *table = capsys.readouterr().out.splitlines()
+    assert missing == "skipped: missing needs the package no-package-has-this-name, which is not installed"
+    assert few == "skipped: tiny of few: at most 5 workers, all in each round"
     (agreement,) = (line for line in table if "tiny, sgd by a new Trainer per visit: final losses" in line)
     assert agreement.endswith("met")
+
+
+def test_what_a_peer_does_once_is_told_apart_from_its_rounds(monkeypatch: pytest.MonkeyPatch) -> None:
+    def train(work: Workload, net: nn.Module, dataset: TensorDataset, orders: Orders) -> Took:
+        by_hand(work, net, OPTIMIZERS["sgd"], dataset, orders)
+        return Took(rounds=1e6, once=12.0)
+
+    monkeypatch.setitem(sys.modules, "benchmarks.peers.elsewhere", SimpleNamespace(train=train))
+    rows = simulation.measured(TINY, ["sgd"], 1, peers=[Peer("elsewhere", "elsewhere")])
+    found = {row.what: row.spread.middle for row in rows}
+    assert found["tiny, sgd elsewhere: rounds beside the loop by hand's"] > 1e4
+    assert found["tiny, sgd elsewhere: once, seconds"] == 12
+    assert found["tiny, sgd elsewhere: final losses differ by"] == 0
+    assert found["tiny, sgd: beside the loop by hand"] < 1e4

@@ -6,22 +6,17 @@ import sys
 from typing import Any
 
 import pytest
-import torch
 
 from benchmarks import scale
 
 
 def test_every_row_is_measured(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    threads = torch.get_num_threads()
     monkeypatch.setattr(sys, "argv", ["scale", "--quick"])
     # In this process, which has imported all that it takes seconds to import.
     monkeypatch.setattr(scale, "_alone", lambda measure, *args: measure(*args))
     small = scale.Effort(200, 20, 3, 2, scale.QUICK.works)
     monkeypatch.setattr(scale, "QUICK", small)
-    try:
-        scale.main()
-    finally:
-        torch.set_num_threads(threads)
+    scale.main()
     rows: list[Any] = capsys.readouterr().out.splitlines()
     assert len(rows) == 1 + 2 + 2 * 3 + 2 * 2
     assert [row.split("  ")[0] for row in rows[1:4]] == [

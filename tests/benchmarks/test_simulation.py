@@ -54,15 +54,11 @@ def test_steps_by_hand_with_vmap_are_those_of_the_loop(numbers: int, monkeypatch
 
 
 def test_every_row_is_measured(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    threads = torch.get_num_threads()
     monkeypatch.setattr(simulation, "WORKLOADS", {"W1": TINY})
     monkeypatch.setattr(
         sys, "argv", ["simulation", "W1", "--quick", "--vectorize", "--optimizers", "sgd", "adam"]
     )
-    try:
-        simulation.main()
-    finally:
-        torch.set_num_threads(threads)
+    simulation.main()
     table = capsys.readouterr().out
     for way in ("sgd", "adam", "sgd together", "adam together", "sgd by hand with vmap"):
         assert f"tiny, {way}: beside the loop by hand" in table

@@ -16,6 +16,7 @@ from torch.utils.data import TensorDataset
 
 from benchmarks.measuring import CPU, Spread
 from benchmarks.table import Row, exactly
+from benchmarks.vmapped import by_vmap
 from benchmarks.workloads import (
     OPTIMIZERS,
     MakeOptimizer,
@@ -29,6 +30,10 @@ from benchmarks.workloads import (
 
 AGREEMENT = 1e-4
 LEAST_ROUNDS = 4
+BY_HAND = "by hand"
+OURS = {"together": False, "together compiled": True}
+
+Train = Callable[[int, Module], None]
 
 
 @dataclass(frozen=True)
@@ -54,53 +59,62 @@ def compiled(work: Workload, optimizers: list[str], repetitions: int) -> Iterato
 
     Yields:
         For each optimizer, with and without graphs, what rounds take as a multiple of those of the loop by
-        hand; seconds that are paid once; and by how much final losses differ.
+        hand; seconds that are paid once; and by how much final losses differ. With plain SGD, also what a
+        researcher writes by hand with `torch.func`.
     """
     dataset = work.dataset()
     works = work.shortened(work.rounds // 2), work
     orders = [Orders(one, dataset) for one in works]
     for name in optimizers:
         make = OPTIMIZERS[name]
-        turns = [_one_turn(works, make, dataset, orders) for _ in range(repetitions + 1)]
+        ways = dict(_ways(works, name, dataset, orders))
+        turns = [
+            {label: _split(works, make, dataset, train) for label, train in ways.items()}
+            for _ in range(repetitions + 1)
+        ]
         best = []
-        for number, way in enumerate(("", " compiled")):
-            splits = [(turn[0][0], turn[1 + number][0]) for turn in turns[1:]]
-            ratios = Spread.of([ours.rounds / hand.rounds for hand, ours in splits])
-            best.append(ratios)
-            what = f"{work.name}, {name} together{way}"
+        for label in list(ways)[1:]:
+            splits = [(turn[BY_HAND][0], turn[label][0]) for turn in turns[1:]]
+            ratios = Spread.of([theirs.rounds / hand.rounds for hand, theirs in splits])
+            if label in OURS:
+                best.append(ratios)
+            what = f"{work.name}, {name} {label}"
             yield Row(f"{what}: rounds beside the loop by hand's", ratios, "x")
-            yield Row(f"{what}: once, seconds", Spread.of([ours.once for _, ours in splits]), "s")
-            loss = abs(turns[0][0][1] - turns[0][1 + number][1])
+            yield Row(f"{what}: once, seconds", Spread.of([theirs.once for _, theirs in splits]), "s")
+            loss = abs(turns[0][BY_HAND][1] - turns[0][label][1])
             yield Row(f"{what}: final losses differ by", exactly(loss), "", AGREEMENT)
         target = work.target_together if name == "sgd" else None
         better = min(best, key=lambda ratios: ratios.middle)
         yield Row(f"{work.name}, {name} together, the better of both: rounds", better, "x", target)
 
 
-def _one_turn(
-    works: tuple[Workload, Workload], make: MakeOptimizer, dataset: TensorDataset, orders: list[Orders]
-) -> list[tuple[_Split, float]]:
-    """Return seconds and final losses of the loop by hand, without graphs, and with them."""
+def _ways(
+    works: tuple[Workload, Workload], optimizer: str, dataset: TensorDataset, orders: list[Orders]
+) -> Iterator[tuple[str, Train]]:
+    """Yield all ways to train, the loop by hand first, with their labels."""
 
     def hand(number: int, module: Module) -> None:
-        by_hand(works[number], module.net, make, dataset, orders[number])
+        by_hand(works[number], module.net, OPTIMIZERS[optimizer], dataset, orders[number])
 
-    def ours(number: int, module: Module, compiles: bool) -> None:
+    def ours(number: int, module: Module, *, compiles: bool) -> None:
         by_strategy(works[number], module, dataset, "auto", compiles=compiles)
 
-    ways: list[Callable[[int, Module], None]] = [
-        hand,
-        partial(ours, compiles=False),
-        partial(ours, compiles=True),
-    ]
-    return [_split(works, make, dataset, way) for way in ways]
+    def mapped(number: int, module: Module, *, compiles: bool) -> None:
+        by_vmap(works[number], module.net, dataset, orders[number], compiles=compiles)
+
+    yield BY_HAND, hand
+    for label, compiles in OURS.items():
+        yield label, partial(ours, compiles=compiles)
+    if optimizer == "sgd":
+        yield "by hand with vmap", partial(mapped, compiles=False)
+        yield "by hand with vmap compiled", partial(mapped, compiles=True)
 
 
 def _split(
     works: tuple[Workload, Workload],
     make: MakeOptimizer,
     dataset: TensorDataset,
-    train: Callable[[int, Module], None],
+    train: Train,
 ) -> tuple[_Split, float]:
     seconds = []
     for number, work in enumerate(works):

@@ -298,7 +298,9 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--repetitions", type=int, default=5, help="pairs of measurements")
     parser.add_argument("--vectorize", action="store_true", help="also let workers take steps together")
     parser.add_argument(
-        "--compile", action="store_true", help="steps together, compiled and not; graphs apart"
+        "--compile",
+        action="store_true",
+        help="steps together, ours and by hand, compiled and not; graphs apart",
     )
     parser.add_argument("--metered", action="store_true", help="a torchmetric counts in each training step")
     parser.add_argument("--processes", type=int, help="beside one process instead of the loop by hand")

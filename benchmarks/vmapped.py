@@ -41,7 +41,11 @@ def by_vmap(
         gradients = vmap(grad(loss))(parameters, x, y)
         return {name: value.sub_(gradients[name], alpha=LEARNING_RATE) for name, value in parameters.items()}
 
-    taken = torch.compile(step) if compiles else step
+    taken = step
+    if compiles:
+        # Graphs belong to the code, of which there is one: those of a few trainings before would be too many.
+        torch.compiler.reset()
+        taken = torch.compile(step)
     parameters = {name: parameter.detach() for name, parameter in net.named_parameters()}
     for visits in orders.rounds:
         mean = Mean()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import pytest
@@ -39,13 +40,17 @@ def test_the_loop_by_hand_trains_on_the_same_samples_in_the_same_order(optimizer
         assert not torch.allclose(ours, start, atol=1e-4)
 
 
-@pytest.mark.parametrize("numbers", [610, 10_000_000])
-def test_steps_by_hand_with_vmap_are_those_of_the_loop(numbers: int, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("numbers", "compiles"), [(610, False), (10_000_000, False), (10_000_000, True)])
+def test_steps_by_hand_with_vmap_are_those_of_the_loop(
+    numbers: int, compiles: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(vmapped, "NUMBERS_PER_CHUNK", numbers)
+    # The graph is run as it is: to compile it takes seconds, and another compiler.
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="eager"))
     dataset = TINY.dataset()
     loop, mapped, orders = TINY.net(), TINY.net(), Orders(TINY, dataset)
     by_hand(TINY, loop, OPTIMIZERS["sgd"], dataset, orders)
-    vmapped.by_vmap(TINY, mapped, dataset, orders)
+    vmapped.by_vmap(TINY, mapped, dataset, orders, compiles=compiles)
     for expected, ours, start in zip(
         loop.parameters(), mapped.parameters(), TINY.net().parameters(), strict=True
     ):
@@ -75,7 +80,11 @@ def test_what_is_paid_once_is_told_apart_from_rounds(monkeypatch: pytest.MonkeyP
     def by_strategy(work: Workload, *_: Any, compiles: bool) -> None:
         clock[0] += work.rounds + 0.5 if not compiles else 0.5 * work.rounds + 6
 
+    def by_vmap(work: Workload, *_: Any, compiles: bool) -> None:
+        clock[0] += work.rounds if not compiles else 0.25 * work.rounds + 4
+
     monkeypatch.setattr(compiling, "CPU", lambda: clock[0])
+    monkeypatch.setattr(compiling, "by_vmap", by_vmap)
     monkeypatch.setattr(compiling, "by_hand", by_hand)
     monkeypatch.setattr(compiling, "by_strategy", by_strategy)
     found = {row.what: row.spread.middle for row in compiling.compiled(replace(TINY, rounds=8), ["sgd"], 2)}
@@ -83,6 +92,9 @@ def test_what_is_paid_once_is_told_apart_from_rounds(monkeypatch: pytest.MonkeyP
     assert found["tiny, sgd together: once, seconds"] == 0.5
     assert found["tiny, sgd together compiled: rounds beside the loop by hand's"] == 0.25
     assert found["tiny, sgd together compiled: once, seconds"] == 6
+    assert found["tiny, sgd by hand with vmap: rounds beside the loop by hand's"] == 0.5
+    assert found["tiny, sgd by hand with vmap compiled: rounds beside the loop by hand's"] == 0.125
+    assert found["tiny, sgd by hand with vmap compiled: once, seconds"] == 4
     assert found["tiny, sgd together, the better of both: rounds"] == 0.25
 
 

@@ -6,6 +6,7 @@ import os
 import signal
 import threading
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import lightning as L
@@ -14,6 +15,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from fedlightning import FederatedStrategy
+from fedlightning.local.vectorised import compiled
 from tests.strategy.toys import Classifier, Memo, fit, loader
 
 
@@ -101,6 +103,27 @@ class Batchable(L.LightningModule):
 
     def configure_optimizers(self) -> Optimizer:
         return torch.optim.Adam(self.parameters(), lr=0.01)
+
+
+class TracedInProcesses(Batchable):
+    """Have steps traced in processes, but not made faster, which takes a compiler and many seconds.
+
+    Args:
+        says: A file that is there as soon as a step has been traced in a process.
+    """
+
+    def __init__(self, says: Path) -> None:
+        super().__init__()
+        self.says = says
+        self.net = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 3))
+
+    def __setstate__(self, state: Any) -> None:
+        super().__setstate__(state)
+        compiled.BACKEND = self._traced
+
+    def _traced(self, graph: Any, inputs: list[Tensor]) -> Any:
+        self.says.touch()
+        return graph
 
 
 def both(make: Callable[[], Any] = Classifier, **settings: Any) -> list[tuple[Any, Any, Memo]]:

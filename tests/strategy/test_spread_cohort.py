@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,9 +14,10 @@ from torch.utils.data import DataLoader
 
 from fedlightning import FederatedStrategy, Tolerance
 from fedlightning.algorithms import Median
+from fedlightning.local.vectorised import compiled
 from fedlightning.strategy.errors import RoundFailed
 from fedlightning.strategy.spread import Spread
-from tests.strategy.spread_toys import Batchable, Dies, Raises, both
+from tests.strategy.spread_toys import Batchable, Dies, Raises, TracedInProcesses, both
 from tests.strategy.toys import Classifier, assert_same_module, fit, loader, samples, trainer
 
 pytestmark = pytest.mark.xdist_group("strategy processes")
@@ -53,6 +56,25 @@ def test_bits_logs_and_records_are_those_of_one_process(name: str) -> None:
     names = list(strategy.federation.samples)[:3]
     for one, two in zip(*([s.federation.members[n] for n in names] for s in (strategy, spread)), strict=True):
         assert sorted(map(str, one.worker.ledger.rows())) == sorted(map(str, two.worker.ledger.rows()))
+
+
+@pytest.mark.usefixtures("nobody_is_made")
+def test_bits_of_compiled_steps_are_those_of_one_process(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    torch._dynamo.reset()
+    monkeypatch.setattr(compiled, "BACKEND", "eager")  # which rounds as steps do that are not compiled
+    with caplog.at_level(logging.INFO, "lightning.pytorch.utilities.rank_zero"):
+        (module, *_), (other, *_) = both(
+            partial(TracedInProcesses, tmp_path / "traced"),
+            train=lambda: loader(160),
+            vectorize=20,
+            rounds_per_epoch=3,
+            compile=True,
+        )
+    assert (tmp_path / "traced").exists()
+    assert "does not compile" not in caplog.text
+    assert_same_module(module, other)
 
 
 def spoilt() -> Any:

@@ -15,6 +15,7 @@ from typing import Any
 
 import cloudpickle
 import torch
+from cloudpickle.cloudpickle import _make_function
 from torch import Tensor, nn
 from typing_extensions import override
 
@@ -109,6 +110,24 @@ class _Unpickler(pickle.Unpickler):
     @override
     def persistent_load(self, pid: Any) -> Any:
         return _entry(pid)
+
+    @override
+    def find_class(self, module_name: str, global_name: str, /) -> Any:
+        if (module_name, global_name) == (_make_function.__module__, _make_function.__name__):
+            return _function
+        return super().find_class(module_name, global_name)
+
+
+script: dict[str, Any] | None = None
+"""Where functions of the other side's program look for names; ``None`` for wherever they come to.
+
+What takes a function apart, as `torch.compile` does, looks for them in the module that it names.
+"""
+
+
+def _function(code: Any, names: dict[str, Any], *rest: Any) -> Any:
+    ours = script is not None and names.get("__name__") == "__main__"
+    return _make_function(code, script if ours else names, *rest)
 
 
 class _SharingPickler(cloudpickle.Pickler):  # type: ignore[misc]  # untyped

@@ -10,6 +10,7 @@ import os
 import queue
 import signal
 import socket
+import sys
 import threading
 import traceback
 from collections.abc import Iterator, Sequence
@@ -34,6 +35,7 @@ from fedlightning.local.worker_trainer import WorkerTrainer
 from fedlightning.strategy.lightning_calls import PassPlansBy
 from fedlightning.strategy.optimization import Optimization
 from fedlightning.strategy.own_steps import OwnSteps
+from fedlightning.strategy.processes import packing
 from fedlightning.strategy.processes.claims import Claims
 from fedlightning.strategy.processes.columns import InTurnHere, TogetherHere
 from fedlightning.strategy.processes.failing import ReshapedBuffer, told
@@ -331,6 +333,7 @@ def main(descriptor: int) -> None:
     # An interrupt is for the controller, which then ends its processes.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     torch.set_num_threads(1)
+    packing.script = vars(sys.modules["__main__"])
     threading.Thread(target=end_with_starter, daemon=True).start()
     gc.freeze()  # torch and the like are here for good: no search for garbage goes through them
     with isolated_streams():  # nothing but visits draws random numbers here

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import TensorDataset
 
+from fedlightning.strategy.processes import packing
 from fedlightning.strategy.processes.packing import pack, pack_shared, unpack, unpack_shared
 from fedlightning.strategy.processes.shared_memory import Layout, mapped
 
@@ -53,6 +54,19 @@ def test_lists_that_both_know_are_not_sent_either() -> None:
     packed = pack({"data": samples}, {id(samples): 0}, thorough=True)
     assert len(packed) < 100
     assert unpack(packed, {0: "theirs"})["data"] == "theirs"
+
+
+def test_what_a_script_defines_finds_names_in_the_module_it_says(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    # As torch.compile asks there.
+    script: dict[str, Any] = {"__name__": "__main__", "offset": 3}
+    exec("def add(number): return number + offset", script)
+    there: dict[str, Any] = {"__name__": "__main__"}
+    monkeypatch.setattr(packing, "script", there)
+    add = unpack(pack(script["add"]))
+    assert add.__globals__ is there
+    assert (add(1), there["offset"]) == (4, 3)
 
 
 def test_what_a_notebook_defines_travels() -> None:

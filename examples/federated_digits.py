@@ -1,15 +1,17 @@
-"""Train the same digits classifier twice: with all data in one place, and at ten workers.
+"""Train the same digits classifier with all data in one place, and in two ways at ten workers.
 
     python examples/federated_digits.py
 
-The one difference is the Trainer's ``strategy``. The script prints the test accuracy of both; with uneven
-labels at the workers (Dirichlet, alpha = 0.3), the federated one comes within a few points of the central.
+The one difference is the Trainer's ``strategy``. The script prints the test accuracy of each; with uneven
+labels at the workers (Dirichlet, alpha = 0.3), averaged models end some five points below the central one,
+and the model that goes from worker to worker beside it.
 """
 
 from __future__ import annotations
 
 import argparse
 import logging
+import warnings
 
 import lightning as L
 
@@ -40,6 +42,7 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=20, help="passes over the data; rounds, when averaged")
     epochs = parser.parse_args().epochs
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    warnings.filterwarnings("ignore", message=".*LeafSpec", module="lightning")  # its own use of torch
 
     uneven = fl.data.Dirichlet(alpha=0.3)
     strategies: dict[str, fl.FederatedStrategy | str] = {

@@ -23,6 +23,7 @@ from fedlightning.workers import Allow, Rules, program
 
 COHORTS = (10, 50)
 VICTIMS = (2, 5, 6)  # in both cohorts: a three, a seven and an eight
+LINE = "\n"  # between an attack and what it saw, in a picture's title
 AGREEMENT = Rules(Allow(kinds=("data",), to=("aggregator",)))
 update = program(returns="data")(leakage.gradient_of)
 
@@ -61,10 +62,10 @@ def draw() -> Figure:
         alone = attack(images[[victim]], labels[[victim]])
         columns = {"private digit": images[[victim]], "stranger's digit": images[50:100]}
         for seen_was, attacks in {"one update": alone, **averages}.items():
-            columns |= {f"{seen_was}\n{name}": found for name, found in attacks.items()}
+            columns |= {f"{seen_was}{LINE}{name}": found for name, found in attacks.items()}
         for axis, (title, candidates) in zip(row, columns.items(), strict=True):
             image, error = leakage.nearest(candidates, images[victim])
-            print(f"{labels[victim]}  {title!r:<27}  mean squared error {error:.4f}")
+            print(f"{labels[victim]}  {title.replace(LINE, ', '):<27}  mean squared error {error:.4f}")
             axis.imshow(image.view(8, 8).numpy(), cmap="gray_r", vmin=0, vmax=1)
             axis.set(xlabel=f"error {error:.4f}", xticks=[], yticks=[])
             axis.set_title(title if victim == VICTIMS[0] else "")
@@ -73,3 +74,4 @@ def draw() -> Figure:
 
 if __name__ == "__main__":
     draw().savefig("gradient_leakage.png", dpi=120)
+    print("They are drawn side by side in gradient_leakage.png.")

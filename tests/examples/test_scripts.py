@@ -12,7 +12,7 @@ EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 # Each script with what makes it short, and what it prints at the least.
 SCRIPTS = {
     "federated_digits.py": (["--epochs", "2"], ["central", "averaged", "sequential"]),
-    "gradient_leakage.py": ([], ["average of 50\\nsearch"]),
+    "gradient_leakage.py": ([], ["average of 50, search", "drawn side by side in gradient_leakage.png"]),
     "pointers.py": ([], ["<VirtualWorker id:bob", "y = 2.00 x + 1.00"]),
     "remote_execution.py": ([], ["we point to alice"]),
     "trusted_aggregator.py": (

@@ -16,7 +16,7 @@ from torch import Tensor
 from fedlightning.local.engine import GradModeOff
 
 
-class _RunningWeight:
+class RunningWeight:
     """Turn the weights of a sequence of updates into the steps of a running mean."""
 
     def __init__(self) -> None:
@@ -52,7 +52,7 @@ class ParameterMean:
     """
 
     def __init__(self, room: Sequence[Tensor] = ()) -> None:
-        self._weight = _RunningWeight()
+        self._weight = RunningWeight()
         self._room = room
         self._mean: list[Tensor] = []
         self._dtypes: list[torch.dtype] = []
@@ -133,7 +133,7 @@ class BufferMean:
     """
 
     def __init__(self) -> None:
-        self._weight = _RunningWeight()
+        self._weight = RunningWeight()
         self._first: list[Tensor] = []
         self._mean: list[Tensor] = []
 

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from fedlightning.algorithms.averaging import BufferMean, ParameterMean
+from fedlightning.algorithms.repeated_mean import RepeatedMean
 from fedlightning.workers.payload import payload_bytes
 
 UpdateKind = Literal["parameters", "gradients"]
@@ -119,7 +120,9 @@ class UpdateMean:
 
     def __init__(self, room: Sequence[Tensor] = ()) -> None:
         self._whole: _RunningMean | None = None
-        self._part = _RunningMean(room)
+        # The first is not taken in memory that stays: if it is the only one, it is the result.
+        self._part = _RunningMean(ParameterMean(room))
+        self._of_blocks = RepeatedMean()
         self._block = 0
         self.count = 0
 
@@ -146,7 +149,7 @@ class UpdateMean:
             block: Number of the block.
         """
         self.end_block()
-        self._whole = _RunningMean() if self._whole is None else self._whole
+        self._whole = _RunningMean(ParameterMean()) if self._whole is None else self._whole
         self._whole.add(mean, weight)
         self._block = block
         self.count += 1
@@ -171,17 +174,22 @@ class UpdateMean:
         """
         if not self._part.weight:
             return
-        self._whole = _RunningMean() if self._whole is None else self._whole
+        self._whole = _RunningMean(ParameterMean()) if self._whole is None else self._whole
         self._whole.add(self._part.result(), self._part.weight)
-        self._part = _RunningMean()
+        self._of_blocks.restart()
+        self._part = _RunningMean(self._of_blocks)
 
 
 class _RunningMean:
-    """The running mean of updates."""
+    """The running mean of updates.
 
-    def __init__(self, room: Sequence[Tensor] = ()) -> None:
+    Args:
+        tensors: Takes that of their tensors; nothing was added yet.
+    """
+
+    def __init__(self, tensors: ParameterMean) -> None:
         self.weight = 0.0
-        self._tensors = ParameterMean(room)
+        self._tensors = tensors
         self._buffers = BufferMean()
         self._extras: defaultdict[str, ParameterMean] = defaultdict(ParameterMean)
         self._present: list[bool] = []

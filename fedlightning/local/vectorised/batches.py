@@ -68,30 +68,41 @@ class GatheredBatches(ChunkBatches):
         self._tensors = tensors
         self._rows = rows
         self._offsets = sizes.cumsum(1) - sizes
-        self._kinds = np.stack([sizes] if numbers is None else [sizes, numbers])
+        self._sizes = sizes
+        kinds = np.stack([sizes] if numbers is None else [sizes, numbers])
+        # Looked up for all steps at once: whose batches are not of the kind, or the place, of those before.
+        self._others = (kinds[:, 1:] != kinds[:, :-1]).any(0)
+        self._ahead = self._offsets[1:] != self._offsets[:-1]
+        self._some_other, self._some_ahead = self._others.any(0).tolist(), self._ahead.any(0).tolist()
+        self._kinds: dict[tuple[int, int], tuple[Kind, ...]] = {}
         _, self._structure = tree_flatten([0] * len(tensors))
 
     @override
     def of_step(self, step: int, active: int) -> Iterator[StackedBatch]:
-        kinds = self._kinds[:, :active, step]
-        edges = np.flatnonzero((kinds[:, 1:] != kinds[:, :-1]).any(0)) + 1
-        for start, stop in zip([0, *edges.tolist()], [*edges.tolist(), active], strict=True):
-            size = int(kinds[0, start])
-            taken = self._taken(slice(start, stop), self._offsets[start:stop, step], size)
-            shapes = tuple(
-                (torch.Size((stop - start, size, *tensor.shape[1:])), tensor.dtype)
-                for tensor in self._tensors
-            )
-            about = slice(start, stop), shapes, self._structure, self._number(start, step), self._device
+        edges: list[int] = []
+        if self._some_other[step]:
+            edges = (np.flatnonzero(self._others[: active - 1, step]) + 1).tolist()
+        for start, stop in zip([0, *edges], [*edges, active], strict=True):
+            taken = self._taken(slice(start, stop), step)
+            kinds = self._kinds_of(stop - start, int(self._sizes[start, step]))
+            about = slice(start, stop), kinds, self._structure, self._number(start, step), self._device
             yield GatheredBatch(self._tensors, taken, *about)
 
-    def _taken(self, workers: slice, offsets: npt.NDArray[np.int64], size: int) -> Tensor:
+    def _kinds_of(self, workers: int, size: int) -> tuple[Kind, ...]:
+        kinds = self._kinds.get((workers, size))
+        if kinds is None:
+            shapes = [torch.Size((workers, size, *tensor.shape[1:])) for tensor in self._tensors]
+            kinds = tuple(zip(shapes, (tensor.dtype for tensor in self._tensors), strict=True))
+            self._kinds[workers, size] = kinds
+        return kinds
+
+    def _taken(self, workers: slice, step: int) -> Tensor:
         """Return which rows some workers read next, one worker after the other."""
-        first = int(offsets[0])
-        if (offsets == first).all():
+        first, size = int(self._offsets[workers.start, step]), int(self._sizes[workers.start, step])
+        if not (self._some_ahead[step] and self._ahead[workers.start : workers.stop - 1, step].any()):
             return self._rows[workers, first : first + size].reshape(-1)
         # Whoever has had a smaller batch before is not as far in its row as the others.
-        columns = torch.from_numpy(offsets)[:, None] + torch.arange(size)
+        columns = torch.from_numpy(self._offsets[workers, step])[:, None] + torch.arange(size)
         return self._rows[workers].gather(1, columns).view(-1)
 
 

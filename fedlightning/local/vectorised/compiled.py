@@ -24,7 +24,7 @@ from fedlightning.local.vectorised.logs import ChunkLogs, Notes
 from fedlightning.local.vectorised.refusal import NotBatchable
 from fedlightning.local.vectorised.stack import Places
 from fedlightning.local.vectorised.stacked_batch import StackedBatch
-from fedlightning.local.vectorised.step import Gradients
+from fedlightning.local.vectorised.step import Gradients, apart
 
 BACKEND: Any = "inductor"
 """What compiles graphs, as ``torch.compile(backend=...)``."""
@@ -132,9 +132,9 @@ class CompiledSteps:
             found, losses, values = self._graphs[key](used, rest, list(batch.tensors))
         if len(values) != learned.notes.tensors:
             raise NotBatchable("training_step logs now this, now that")
-        logs.start_step(tree_unflatten([tensor[0] for tensor in batch.tensors], batch.structure))
-        logs.log_again(learned.notes, values)
-        logs.keep(batch.rows, values)
+        losses, *values = apart([losses, *values], parameters)
+        one = tree_unflatten([tensor[0] for tensor in batch.tensors], batch.structure)
+        logs.repeat(learned.notes, one, batch.rows, values)
         whole: list[Tensor | None] = [None] * len(parameters)
         for n, gradient in zip(learned.used, found, strict=True):
             whole[n] = gradient

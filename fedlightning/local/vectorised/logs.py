@@ -28,11 +28,26 @@ Deferred: TypeAlias = Metric | BatchValue
 
 @dataclass(frozen=True, slots=True)
 class _Entry:
-    """What one call has logged: a number for each of some workers, float64; none for a torchmetric."""
+    """What one call has logged: a number for each of some workers, of any type; none for a torchmetric."""
 
     rows: slice
     values: Tensor | None
     weight: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Repeated:
+    """What is the same in all steps of a tape.
+
+    Args:
+        notes: Theirs.
+        samples: Samples of a batch.
+        calls: For each of their calls of ``self.log`` the name and weight.
+    """
+
+    notes: Notes
+    samples: int
+    calls: Sequence[tuple[str, int]]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -84,6 +99,7 @@ class ChunkLogs(LogRecorder):
         self._calls: list[LogCall] = []
         self._pending: list[tuple[str, Any, int]] = []
         self._entries: dict[str, list[_Entry]] = {}
+        self._repeated: _Repeated | None = None
 
     @override
     def start_step(self, batch: Any) -> None:
@@ -102,13 +118,29 @@ class ChunkLogs(LogRecorder):
         self._calls.append(LogCall(name, args, settings, deferred))
         super().log(name, value, *args, **settings)
 
-    def log_again(self, notes: Notes, values: Sequence[Tensor]) -> None:
+    def repeat(self, notes: Notes, batch: Any, rows: slice, values: Sequence[Tensor]) -> None:
         """Log and count as an earlier step did, with the tensors of another one.
 
         Args:
             notes: Those of the earlier one.
-            values: As for `keep`.
+            batch: The batch of one of the workers; of the same shapes each time.
+            rows: As for `keep`.
+            values: As for `keep`; nobody writes to them later on.
         """
+        if self._repeated is not None and self._repeated.notes is notes:
+            self.samples += self._repeated.samples
+            for (name, weight), value in zip(self._repeated.calls, values, strict=True):
+                self._entries[name].append(_Entry(rows, value, weight))
+            return
+        before = self.samples
+        self.start_step(batch)
+        self._log_again(notes, values)
+        calls = [(name, weight) for name, _, weight in self._pending]
+        self.keep(rows, values)
+        if not notes.metrics and all(call.deferred is None for call in notes.logs):
+            self._repeated = _Repeated(notes, self.samples - before, calls)
+
+    def _log_again(self, notes: Notes, values: Sequence[Tensor]) -> None:
         numbers = iter(values)
         for call in notes.logs:
             value = next(numbers) if call.deferred is None else call.deferred
@@ -129,7 +161,8 @@ class ChunkLogs(LogRecorder):
 
         Args:
             rows: Which workers have taken it.
-            values: What `take` returned, of all of them: each of shape ``(workers, ...)``.
+            values: What `take` returned, of all of them: each of shape ``(workers, ...)``. Nobody writes to
+                them later on.
         """
         left, asked = iter(values), dict[int, list[Tensor]]()
         for name, value, weight in self._pending:
@@ -138,7 +171,7 @@ class ChunkLogs(LogRecorder):
                 numbers = torch.full((rows.stop - rows.start,), torch.nan, dtype=torch.float64)
                 asked.setdefault(value.number, []).append(numbers)
             elif not isinstance(value, Metric):
-                numbers = next(left).detach().to("cpu", torch.float64)
+                numbers = next(left).detach()
             self._entries.setdefault(name, []).append(_Entry(rows, numbers, weight))
         self._pending.clear()
         self.notes = Notes(self._calls, self._noted.calls)
@@ -178,7 +211,11 @@ def _values_of(rows: slice, entries: Sequence[_Entry], log: Log) -> Tensor:
         if entry.values is not None:
             parts.append(entry.values[rows.start - entry.rows.start : rows.stop - entry.rows.start])
             weights.append(entry.weight)
-    values = reduced(torch.stack(parts), weights, log.series.reduction)
+    if len({part.dtype for part in parts}) > 1:
+        parts = [part.to(torch.float64) for part in parts]
+    # As one: each conversion takes as long as that of all of them.
+    numbers = torch.stack(parts).to("cpu", torch.float64)
+    values = reduced(numbers, weights, log.series.reduction)
     half = log.dtype in (torch.float16, torch.bfloat16) and len(parts) > 1
     return values.to(torch.float32 if half else log.dtype)
 

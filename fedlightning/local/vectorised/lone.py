@@ -20,7 +20,7 @@ from typing_extensions import override
 from fedlightning.local.vectorised.operators import Product
 from fedlightning.local.vectorised.randomness import DividedDraws, LoneDraws
 from fedlightning.local.vectorised.stacked_batch import StackedBatch
-from fedlightning.local.vectorised.step import BatchedStep, Gradients, take_over
+from fedlightning.local.vectorised.step import BatchedStep, Gradients, apart, take_over
 
 
 class LoneStep(BatchedStep):
@@ -46,6 +46,7 @@ class LoneStep(BatchedStep):
             left = self._places.current_buffers(len(buffers))
             outputs = [product.outputs for product in operators.products]
             found = torch.autograd.grad(loss, [*leaves, *outputs], allow_unused=True)
+        kept, *logged = apart([loss.detach().unsqueeze(0), *logged], (*parameters, *buffers))
         self._logs.keep(batch.rows, logged)
         for buffer, after in zip(buffers, left, strict=True):
             if after.data_ptr() != buffer.data_ptr():
@@ -56,7 +57,7 @@ class LoneStep(BatchedStep):
             for product, outer in zip(operators.products, found[len(leaves) :], strict=True)
             if outer is not None
         ]
-        return Gradients(loss.detach().unsqueeze(0), whole, products, logged)
+        return Gradients(kept, whole, products, logged)
 
 
 class _Operators(TorchFunctionMode):

@@ -107,8 +107,7 @@ class Outcome:
 
     def __init__(self, steps: npt.NDArray[np.int64]) -> None:
         self._steps = steps
-        self._losses: Tensor | None = None
-        self._samples = np.zeros(len(steps), dtype=np.int64)
+        self._told: list[tuple[int, slice, Tensor, int]] = []
 
     def note(self, step: int, rows: slice, losses: Tensor, samples: int) -> None:
         """Keep what some of the workers report of a step.
@@ -116,13 +115,10 @@ class Outcome:
         Args:
             step: Counted from 0 at the start of the visits.
             rows: Which workers.
-            losses: Theirs, shape ``(workers,)``.
+            losses: Theirs, shape ``(workers,)``; nobody writes to them later on.
             samples: How many samples each has trained on.
         """
-        if self._losses is None:
-            self._losses = losses.new_empty(int(self._steps[0]), len(self._steps))
-        self._losses[step, rows] = losses
-        self._samples[rows] += samples
+        self._told.append((step, rows, losses, samples))
 
     def reports(
         self, logs: Sequence[LogColumn], finite: npt.NDArray[np.bool_], metrics: ChunkMetrics
@@ -134,9 +130,18 @@ class Outcome:
             finite: Whether each may be told, or has failed by not being finite.
             metrics: What their torchmetrics have counted.
         """
-        assert self._losses is not None
+        losses, samples = self._by_step(), np.zeros(len(self._steps), dtype=np.int64)
+        for _, rows, _, more in self._told:
+            samples[rows] += more
         edges = [0, *(np.flatnonzero(np.diff(self._steps)) + 1).tolist(), len(self._steps)]
-        means = [
-            self._losses[: int(self._steps[start]), start:stop].mean(0) for start, stop in pairwise(edges)
-        ]
-        return ChunkReports(self._steps, torch.cat(means), self._samples, finite, logs, metrics=metrics)
+        means = [losses[: int(self._steps[start]), start:stop].mean(0) for start, stop in pairwise(edges)]
+        return ChunkReports(self._steps, torch.cat(means), samples, finite, logs, metrics=metrics)
+
+    def _by_step(self) -> Tensor:
+        """Return all losses, shape ``(steps of the longest visit, visits)``."""
+        if len(self._told) == int(self._steps[0]) and self._steps[-1] == self._steps[0]:
+            return torch.stack([losses for _, _, losses, _ in self._told])
+        together = self._told[0][2].new_empty(int(self._steps[0]), len(self._steps))
+        for step, rows, losses, _ in self._told:
+            together[step, rows] = losses
+        return together

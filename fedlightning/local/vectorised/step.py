@@ -109,6 +109,7 @@ class BatchedStep:
         with torch.enable_grad(), randomness, operators:
             of_all = vmap(of_one, randomness="error" if draws is None else "different")
             losses, logged, left = of_all(leaves, list(buffers), tensors)
+            kept, *logged = apart([losses.detach(), *logged], (*parameters, *buffers))
             self._logs.keep(batch.rows, logged)
         outputs = [product.outputs for product in operators.products]
         every = torch.ones_like(losses)
@@ -119,7 +120,7 @@ class BatchedStep:
         products = [
             (product, own) for product, own in zip(operators.products, outer, strict=True) if own is not None
         ]
-        return Gradients(losses.detach(), whole, products, logged)
+        return Gradients(kept, whole, products, logged)
 
     def _loss(self, batch: Any, batch_idx: int) -> Tensor:
         module, numbers = self._module, (batch_idx,) if self._passes_batch_idx else ()
@@ -129,6 +130,17 @@ class BatchedStep:
         if loss is None:
             raise NotBatchable("training_step skips a step")
         return loss.reshape(())
+
+
+def apart(values: Sequence[Tensor], places: Sequence[Tensor]) -> list[Tensor]:
+    """Copy those of some values that lie in memory to which steps write.
+
+    Args:
+        values: The values.
+        places: That memory.
+    """
+    written = {place.untyped_storage().data_ptr() for place in places}
+    return [v.clone() if v.untyped_storage().data_ptr() in written else v for v in values]
 
 
 @torch.no_grad()

@@ -112,13 +112,15 @@ class TapedSteps:
             step: Takes the step in the ordinary way, on that batch.
         """
         key = _key_of(batch)
-        if key not in self._seen:
-            self._seen.add(key)
+        taped = self._tapes.get(key)
+        if taped is not None:
+            return _played(taped, batch, logs)
+        if key in self._tapes:
             return step()
-        if key not in self._tapes:
+        if key in self._seen:
             return self._recorded(key, batch, logs, step)
-        taped = self._tapes[key]
-        return step() if taped is None else _played(taped, batch, logs)
+        self._seen.add(key)
+        return step()
 
     def _recorded(
         self, key: Any, batch: StackedBatch, logs: ChunkLogs, step: Callable[[], StepResult]
@@ -139,14 +141,12 @@ class TapedSteps:
 
 
 def _played(taped: _Taped, batch: StackedBatch, logs: ChunkLogs) -> StepResult:
-    logs.start_step(taped.batch)
     tape, count = taped.tape, 1 + taped.notes.tensors
     batch.read_into(tape.inputs)
     tape.play()
     # The next play overwrites them; gradients have been made use of by then.
     losses, *logged = [tensor.clone() for tensor in tape.outputs[:count]]
-    logs.log_again(taped.notes, logged)
-    logs.keep(batch.rows, logged)
+    logs.repeat(taped.notes, taped.batch, batch.rows, logged)
     gradients = iter(tape.outputs[count:])
     return StepResult(losses, logged, [next(gradients) if has else None for has in taped.has_gradient])
 

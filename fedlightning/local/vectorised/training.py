@@ -181,10 +181,10 @@ class VectorisedTraining:
     ) -> Tensor:
         """Take a step by what is fastest of what there is, and return its losses."""
         rows = batch.rows
-        parameters = [stack[rows] for stack in self._stack.parameters]
+        if self._tapes is not None:
+            return self._by_tape(self._tapes, batch, step, optimizer, logs)
+        parameters = self._parameters_of(rows)
         gradients = self._by_graph(batch, parameters, logs, visit)
-        if gradients is None and self._tapes is not None:
-            return self._by_tape(batch, parameters, step, optimizer, logs)
         if gradients is None:
             buffers = [stack[rows] for stack in self._stack.buffers]
             draws = self._draws_of(streams, rows)
@@ -214,16 +214,16 @@ class VectorisedTraining:
 
     def _by_tape(
         self,
+        tapes: TapedSteps,
         batch: StackedBatch,
-        parameters: Sequence[Tensor],
         step: BatchedStep,
         optimizer: StackedOptimizer,
         logs: ChunkLogs,
     ) -> Tensor:
-        """Take a step as an earlier one of the round was taken; plain SGD's update is part of it."""
-        assert self._tapes is not None
+        """Take a step as an earlier one was taken; plain SGD's update is part of it."""
 
         def take() -> StepResult:
+            parameters = self._parameters_of(batch.rows)
             gradients = step.gradients(batch, parameters, [], None)
             if not optimizer.is_plain:
                 gradients = gradients.in_full()
@@ -231,11 +231,14 @@ class VectorisedTraining:
             optimizer.step(batch.rows, parameters, gradients)
             return StepResult(gradients.losses, gradients.logged, [])
 
-        result = self._tapes.take(batch, logs, take)
+        result = tapes.take(batch, logs, take)
         if not optimizer.is_plain:
             gradients = Gradients(result.losses, result.gradients, [], result.logged)
-            optimizer.step(batch.rows, parameters, gradients)
+            optimizer.step(batch.rows, self._parameters_of(batch.rows), gradients)
         return result.losses
+
+    def _parameters_of(self, rows: slice) -> list[Tensor]:
+        return [stack[rows] for stack in self._stack.parameters]
 
     def _by_graph(
         self, batch: StackedBatch, parameters: Sequence[Tensor], logs: ChunkLogs, visit: Visit

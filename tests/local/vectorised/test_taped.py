@@ -175,6 +175,26 @@ def test_steps_that_cannot_be_made_again_are_taken_as_ever(
     assert_same_outcomes(by_tape, one_by_one)
 
 
+class Shows(Net):
+    """Logs what it trains, and its batch: what a step writes to, and what the next one does."""
+
+    def training_step(self, batch: list[Tensor], batch_idx: int) -> Any:
+        self.log("bias", self.head.bias[0])
+        self.log("first", batch[0][0, 0])
+        return super().training_step(batch, batch_idx)
+
+
+@pytest.mark.parametrize("uses", [1, 10**6])
+def test_what_is_logged_is_what_it_was_at_the_time(
+    uses: int, plays: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(TapedSteps, "pay", lambda self, steps: steps >= uses)
+    cohort, vectorised = fresh(Shows(MAKES["sgd"]), [12] * 9)
+    visits = cohort.visits()
+    assert_same_outcomes(cohort.at_once(visits, training=vectorised), cohort.one_by_one(visits))
+    assert bool(plays) == (uses == 1)
+
+
 def test_buffers_and_random_numbers_are_not_recorded(plays: list[int]) -> None:
     norm = nn.Sequential(nn.Linear(FEATURES, 8), nn.BatchNorm1d(8))
     cohort, vectorised = fresh(Net(MAKES["sgd"], norm), [12] * 9)

@@ -14,11 +14,24 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch._ops import OpOverload
 
 _aten = torch.ops.aten
 
 _COPIES = frozenset({_aten.clone.default, _aten._to_copy.default})
 """Operators that make a copy of another type or layout, if any: of that of the memory into which it goes."""
+
+_WRITE_UNSAID = frozenset(
+    {
+        _aten.native_batch_norm.default,
+        _aten.cudnn_batch_norm.default,
+        _aten.miopen_batch_norm.default,
+        _aten.batch_norm_gather_stats.default,
+        _aten.batch_norm_gather_stats_with_counts.default,
+        _aten.batch_norm_update_stats.default,
+    }
+)
+"""Operators that change running statistics, of which their schemas say nothing."""
 
 _BY_SHAPE = frozenset({_aten.ones_like.default, _aten.zeros_like.default, _aten.full_like.default})
 """Operators that look at no number of the tensors that they take."""
@@ -32,11 +45,13 @@ class Nature:
         why_not: Why calls of it cannot be made again; empty if they can.
         places: Positions and names of the arguments that it writes to.
         by_shape: Whether its results depend on no number of any tensor.
+        by_mask: Whether indices that are truths decide how large its results are.
     """
 
     why_not: str
     places: tuple[tuple[int, str], ...]
     by_shape: bool
+    by_mask: bool
 
     @property
     def writes(self) -> bool:
@@ -61,17 +76,27 @@ def nature_of(operator: Any) -> Nature:
     Args:
         operator: As a ``TorchDispatchMode`` is shown it.
     """
-    why_not = ""
-    if torch.Tag.nondeterministic_seeded in operator.tags:
-        why_not = f"{operator} draws random numbers"
-    if torch.Tag.inplace_view in operator.tags:
-        why_not = f"{operator} changes a shape in place"
+    if not isinstance(operator, OpOverload) or operator.namespace != "aten":
+        return Nature(f"{operator} is none of torch's own operators", (), by_shape=False, by_mask=False)
     written = [
         (position, argument.name)
         for position, argument in enumerate(operator._schema.arguments)
         if _is_written(argument)
     ]
-    return Nature(why_not, tuple(written), operator in _BY_SHAPE)
+    by_mask = operator is _aten.index.Tensor
+    return Nature(_why_never(operator), tuple(written), operator in _BY_SHAPE, by_mask)
+
+
+def _why_never(operator: OpOverload) -> str:
+    if torch.Tag.nondeterministic_seeded in operator.tags:
+        return f"{operator} draws random numbers"
+    if torch.Tag.inplace_view in operator.tags:
+        return f"{operator} changes a shape in place"
+    if torch.Tag.dynamic_output_shape in operator.tags and operator is not _aten.index.Tensor:
+        return f"{operator} has results of sizes that depend on numbers"
+    if operator in _WRITE_UNSAID:
+        return f"{operator} changes running statistics"
+    return ""
 
 
 def call_into(
@@ -80,7 +105,7 @@ def call_into(
     """Return a call of an operator that leaves its results in given memory.
 
     Args:
-        operator: One that writes to none of its arguments.
+        operator: Any; what it writes to its arguments it goes on writing there.
         args: The arguments.
         kwargs: Those by name.
         places: For each of its results where it goes; ``None`` where nobody wants it.
@@ -122,6 +147,7 @@ def _told_where(operator: Any) -> tuple[Callable[..., Any], list[str]] | None:
         if (
             taken == expected
             and len(told) == len(schema.returns) == len(arguments) - len(taken)
+            and all(str(argument.type) == "Tensor" for argument in schema.returns)
             and torch.Tag.generated not in other.tags
         ):
             return other, told

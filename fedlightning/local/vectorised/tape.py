@@ -15,12 +15,16 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_map_only
 from typing_extensions import override
 
 from fedlightning.local.vectorised.arena import Arena, Lifetime
 from fedlightning.local.vectorised.overloads import Nature, call_into, nature_of
+
+_EXITS = (Tensor.numpy, Tensor.tolist, Tensor.__array__, Tensor.__dlpack__, Tensor.data_ptr)
+"""Methods by which tensors hand out their numbers, or the place where they are."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +62,7 @@ class _Call:
             move: Returns what a tensor is there.
         """
         args, kwargs = tree_map_only(Tensor, move, (list(self.args), dict(self.kwargs)))
-        if self.nature.writes:
+        if self.nature.writes and not self.makes:
             return partial(self.operator, *args, **kwargs)
         places = [None if tensor is None else move(tensor) for tensor in self.fresh]
         return call_into(self.operator, args, kwargs, places)
@@ -108,15 +112,31 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's, 
         why_not: What keeps the step from being made again without Python; empty if nothing does.
     """
 
+    # Or torch would raise where a step has such an operator, which is refused like others.
+    supports_higher_order_operators = True
+
     def __init__(self, inputs: Sequence[Tensor], places: Sequence[Tensor]) -> None:
         super().__init__()  # type: ignore[no-untyped-call]  # as above
         self.why_not = ""
+        self._exits = _Exits()
         self._inputs = inputs
         self._calls: list[_Call] = []
         self._seen: list[Tensor] = []
         self._origins: dict[int, str] = {}
         self._see(places, "place")
         self._see(inputs, "input")
+
+    @override
+    def __enter__(self) -> Recorder:
+        self._exits.__enter__()  # type: ignore[no-untyped-call]  # as above
+        super().__enter__()  # type: ignore[no-untyped-call]  # as above
+        return self
+
+    @override
+    def __exit__(self, *error: Any) -> None:
+        super().__exit__(*error)  # type: ignore[no-untyped-call]  # as above
+        self._exits.__exit__(*error)  # type: ignore[no-untyped-call]  # as above
+        self.why_not = self.why_not or self._exits.why_not
 
     @override
     def __torch_dispatch__(
@@ -139,7 +159,8 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's, 
             arena: Has the memory for what is computed; others may use it as long as no play of theirs falls
                 into one of this tape's, or between it and the last look at its outputs.
         """
-        if self.why_not or not all(_memory_of(tensor) in self._origins for tensor in outputs):
+        # What a place holds may have been looked at before the step has changed it.
+        if self.why_not or not all(self._origins.get(_memory_of(t), "place") != "place" for t in outputs):
             return None
         calls = _needed(self._changing(), {_memory_of(tensor) for tensor in outputs})
         homes = (arena or Arena()).homes(self._lifetimes(calls, outputs))
@@ -153,7 +174,7 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's, 
     def _note(self, func: Any, args: Sequence[Any], kwargs: Mapping[str, Any], result: Any) -> None:
         nature, results = nature_of(func), _results_of(result)
         taken = [*_tensors_in((args, kwargs))]
-        self.why_not = nature.why_not or _why_not_kept(func, results, taken)
+        self.why_not = nature.why_not or _why_not_kept(func, nature, results, taken)
         if self.why_not:
             return
         self._see(taken, "elsewhere")
@@ -167,6 +188,8 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's, 
         ]
         self._see([tensor for tensor in fresh if tensor is not None], "made")
         if nature.writes or any(tensor is not None for tensor in fresh):
+            # As they are now: Python may let a tensor have another memory or shape later on.
+            args, kwargs, fresh = tree_map_only(Tensor, Tensor.detach, (list(args), dict(kwargs), fresh))
             self._calls.append(_Call(func, args, kwargs, fresh, nature))
 
     def _see(self, tensors: Iterable[Tensor], origin: str) -> None:
@@ -242,12 +265,42 @@ def _results_of(result: Any) -> Sequence[Any]:
     return result if isinstance(result, list | tuple) else (result,)
 
 
-def _why_not_kept(func: Any, results: Sequence[Any], taken: Sequence[Tensor]) -> str:
+def _why_not_kept(func: Any, nature: Nature, results: Sequence[Any], taken: Sequence[Tensor]) -> str:
     if not all(result is None or isinstance(result, Tensor) for result in results):
         return f"{func} tells Python of a value"
-    if any(tensor.is_conj() or tensor.is_neg() for tensor in (*results, *taken) if tensor is not None):
-        return f"{func} has to do with numbers that are conjugated when they are read"
+    tensors = [tensor for tensor in (*results, *taken) if tensor is not None]
+    if not all(map(_lies_in_memory, tensors)):
+        return f"{func} has to do with tensors that are not plain numbers in memory"
+    if nature.by_mask and any(tensor.dtype in (torch.bool, torch.uint8) for tensor in taken[1:]):
+        return f"{func} has results of sizes that depend on numbers"
     return ""
+
+
+def _lies_in_memory(tensor: Tensor) -> bool:
+    """Tell whether a tensor is numbers in memory: not sparse, quantized, or changed when it is read."""
+    if tensor.layout is not torch.strided or tensor.is_quantized or tensor._is_zerotensor():
+        return False
+    return not (tensor.is_conj() or tensor.is_neg())
+
+
+class _Exits(TorchFunctionMode):
+    """Notice where numbers leave torch by ways of which its dispatcher is not told."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.why_not = ""
+
+    @override
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Sequence[type],
+        args: Sequence[Any] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:
+        if func in _EXITS:
+            self.why_not = f"{func} tells Python of values"
+        return func(*args, **(kwargs or {}))
 
 
 def _needed(calls: Sequence[_Call], outputs: set[int]) -> list[_Call]:

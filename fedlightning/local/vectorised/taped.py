@@ -11,6 +11,7 @@ from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_unflatten
 
@@ -125,19 +126,62 @@ class TapedSteps:
     def _recorded(
         self, key: Any, batch: StackedBatch, logs: ChunkLogs, step: Callable[[], StepResult]
     ) -> StepResult:
+        places = [place[batch.rows] for place in self._places]
+        before = [place.clone() for place in places]
         watch = Watch() if self._may_last else None
         with Recorder(batch.tensors, self._places) as recorder, watch or nullcontext():
             result = step()
         if watch is not None:
             self._readings.add(watch)
         gradients = [gradient for gradient in result.gradients if gradient is not None]
-        tape = recorder.tape([result.losses, *result.logged, *gradients], self._arena)
+        outputs = [result.losses, *result.logged, *gradients]
+        tape = recorder.tape(outputs, self._arena)
         self._tapes[key] = None
-        if tape is not None:
+        if tape is not None and _is_proven(tape, batch, outputs, places, before):
             one = tree_unflatten([tensor[0] for tensor in tape.inputs], batch.structure)
             has_gradient = [gradient is not None for gradient in result.gradients]
             self._tapes[key] = _Taped(tape, logs.notes, one, has_gradient)
         return result
+
+
+def _is_proven(
+    tape: Tape,
+    batch: StackedBatch,
+    outputs: Sequence[Tensor],
+    places: Sequence[Tensor],
+    before: Sequence[Tensor],
+) -> bool:
+    """Tell whether a tape comes to the same as the step that it was recorded from, bit for bit.
+
+    Args:
+        tape: The tape.
+        batch: The step's batches.
+        outputs: What it has come to.
+        places: What it has changed; as it is now afterwards.
+        before: What was there before.
+    """
+    after = [place.clone() for place in places]
+    try:
+        _fill(places, before)
+        batch.read_into(tape.inputs)
+        tape.play()
+        return all(map(_same, [*tape.outputs, *places], [*outputs, *after]))
+    except Exception:  # noqa: BLE001  # whatever it is: steps go on being taken in the ordinary way
+        return False
+    finally:
+        _fill(places, after)
+
+
+def _fill(places: Sequence[Tensor], values: Sequence[Tensor]) -> None:
+    for place, value in zip(places, values, strict=True):
+        place.copy_(value)
+
+
+def _same(one: Tensor, other: Tensor) -> bool:
+    if torch.equal(one, other):
+        return True
+    # What is not a number equals nothing.
+    return one.is_floating_point() and torch.allclose(one, other, rtol=0.0, atol=0.0, equal_nan=True)
 
 
 def _played(taped: _Taped, batch: StackedBatch, logs: ChunkLogs) -> StepResult:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.optim import SGD, Adam
 
 from fedlightning.local.vectorised import taped
+from fedlightning.local.vectorised.tape import Tape
 from fedlightning.local.vectorised.taped import TapedSteps
 from fedlightning.local.vectorised.training import VectorisedTraining
 from tests.local.vectorised.toys import FEATURES, Cohort, Net, Outcome, assert_same_outcomes, streams
@@ -171,6 +172,25 @@ def test_steps_that_cannot_be_made_again_are_taken_as_ever(
 ) -> None:
     body = Counts()
     by_tape, one_by_one = trained(MAKES["sgd"], 1, monkeypatch, body)
+    assert not plays
+    assert_same_outcomes(by_tape, one_by_one)
+
+
+def _fail(tape: Tape) -> None:
+    raise RuntimeError
+
+
+def _do_nothing(tape: Tape) -> None:
+    pass
+
+
+@pytest.mark.parametrize("play", [_fail, _do_nothing])
+@pytest.mark.parametrize("name", MAKES)
+def test_tapes_that_come_to_something_else_are_not_played(
+    name: str, play: Any, plays: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Tape, "play", play)
+    by_tape, one_by_one = trained(MAKES[name], 1, monkeypatch)
     assert not plays
     assert_same_outcomes(by_tape, one_by_one)
 

@@ -240,17 +240,17 @@ class Spread:
         parts: Sequence[Part],
         procedures: Sequence[LocalProcedure | None],
     ) -> Generator[DonePiece, None, None]:
-        session.begin(
-            task.module,
-            task.optimization.optimizers,
-            task.start,
-            procedures,
-            pieces=len(pieces),
-            processed=task.processed,
-            keeps_settings=task.optimization.keeps_settings,
-            retries=task.retries,
-        )
-        session.share([stream for piece in pieces for _, stream in piece])
+        with session.sharing([stream for piece in pieces for _, stream in piece]):
+            session.begin(
+                task.module,
+                task.optimization.optimizers,
+                task.start,
+                procedures,
+                pieces=len(pieces),
+                processed=task.processed,
+                keeps_settings=task.optimization.keeps_settings,
+                retries=task.retries,
+            )
         first, number = 0, 0
         with closing(session.work_off(pieces)) as finished:
             for done in finished:

@@ -137,17 +137,17 @@ def _pieces_of(cohort: SpreadCohort, processes: int) -> list[_Piece]:
 
 def _begin(session: Session, cohort: SpreadCohort, pieces: int) -> None:
     tensors = known(cohort.module)
-    session.begin(
-        cohort.module,
-        cohort.optimization.optimizers,
-        [*tensors.parameters, *tensors.buffers],
-        [],
-        pieces=pieces,
-        processed=False,
-        keeps_settings=False,
-        retries=cohort.retries,
-    )
-    session.share_roots(cohort.errands.pool.roots)
+    with session.sharing_roots(cohort.errands.pool.roots):
+        session.begin(
+            cohort.module,
+            cohort.optimization.optimizers,
+            [*tensors.parameters, *tensors.buffers],
+            [],
+            pieces=pieces,
+            processed=False,
+            keeps_settings=False,
+            retries=cohort.retries,
+        )
     session.meet(Cohort(cohort.errands.alone(), cohort.weights, cohort.way, cohort.skips))
 
 

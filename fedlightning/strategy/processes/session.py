@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
-from contextlib import closing
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, closing, contextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -152,8 +153,8 @@ class Session:
             reserve = Reserve(layout, slots, number, count, _device_of(number, device), torch_settings())
             process.tell(pack(reserve), self._memory.descriptor)
 
-    def share(self, streams: Sequence[Stream]) -> None:
-        """Let the processes see the data of some workers, if they do not yet.
+    def sharing(self, streams: Sequence[Stream]) -> AbstractContextManager[None]:
+        """Let the processes see the data of some workers after the block, if they do not yet.
 
         Args:
             streams: Theirs.
@@ -161,10 +162,11 @@ class Session:
         Raises:
             NotFederatable: A data set cannot be sent to another process.
         """
-        self.share_roots(root for stream in streams for root in _roots_of(stream))
+        return self.sharing_roots(root for stream in streams for root in _roots_of(stream))
 
-    def share_roots(self, roots: Iterable[object]) -> None:
-        """Let the processes know objects, if they do not yet; as `share`.
+    @contextmanager
+    def sharing_roots(self, roots: Iterable[object]) -> Iterator[None]:
+        """Let the processes know objects after the block, if they do not yet; as `sharing`.
 
         Args:
             roots: What many streams have in common.
@@ -172,10 +174,14 @@ class Session:
         news = {id(root): root for root in roots}
         new = [root for number, root in news.items() if number not in self._data]
         if not new:
+            yield
             return
         first = len(self._data)
         self._data.update((id(root), (first + n, root)) for n, root in enumerate(new))
-        packed, places, memory = _told("the data", lambda: pack_shared(new))
+        with ThreadPoolExecutor(1) as writer:  # both wait for the system to find memory
+            written = writer.submit(pack_shared, new)
+            yield
+            packed, places, memory = _told("the data", written.result)
         self._crew.tell(pack(Data(first, packed, places, len(memory.bytes))), memory.descriptor)
 
     # The visits.

@@ -9,13 +9,16 @@ from __future__ import annotations
 
 import dis
 import inspect
-from collections.abc import Iterator, Mapping, Sequence
+import math
+from collections import OrderedDict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from types import BuiltinFunctionType, CodeType, FunctionType, ModuleType
 from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor, nn
 
+from fedlightning.local.vectorised.torch_settings import settings_now
 from fedlightning.local.vectorised.watching import OF_TORCH, PLAIN, Watch
 
 # fmt: off
@@ -28,13 +31,20 @@ _HARMLESS = frozenset({
 """Builtins that depend on their arguments alone."""
 
 _TELLING = frozenset({
-    "item", "tolist", "numpy", "data_ptr", "storage", "untyped_storage", "seed", "initial_seed",
-    "get_rng_state", "get_state", "random",
+    "item", "tolist", "numpy", "data_ptr", "storage", "untyped_storage", "grad", "seed", "initial_seed",
+    "get_rng_state", "get_state", "random", "backends", "get_num_threads", "get_num_interop_threads",
+    "get_deterministic_debug_mode", "is_warn_always_enabled", "is_anomaly_enabled",
 })
 """Names by which tensors tell Python of numbers, and torch of what changes by itself."""
 # fmt: on
 
-_REFUSED = ("IMPORT_", "STORE_GLOBAL", "DELETE_GLOBAL", "STORE_ATTR", "DELETE_ATTR", "LOAD_BUILD_CLASS")
+_REFUSED = (
+    *("IMPORT_", "STORE_GLOBAL", "DELETE_GLOBAL", "STORE_ATTR", "DELETE_ATTR", "LOAD_BUILD_CLASS"),
+    "MATCH_CLASS",  # reads attributes whose names stand elsewhere
+)
+_CALLED = ("forward", "training_step", "__call__", "__getattr__", "__getattribute__", "_call_impl")
+"""Methods that are called without anybody's reading their names."""
+
 _TENSORS = frozenset({"_parameters", "_buffers", "_modules"})
 _OF_EVERY_MODULE = frozenset(vars(nn.Module())) - _TENSORS
 
@@ -61,7 +71,7 @@ class Readings:
         self.why_not = ""
         self._module = module
         self._trained = {id(tensor) for tensor in trained}
-        self._places: list[Place] = []
+        self._places: dict[tuple[int, str], Place] = {}
         self._before: list[Any] | None = None
 
     def add(self, watch: Watch) -> None:
@@ -71,10 +81,12 @@ class Readings:
             watch: Has watched it.
         """
         self.why_not = self.why_not or watch.why_not
+        if not self.why_not and not self.are_the_same():
+            self.why_not = "what was read before has changed"
         if self.why_not:
             return
         try:
-            self._places += self._places_of(watch)
+            self._places |= {(id(place), name): (place, name) for place, name in self._places_of(watch)}
             self._before = self._now()
         except _Unknown as unknown:
             self.why_not = str(unknown)
@@ -92,35 +104,45 @@ class Readings:
         modules, names = list(self._module.modules()), set[str]()
         if not {*map(id, watch.touched)} <= {*map(id, modules)}:
             raise _Unknown("a module that is no part of the one that is trained")
-        for code, variables in watch.codes.items():
-            yield from _read_by(code, variables, names)
+        by_code = [
+            place for code, variables in watch.codes.items() for place in _read_by(code, variables, names)
+        ]
+        by_code += _of_torch({id(place): place for place, _ in by_code}.values(), names)
+        # A stand-in for ``log`` is there during steps.
+        by_code += [(vars(child), name) for child in modules for name in vars(child).keys() & names - {"log"}]
+        by_code += [(kind, name) for kind in [*_kinds_of(modules), vars(Tensor)] for name in names]
+        for place, name in by_code:
+            if type(place.get(name)) in (list, set):
+                raise _Unknown(f"{name} is a {type(place[name]).__name__}, which the step may change")
+        yield from by_code
         for child in modules:
-            yield from ((vars(child), name) for name in self._read_of(child, names, watch.touched))
-        yield from ((kind, name) for kind in _kinds_of(modules) for name in names)
-        called = ("forward", "training_step")
-        yield from ((kind, name) for kind in _kinds_of([self._module, *watch.touched]) for name in called)
+            yield from ((vars(child), name) for name in self._read_by_torch(child, watch.touched))
+        yield from ((kind, name) for kind in _kinds_of([self._module, *watch.touched]) for name in _CALLED)
 
-    def _read_of(self, child: nn.Module, names: set[str], touched: Sequence[nn.Module]) -> set[str]:
-        """Return what of a module's attributes may have been read, tensors and modules apart."""
+    def _read_by_torch(self, child: nn.Module, touched: Sequence[nn.Module]) -> set[str]:
+        """Return what of a module's attributes torch's code may have read, tensors and modules apart."""
         own = vars(child).keys() - _TENSORS
         if child is self._module:
-            return own & (names | _OF_EVERY_MODULE) - {"log"}
-        return own if any(child is one for one in touched) else own & names
+            return own & _OF_EVERY_MODULE - {"log"}
+        return own if any(child is one for one in touched) else set()
 
     def _now(self) -> list[Any]:
-        settings = [torch.get_default_dtype(), *map(torch.is_autocast_enabled, ("cpu", "cuda"))]
         slots = [self._slots_of(child) for child in self._module.modules()]
-        return [*settings, *slots, *(_fixed(place.get(name, _Absent)) for place, name in self._places)]
+        return [
+            *settings_now(),
+            *slots,
+            *(_fixed(place.get(name, _Absent)) for place, name in self._places.values()),
+        ]
 
     def _slots_of(self, module: nn.Module) -> tuple[Any, ...]:
-        """Return the names of all that a module has, and which tensors and modules."""
+        """Return a module's class, the names of all that it has, and which tensors and modules."""
         own = vars(module)
         slots = [
             (name, _Same(value) if id(value) in self._trained else _same(value))
             for kind in sorted(_TENSORS)
             for name, value in own[kind].items()
         ]
-        return {*own} - {"log"}, slots
+        return type(module), {*own} - {"log"}, slots
 
 
 def _read_by(code: CodeType, variables: Mapping[str, Any], names: set[str]) -> Iterator[Place]:
@@ -136,9 +158,23 @@ def _read_by(code: CodeType, variables: Mapping[str, Any], names: set[str]) -> I
                 raise _Unknown(f"{code.co_name} calls {name}")
             yield variables, name
         elif operation.startswith(("LOAD_ATTR", "LOAD_METHOD", "LOAD_SUPER")):
-            if name in _TELLING:
+            if name in _TELLING or (name.startswith("__") and name.endswith("__") and name != "__init__"):
                 raise _Unknown(f"{code.co_name} calls {name}")
             names.add(name)
+
+
+def _of_torch(read: Iterable[Mapping[str, Any]], names: set[str]) -> list[Place]:
+    """Return what may have been read of torch's modules, which anybody may patch."""
+    found: list[Place] = []
+    left = [value for place in read for value in place.values() if _is_module_of_torch(value)]
+    seen = set[int]()
+    while left:
+        own = vars(left.pop())
+        if id(own) not in seen:
+            seen.add(id(own))
+            found += [(own, name) for name in own.keys() & names]
+            left += [own[name] for name in own.keys() & names if _is_module_of_torch(own[name])]
+    return found
 
 
 class _Absent:
@@ -146,8 +182,9 @@ class _Absent:
 
 
 def _kinds_of(modules: Sequence[nn.Module]) -> list[Mapping[str, Any]]:
-    """Return the attributes of all classes of some modules."""
-    return [vars(kind) for kind in dict.fromkeys(kind for child in modules for kind in type(child).__mro__)]
+    """Return the attributes of all classes of some modules that can be changed."""
+    kinds = dict.fromkeys(kind for child in modules for kind in type(child).__mro__ if kind is not object)
+    return [vars(kind) for kind in kinds]
 
 
 class _Same:
@@ -163,9 +200,15 @@ class _Same:
 
 
 def _same(value: Any) -> tuple[Any, ...]:
-    """Return what only the same thing comes to; with the same memory, if it is a tensor."""
+    """Return what only the same thing comes to; with the same memory, if it is a tensor.
+
+    Raises:
+        _Unknown: It is a tensor with attributes of its own, or none that just lies in memory.
+    """
     if not isinstance(value, Tensor):
         return (_Same(value),)
+    if type(value) not in (Tensor, nn.Parameter) or vars(value) or value.layout is not torch.strided:
+        raise _Unknown(f"a {type(value).__name__} that is not plain")
     return _Same(value), value.data_ptr(), value.shape, value.stride(), value.dtype, value.requires_grad
 
 
@@ -181,27 +224,33 @@ def _fixed(value: Any) -> Any:
         return value
     if type(value) in (list, tuple, set, frozenset, torch.Size):
         return type(value), [_fixed(part) for part in value]
-    if isinstance(value, dict) and not value:
+    if type(value) in (dict, OrderedDict) and not value:
         return dict, ()
-    if isinstance(value, Tensor) or _is_of_torch(value) or _is_function(value):
+    if isinstance(value, Tensor) or _is_of_torch(value):
         return _same(value)
+    if isinstance(value, property):
+        parts = (value.fget, value.fset, value.fdel)
+        return _Same(value), [_fixed(part) for part in parts]
+    if (function := _function_of(value)) is not None:
+        defaults = [*(function.__defaults__ or ()), *(function.__kwdefaults__ or {}).values()]
+        return _Same(value), _Same(function.__code__), [_fixed(part) for part in defaults]
     raise _Unknown(f"a {type(value).__name__}: {value}")
 
 
+def _is_module_of_torch(value: Any) -> bool:
+    return isinstance(value, ModuleType) and value.__name__.split(".")[0] == "torch"
+
+
 def _is_of_torch(value: Any) -> bool:
-    if isinstance(value, ModuleType):
-        return value.__name__ == "math" or value.__name__.split(".")[0] == "torch"
     if isinstance(value, type | FunctionType | BuiltinFunctionType):
         return str(value.__module__).split(".")[0] == "torch"
-    return False
+    return value is math or _is_module_of_torch(value)
 
 
-def _is_function(value: Any) -> bool:
-    """Tell whether it is a function, which would be watched itself when it is called."""
-    if isinstance(value, property):
-        return True
+def _function_of(value: Any) -> FunctionType | None:
+    """Return the function that it is, which would be watched itself when it is called."""
     if isinstance(value, staticmethod | classmethod):
         value = value.__func__
     if not inspect.isfunction(value) or {*vars(value)} - {"__override__"}:
-        return False
-    return not {*value.__code__.co_freevars} - {"__class__"}
+        return None
+    return None if {*value.__code__.co_freevars} - {"__class__"} else value

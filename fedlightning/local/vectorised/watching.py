@@ -59,6 +59,8 @@ class Watch:
     def __exit__(self, *error: object) -> None:
         if sys.getprofile() == self._look:
             sys.setprofile(None)
+        else:
+            self.why_not = self.why_not or "somebody else is watching"
 
     def _look(self, frame: FrameType, event: str, argument: Any) -> None:
         if event != "call" or self.why_not:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import operator
+import sys
 import time
 from functools import partial
 from typing import Any
@@ -34,6 +36,10 @@ remembered = of_closure(2.0)
 
 class Plain(Net):
     factor = 1.0
+
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        self.fixed = nn.Parameter(torch.ones(()), requires_grad=False)
 
 
 class OfItself(Plain):
@@ -88,14 +94,79 @@ class Elsewhere(Plain):
         return super().training_step(batch, batch_idx) + self.others[0](batch[0]).sum()
 
 
+class Bare(dict[str, float]):
+    """Nothing in it, but it has an attribute."""
+
+    factor = 1.0
+
+
+class WithThings(Plain):
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        self._hidden = 1.0
+        self.shares = [1.0, 1.0]
+        self.bare = Bare()
+        self.tensor: Any = torch.ones(())
+        self.tensor.factor = 1.0
+        self.sparse = torch.ones(1).to_sparse()
+
+    found = property(operator.attrgetter("_hidden"))
+
+
+class OfAList(WithThings):
+    def training_step(self, batch: list[Tensor], batch_idx: int) -> Any:
+        return super().training_step(batch, batch_idx) * len(self.shares)
+
+
+class OfADictionary(WithThings):
+    def training_step(self, batch: list[Tensor], batch_idx: int) -> Any:
+        return super().training_step(batch, batch_idx) * self.bare.factor
+
+
+class OfAProperty(WithThings):
+    def training_step(self, batch: list[Tensor], batch_idx: int) -> Any:
+        return super().training_step(batch, batch_idx) * self.found
+
+
+class OfItsAttributes(WithThings):
+    def training_step(self, batch: list[Tensor], batch_idx: int) -> Any:
+        return super().training_step(batch, batch_idx) * self.__dict__["_hidden"]
+
+
+class OfAPattern(WithThings):
+    def training_step(self, batch: list[Tensor], batch_idx: int) -> Any:
+        match self:
+            case nn.Module(_hidden=1.0):
+                return super().training_step(batch, batch_idx)
+
+
+class OfATensor(WithThings):
+    def training_step(self, batch: list[Tensor], batch_idx: int) -> Any:
+        return super().training_step(batch, batch_idx) * self.tensor.factor
+
+
+class OfASparseTensor(WithThings):
+    def training_step(self, batch: list[Tensor], batch_idx: int) -> Any:
+        return super().training_step(batch, batch_idx) * self.sparse.to_dense()
+
+
+class OfTheMachine(WithThings):
+    def training_step(self, batch: list[Tensor], batch_idx: int) -> Any:
+        return super().training_step(batch, batch_idx) * (1 + torch.get_num_threads())
+
+
 def read(module: Any) -> Readings:
+    readings = Readings(module, [each for each in module.parameters() if each.requires_grad])
+    readings.add(watched(module))
+    return readings
+
+
+def watched(module: Any) -> Watch:
     module.log = "".format  # takes anything, as what stands there during a step
     batch = [torch.randn(4, FEATURES, dtype=torch.float64), torch.zeros(4, dtype=torch.long)]
-    readings = Readings(module, list(module.parameters()))
     with Watch() as watch:
         step(module, batch)
-    readings.add(watch)
-    return readings
+    return watch
 
 
 def step(module: Any, batch: list[Tensor]) -> None:
@@ -106,7 +177,13 @@ def made(kind: Any) -> Any:
     return attached(kind(partial(SGD, lr=0.1)))
 
 
-@pytest.mark.parametrize("kind", [OfTheTrainer, OfATable, OfTheClock, OfAClosure, ByName, Imports, Elsewhere])
+UNKNOWN = [
+    *(OfTheTrainer, OfATable, OfTheClock, OfAClosure, ByName, Imports, Elsewhere, OfAList, OfADictionary),
+    *(OfAProperty, OfItsAttributes, OfAPattern, OfATensor, OfASparseTensor, OfTheMachine),
+]
+
+
+@pytest.mark.parametrize("kind", UNKNOWN)
 def test_what_may_change_unseen_is_not_known(kind: Any) -> None:
     readings = read(made(kind))
     assert readings.why_not
@@ -121,6 +198,14 @@ def set_function(module: Any, patched: pytest.MonkeyPatch) -> None:
     patched.setitem(globals(), "scaled", F.relu)
 
 
+class Special(nn.Linear):
+    """A map of another kind."""
+
+
+def set_method(module: Any, patched: pytest.MonkeyPatch) -> None:
+    patched.setattr(Tensor, "argmax", Tensor.argmin)
+
+
 CHANGES: dict[str, tuple[Any, Any]] = {
     "attribute": (OfItself, lambda module, _: setattr(module, "factor", 2.0)),
     "of the class": (OfItself, lambda module, patched: patched.setattr(Plain, "factor", 2)),
@@ -131,6 +216,13 @@ CHANGES: dict[str, tuple[Any, Any]] = {
     "part": (OfItself, lambda module, _: setattr(module, "head", nn.Linear(8, CLASSES).double())),
     "mode": (OfItself, lambda module, _: module.body.eval()),
     "of a part": (OfItself, lambda module, _: setattr(module.body[0], "in_features", 3)),
+    "default": (OfAFunction, lambda _, patched: patched.setattr(scaled, "__defaults__", (3.0,))),
+    "code": (OfAFunction, lambda _, patched: patched.setattr(scaled, "__code__", set_function.__code__)),
+    "class of a part": (OfItself, lambda module, _: setattr(module.head, "__class__", Special)),
+    "call": (OfItself, lambda module, patched: patched.setattr(OfItself, "__call__", step)),
+    "torch's function": (OfItself, lambda _, patched: patched.setattr(F, "cross_entropy", F.nll_loss)),
+    "torch's method": (OfItself, set_method),
+    "attribute of a weight": (OfItself, lambda module, _: setattr(module.fixed, "factor", 2.0)),
     "forward": (OfItself, lambda module, _: setattr(module.head, "forward", F.relu)),
     "hook": (OfItself, lambda module, _: module.head.register_forward_hook(print)),
     "type": (OfItself, lambda module, _: torch.set_default_dtype(torch.float64)),
@@ -161,3 +253,17 @@ def test_what_is_trained_may_change() -> None:
     module.unread = "something"
     del module.unread
     assert readings.are_the_same()
+
+
+def test_a_change_between_two_steps_is_seen() -> None:
+    module = made(OfItself)
+    readings = read(module)
+    module.factor = 2.0
+    readings.add(watched(module))
+    assert readings.why_not == "what was read before has changed"
+
+
+def test_a_watch_that_somebody_takes_over_knows_nothing() -> None:
+    with Watch() as watch:
+        sys.setprofile(None)
+    assert watch.why_not

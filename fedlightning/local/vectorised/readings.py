@@ -71,7 +71,7 @@ class Readings:
         self.why_not = ""
         self._module = module
         self._trained = {id(tensor) for tensor in trained}
-        self._places: dict[tuple[int, str], Place] = {}
+        self._names: dict[int, tuple[Mapping[str, Any], set[str]]] = {}
         self._before: list[Any] | None = None
 
     def add(self, watch: Watch) -> None:
@@ -86,7 +86,8 @@ class Readings:
         if self.why_not:
             return
         try:
-            self._places |= {(id(place), name): (place, name) for place, name in self._places_of(watch)}
+            for place, name in self._places_of(watch):
+                self._names.setdefault(id(place), (place, set()))[1].add(name)
             self._before = self._now()
         except _Unknown as unknown:
             self.why_not = str(unknown)
@@ -131,7 +132,10 @@ class Readings:
         return [
             *settings_now(),
             *slots,
-            *(_fixed(place.get(name, _Absent)) for place, name in self._places.values()),
+            *(
+                {name: _fixed(place[name]) for name in names & place.keys()}
+                for place, names in self._names.values()
+            ),
         ]
 
     def _slots_of(self, module: nn.Module) -> tuple[Any, ...]:
@@ -177,10 +181,6 @@ def _of_torch(read: Iterable[Mapping[str, Any]], names: set[str]) -> list[Place]
     return found
 
 
-class _Absent:
-    """What stands where nothing is."""
-
-
 def _kinds_of(modules: Sequence[nn.Module]) -> list[Mapping[str, Any]]:
     """Return the attributes of all classes of some modules that can be changed."""
     kinds = dict.fromkeys(kind for child in modules for kind in type(child).__mro__ if kind is not object)
@@ -220,7 +220,7 @@ def _fixed(value: Any) -> Any:
     """
     if type(value) in PLAIN:
         return type(value), value
-    if isinstance(value, OF_TORCH) or value is _Absent:
+    if isinstance(value, OF_TORCH):
         return value
     if type(value) in (list, tuple, set, frozenset, torch.Size):
         return type(value), [_fixed(part) for part in value]

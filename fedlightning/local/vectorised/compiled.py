@@ -20,11 +20,12 @@ from torch.func import functional_call, grad_and_value, vmap
 from torch.utils._pytree import tree_unflatten
 
 from fedlightning.local.stepping import loss_of
+from fedlightning.local.vectorised.gradients import Gradients
 from fedlightning.local.vectorised.logs import ChunkLogs, Notes
 from fedlightning.local.vectorised.refusal import NotBatchable
 from fedlightning.local.vectorised.stack import Places
 from fedlightning.local.vectorised.stacked_batch import StackedBatch
-from fedlightning.local.vectorised.step import Gradients, apart
+from fedlightning.local.vectorised.step import apart
 
 BACKEND: Any = "inductor"
 """What compiles graphs, as ``torch.compile(backend=...)``."""
@@ -100,9 +101,7 @@ class CompiledSteps:
             raise NotBatchable("torchmetrics in training_step")
         key = _key_of(batch)
         self._uses[key] = self._uses.get(key, 0) + 1
-        by_product = {product.weight for product, _ in gradients.products}
-        used = [n for n, whole in enumerate(gradients.whole) if whole is not None or n in by_product]
-        self._learned[key] = _Learned(notes, tuple(used))
+        self._learned[key] = _Learned(notes, tuple(gradients.known))
 
     def is_ready(self, batch: StackedBatch) -> bool:
         """Tell whether a step with such a batch is taken by a graph from now on."""

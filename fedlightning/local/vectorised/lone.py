@@ -17,10 +17,11 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_unflatten
 from typing_extensions import override
 
+from fedlightning.local.vectorised.gradients import Factors, Gradients
 from fedlightning.local.vectorised.operators import Product
 from fedlightning.local.vectorised.randomness import DividedDraws, LoneDraws
 from fedlightning.local.vectorised.stacked_batch import StackedBatch
-from fedlightning.local.vectorised.step import BatchedStep, Gradients, apart, take_over
+from fedlightning.local.vectorised.step import BatchedStep, apart, take_over
 
 
 class LoneStep(BatchedStep):
@@ -52,12 +53,12 @@ class LoneStep(BatchedStep):
             if after.data_ptr() != buffer.data_ptr():
                 take_over(buffer, after.unsqueeze(0))
         whole = [None if gradient is None else gradient.unsqueeze(0) for gradient in found[: len(leaves)]]
-        products = [
-            (product, outer.unsqueeze(0))
+        factors = [
+            Factors(product.weight, product.inputs, outer.unsqueeze(0))
             for product, outer in zip(operators.products, found[len(leaves) :], strict=True)
             if outer is not None
         ]
-        return Gradients(kept, whole, products, logged)
+        return Gradients(kept, whole, factors, logged)
 
 
 class _Operators(TorchFunctionMode):

@@ -6,7 +6,7 @@ Only those whose update of a number depends on that number's own past can be ste
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, TypeAlias
 
 import torch
@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.optim import SGD, Adadelta, Adam, Adamax, AdamW, NAdam, Optimizer, RAdam, RMSprop
 
 from fedlightning.local.lean import LeanSGD, is_listened_to
-from fedlightning.local.vectorised.step import Gradients
+from fedlightning.local.vectorised.gradients import Gradients
 
 ELEMENTWISE: frozenset[type[Optimizer]] = frozenset(
     {SGD, Adam, AdamW, RMSprop, Adadelta, Adamax, NAdam, RAdam}
@@ -25,6 +25,9 @@ Scalars: TypeAlias = Mapping[str, Any]
 
 SCALARS = frozenset({"step", "mu_product"})
 """Names of these."""
+
+_ROLLING = "momentum_buffer"
+_STEPPED: Scalars = {}
 
 StartStates: TypeAlias = Mapping[int, tuple[Scalars, Mapping[str, Tensor]]]
 """What workers start with, by the number of the parameter: what all have alike, and stacks of tensors."""
@@ -52,6 +55,7 @@ class StackedOptimizer:
 
     Attributes:
         is_plain: Whether it is SGD that keeps nothing from step to step.
+        takes_factors: Whether it steps by the factors of a linear map's gradient.
     """
 
     def __init__(self, optimizer: Optimizer, workers: int, positions: Sequence[Sequence[int]]) -> None:
@@ -59,6 +63,9 @@ class StackedOptimizer:
         self._workers = workers
         self._positions = positions
         self.is_plain = LeanSGD.fits(optimizer)
+        self.takes_factors = self.is_plain or (
+            type(optimizer) is SGD and all(map(_rolls, optimizer.param_groups))
+        )
         # By parameter: states of the parameters' own shape, stacked likewise, and for each worker the others.
         self._stacked: dict[int, dict[str, Tensor]] = defaultdict(dict)
         self._scalars: dict[int, list[Scalars | None]] = defaultdict(lambda: [None] * workers)
@@ -75,8 +82,15 @@ class StackedOptimizer:
         if self.is_plain:
             self._descend(parameters, gradients)
             return
+        workers = range(*rows.indices(rows.stop))
+        if self.takes_factors:
+            for span in self._alike(workers, gradients.known):
+                self._roll(
+                    span, slice(span.start - rows.start, span.stop - rows.start), parameters, gradients
+                )
+            return
         every = gradients.in_full().whole
-        for span in self._alike(range(*rows.indices(rows.stop)), every):
+        for span in self._alike(workers, gradients.known):
             own = slice(span.start - rows.start, span.stop - rows.start)
             self._step_alike(
                 span,
@@ -141,14 +155,13 @@ class StackedOptimizer:
             if number in start:
                 scalars, stacks = start[number]
                 self._stacked[position] = dict(stacks)
-                self._scalars[position] = [scalars] * self._workers
+                self._scalars[position] = [scalars if scalars or stacks else None] * self._workers
 
     def _descend(self, parameters: Sequence[Tensor], gradients: Gradients) -> None:
-        used = {product.weight for product, _ in gradients.products}
         for group, positions in zip(self._optimizer.param_groups, self._positions, strict=True):
             rate, decay = group["lr"], group["weight_decay"]
             if decay:
-                shrunk = [p for p in positions if p >= 0 and (p in used or gradients.whole[p] is not None)]
+                shrunk = [p for p in positions if p in gradients.known]
                 torch._foreach_mul_([parameters[p] for p in shrunk], 1 - rate * decay)
             whole = [
                 (parameters[p], gradient)
@@ -157,13 +170,44 @@ class StackedOptimizer:
             ]
             if whole:
                 torch._foreach_add_([p for p, _ in whole], [gradient for _, gradient in whole], alpha=-rate)
-            for product, outer in gradients.products:
-                if product.weight in positions:
-                    parameters[product.weight].baddbmm_(outer.transpose(1, 2), product.inputs, alpha=-rate)
+            for factors in gradients.factors:
+                if factors.weight in positions:
+                    outer = factors.outer.transpose(1, 2)
+                    parameters[factors.weight].baddbmm_(outer, factors.inputs, alpha=-rate)
 
-    def _alike(self, workers: range, gradients: Sequence[Tensor | None]) -> Iterator[slice]:
+    def _roll(self, rows: slice, own: slice, parameters: Sequence[Tensor], gradients: Gradients) -> None:
+        """Step by momentum: gradients go right into what rolls, as the factors that they are.
+
+        Args:
+            rows: Workers who have been stepped equally often.
+            own: Which they are of those that parameters and gradients are given of.
+            parameters: As for `step`.
+            gradients: As for `step`.
+        """
+        for group, positions in zip(self._optimizer.param_groups, self._positions, strict=True):
+            for p in positions:
+                if p not in gradients.known:
+                    continue
+                parameter = parameters[p][own]
+                kept, share = 0.0, 1.0
+                if self._scalars[p][rows.start] is not None:
+                    kept, share = group["momentum"], 1 - group["dampening"]
+                rolling = self._rolling(p, rows, parameters[p])
+                gradients.add_to(rolling, p, own, kept=kept, share=share)
+                if group["weight_decay"]:
+                    rolling.add_(parameter, alpha=share * group["weight_decay"])
+                parameter.add_(rolling, alpha=-group["lr"])
+                self._scalars[p][rows] = [_STEPPED] * (rows.stop - rows.start)
+
+    def _rolling(self, position: int, rows: slice, like: Tensor) -> Tensor:
+        stacks = self._stacked[position]
+        if _ROLLING not in stacks:
+            stacks[_ROLLING] = like.new_empty(self._workers, *like.shape[1:])
+        return stacks[_ROLLING][rows]
+
+    def _alike(self, workers: range, positions: Iterable[int]) -> Iterator[slice]:
         """Divide workers into spans of those whose parameters have been stepped equally often."""
-        stepped = [self._scalars[position] for position, g in enumerate(gradients) if g is not None]
+        stepped = [self._scalars[position] for position in positions]
         start = workers.start
         for worker in workers[1:]:
             if any(of[worker] is not of[start] for of in stepped):
@@ -209,6 +253,13 @@ class StackedOptimizer:
                 stacks[name] = value.new_zeros(len(everyone), *value.shape[1:])
             stacks[name][rows].copy_(value)
         everyone[rows] = [scalars] * (rows.stop - rows.start)
+
+
+def _rolls(group: Mapping[str, Any]) -> bool:
+    """Tell whether SGD steps by what rolls, and by nothing else."""
+    return bool(group["momentum"]) and not (
+        group["nesterov"] or group["maximize"] or isinstance(group["lr"], Tensor)
+    )
 
 
 def stacked_states(states: Sequence[Mapping[int, Mapping[str, Any]]]) -> StartStates:

@@ -17,45 +17,13 @@ from torch.func import vmap
 from torch.utils._pytree import tree_unflatten
 
 from fedlightning.local.stepping import loss_of
+from fedlightning.local.vectorised.gradients import Factors, Gradients
 from fedlightning.local.vectorised.logs import ChunkLogs
-from fedlightning.local.vectorised.operators import Product, WorkerOperators
+from fedlightning.local.vectorised.operators import WorkerOperators
 from fedlightning.local.vectorised.randomness import DividedDraws, LoneDraws
 from fedlightning.local.vectorised.refusal import NotBatchable
 from fedlightning.local.vectorised.stack import Places
 from fedlightning.local.vectorised.stacked_batch import StackedBatch
-
-
-class Gradients:
-    """What a batched step has computed.
-
-    Args:
-        losses: Shape ``(workers,)``, without a graph.
-        whole: For each trained parameter its gradient, shape ``(workers, ...)``, as far as it is known as a
-            whole.
-        products: The uses of weights in linear maps, with the gradients of their outputs.
-        logged: What was logged and counted, as `ChunkLogs.keep` takes it.
-    """
-
-    def __init__(
-        self,
-        losses: Tensor,
-        whole: Sequence[Tensor | None],
-        products: Sequence[tuple[Product, Tensor]],
-        logged: Sequence[Tensor],
-    ) -> None:
-        self.losses = losses
-        self.whole = whole
-        self.products = products
-        self.logged = logged
-
-    def in_full(self) -> Gradients:
-        """Return the same with every gradient known as a whole."""
-        every = list(self.whole)
-        for product, outer in self.products:
-            gradient = torch.bmm(outer.transpose(1, 2), product.inputs)
-            known = every[product.weight]
-            every[product.weight] = gradient if known is None else known + gradient
-        return Gradients(self.losses, every, [], self.logged)
 
 
 class BatchedStep:
@@ -117,10 +85,12 @@ class BatchedStep:
         for buffer, after in zip(buffers, left, strict=True):
             take_over(buffer, after)
         whole, outer = found[: len(leaves)], found[len(leaves) :]
-        products = [
-            (product, own) for product, own in zip(operators.products, outer, strict=True) if own is not None
+        factors = [
+            Factors(product.weight, product.inputs, own)
+            for product, own in zip(operators.products, outer, strict=True)
+            if own is not None
         ]
-        return Gradients(kept, whole, products, logged)
+        return Gradients(kept, whole, factors, logged)
 
     def _loss(self, batch: Any, batch_idx: int) -> Tensor:
         module, numbers = self._module, (batch_idx,) if self._passes_batch_idx else ()

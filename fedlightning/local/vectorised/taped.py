@@ -6,7 +6,7 @@ hold for one round, or as long as all that has been read is known and the same (
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_unflatten
 
 from fedlightning.local.vectorised.arena import Arena
+from fedlightning.local.vectorised.gradients import Factors, Gradients
 from fedlightning.local.vectorised.logs import ChunkLogs, Notes
 from fedlightning.local.vectorised.readings import Readings
 from fedlightning.local.vectorised.stacked_batch import StackedBatch
@@ -27,21 +28,6 @@ USES = 8
 
 
 @dataclass(frozen=True)
-class StepResult:
-    """What a step has left, beside parameters.
-
-    Args:
-        losses: Shape ``(workers,)``, without a graph.
-        logged: What was logged and counted, as `ChunkLogs.keep` takes it.
-        gradients: Whatever is left to be done with.
-    """
-
-    losses: Tensor
-    logged: Sequence[Tensor]
-    gradients: Sequence[Tensor | None]
-
-
-@dataclass(frozen=True)
 class _Taped:
     """A tape and what belongs to it in Python.
 
@@ -49,13 +35,27 @@ class _Taped:
         tape: The tape: what comes out are losses, what was logged and counted, and gradients.
         notes: What the step has noted.
         batch: One worker's batch, of which only shapes are looked at.
-        has_gradient: Of which parameters there are gradients.
+        whole: For each trained parameter whether its gradient is there as a whole.
+        weights: Which weights' gradients there are factors of.
     """
 
     tape: Tape
     notes: Notes
     batch: Any
-    has_gradient: Sequence[bool]
+    whole: Sequence[bool]
+    weights: Sequence[int]
+
+    def gradients(self, losses: Tensor, logged: Sequence[Tensor], others: Iterator[Tensor]) -> Gradients:
+        """Return what a play has computed.
+
+        Args:
+            losses: The losses.
+            logged: What was logged and counted.
+            others: What else came out.
+        """
+        whole = [next(others) if there else None for there in self.whole]
+        factors = [Factors(weight, next(others), next(others)) for weight in self.weights]
+        return Gradients(losses, whole, factors, logged)
 
 
 class TapedSteps:
@@ -104,7 +104,7 @@ class TapedSteps:
             self._readings = Readings(self._module, self._trained)
         self._round, self._settings = round, settings
 
-    def take(self, batch: StackedBatch, logs: ChunkLogs, step: Callable[[], StepResult]) -> StepResult:
+    def take(self, batch: StackedBatch, logs: ChunkLogs, step: Callable[[], Gradients]) -> Gradients:
         """Take a step by a tape, or record one: at the second use, since many shapes come only once.
 
         Args:
@@ -124,8 +124,8 @@ class TapedSteps:
         return step()
 
     def _recorded(
-        self, key: Any, batch: StackedBatch, logs: ChunkLogs, step: Callable[[], StepResult]
-    ) -> StepResult:
+        self, key: Any, batch: StackedBatch, logs: ChunkLogs, step: Callable[[], Gradients]
+    ) -> Gradients:
         places = [place[batch.rows] for place in self._places]
         before = [place.clone() for place in places]
         watch = Watch() if self._may_last else None
@@ -133,14 +133,16 @@ class TapedSteps:
             result = step()
         if watch is not None:
             self._readings.add(watch)
-        gradients = [gradient for gradient in result.gradients if gradient is not None]
-        outputs = [result.losses, *result.logged, *gradients]
+        whole = [gradient for gradient in result.whole if gradient is not None]
+        factors = [tensor for own in result.factors for tensor in (own.inputs, own.outer)]
+        outputs = [result.losses, *result.logged, *whole, *factors]
         tape = recorder.tape(outputs, self._arena)
         self._tapes[key] = None
         if tape is not None and _is_proven(tape, batch, outputs, places, before):
             one = tree_unflatten([tensor[0] for tensor in tape.inputs], batch.structure)
-            has_gradient = [gradient is not None for gradient in result.gradients]
-            self._tapes[key] = _Taped(tape, logs.notes, one, has_gradient)
+            there = [gradient is not None for gradient in result.whole]
+            weights = [own.weight for own in result.factors]
+            self._tapes[key] = _Taped(tape, logs.notes, one, there, weights)
         return result
 
 
@@ -184,15 +186,14 @@ def _same(one: Tensor, other: Tensor) -> bool:
     return one.is_floating_point() and torch.allclose(one, other, rtol=0.0, atol=0.0, equal_nan=True)
 
 
-def _played(taped: _Taped, batch: StackedBatch, logs: ChunkLogs) -> StepResult:
+def _played(taped: _Taped, batch: StackedBatch, logs: ChunkLogs) -> Gradients:
     tape, count = taped.tape, 1 + taped.notes.tensors
     batch.read_into(tape.inputs)
     tape.play()
     # The next play overwrites them; gradients have been made use of by then.
     losses, *logged = [tensor.clone() for tensor in tape.outputs[:count]]
     logs.repeat(taped.notes, taped.batch, batch.rows, logged)
-    gradients = iter(tape.outputs[count:])
-    return StepResult(losses, logged, [next(gradients) if has else None for has in taped.has_gradient])
+    return taped.gradients(losses, logged, iter(tape.outputs[count:]))
 
 
 def _key_of(batch: StackedBatch) -> Any:

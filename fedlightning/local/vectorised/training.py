@@ -19,6 +19,7 @@ from fedlightning.local.lean import LeanSGD, count_as_step
 from fedlightning.local.lightning_calls import replaced_log
 from fedlightning.local.vectorised.chunks import Errands, Numbers
 from fedlightning.local.vectorised.compiled import CompiledSteps, why_not_compilable
+from fedlightning.local.vectorised.gradients import Gradients
 from fedlightning.local.vectorised.logs import ChunkLogs
 from fedlightning.local.vectorised.lone import LoneStep
 from fedlightning.local.vectorised.optimizers import StackedOptimizer
@@ -27,8 +28,8 @@ from fedlightning.local.vectorised.refusal import NotBatchable, in_few_words
 from fedlightning.local.vectorised.reports import ChunkReports, Outcome
 from fedlightning.local.vectorised.stack import Places, Stack
 from fedlightning.local.vectorised.stacked_batch import StackedBatch
-from fedlightning.local.vectorised.step import BatchedStep, Gradients
-from fedlightning.local.vectorised.taped import USES, StepResult, TapedSteps
+from fedlightning.local.vectorised.step import BatchedStep
+from fedlightning.local.vectorised.taped import USES, TapedSteps
 from fedlightning.local.visit import Visit
 
 
@@ -222,20 +223,18 @@ class VectorisedTraining:
     ) -> Tensor:
         """Take a step as an earlier one was taken; plain SGD's update is part of it."""
 
-        def take() -> StepResult:
+        def take() -> Gradients:
             parameters = self._parameters_of(batch.rows)
             gradients = step.gradients(batch, parameters, [], None)
             if not optimizer.is_plain:
-                gradients = gradients.in_full()
-                return StepResult(gradients.losses, gradients.logged, gradients.whole)
+                return gradients if optimizer.takes_factors else gradients.in_full()
             optimizer.step(batch.rows, parameters, gradients)
-            return StepResult(gradients.losses, gradients.logged, [])
+            return Gradients(gradients.losses, [], [], gradients.logged)
 
-        result = tapes.take(batch, logs, take)
+        gradients = tapes.take(batch, logs, take)
         if not optimizer.is_plain:
-            gradients = Gradients(result.losses, result.gradients, [], result.logged)
             optimizer.step(batch.rows, self._parameters_of(batch.rows), gradients)
-        return result.losses
+        return gradients.losses
 
     def _parameters_of(self, rows: slice) -> list[Tensor]:
         return [stack[rows] for stack in self._stack.parameters]

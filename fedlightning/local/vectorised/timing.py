@@ -26,12 +26,20 @@ USUAL_STACK = 1 << 23
 """Bytes that the parameters of a chunk may have; more share no cache with what is computed from them."""
 
 SMALL_STACK = 1 << 22
-"""Up to so many bytes, nothing speaks for a smaller chunk."""
+"""Up to so many bytes, a step costs next to nothing beside its overheads."""
 
 CLEARLY = 1.15
 """By how many times another chunk must be faster than the usual one to be taken in its place."""
 
-_TRIED_STEPS = 2
+LONG_STEP = 0.003
+"""Seconds of a step that is long by itself: many at once only save the time in which nothing is computed."""
+
+_FIRST_STEPS = 2
+"""Steps until all is warm, and recorded."""
+
+_TRIED_STEPS = 6
+"""Steps of a visit that is timed: in fewer, what a visit costs beside them would hide what they cost."""
+
 _TIMES = 2
 
 
@@ -46,18 +54,6 @@ def usual_chunk(workers: int, size: int) -> int:
     return -(-workers // -(-workers // most))
 
 
-def candidates(workers: int, size: int) -> list[int]:
-    """Return the usual chunk, and half of it where a processor may have smaller caches.
-
-    Args:
-        workers: Visits of a round.
-        size: Bytes of what one worker trains.
-    """
-    usual = usual_chunk(workers, size)
-    half = -(-usual // 2)
-    return [usual, half] if usual * size > SMALL_STACK and half > 1 else [usual]
-
-
 def seconds_alone(module: pl.LightningModule, optimizer: Optimizer, errands: Errands) -> float:
     """Measure the first steps of visits, one after the other, in the way in which they would be made.
 
@@ -69,21 +65,30 @@ def seconds_alone(module: pl.LightningModule, optimizer: Optimizer, errands: Err
     Returns:
         Seconds per step of the second.
     """
-    some = errands.shortened(_TRIED_STEPS)
-    if isinstance(some, PooledErrands) and not why_not_one_by_one(module, [optimizer], some.visit):
+    _, seconds = _alone(module, optimizer, errands.shortened(_FIRST_STEPS))
+    if seconds > LONG_STEP:
+        return seconds
+    return _alone(module, optimizer, errands.shortened(_TRIED_STEPS))[1]
+
+
+def _alone(module: pl.LightningModule, optimizer: Optimizer, errands: Errands) -> list[float]:
+    """Carry out two visits, and return seconds per step of each."""
+    seconds = []
+    if isinstance(errands, PooledErrands) and not why_not_one_by_one(module, [optimizer], errands.visit):
         with looked_up_once(module):
-            visits = OneByOne(module, optimizer, some)
+            visits = OneByOne(module, optimizer, errands)
             with visits.at_work():
-                visits.visit(0)
-                started = process_time()
-                visits.visit(1)
-                return _since(started) / max(1, int(some.steps[1]))
-    started = 0.0
+                for number in range(2):
+                    started = process_time()
+                    visits.visit(number)
+                    seconds.append(_since(started) / max(1, int(errands.steps[number])))
+        return seconds
     for number in range(2):
-        errand = some.one(number)
+        errand = errands.one(number)
         started = process_time()
         train_locally(module, [optimizer], errand.stream, errand.memory, errand.visit)
-    return _since(started) / max(1, int(some.steps[1]))
+        seconds.append(_since(started) / max(1, int(errands.steps[number])))
+    return seconds
 
 
 def best_chunk(
@@ -100,11 +105,11 @@ def best_chunk(
         The usual one, unless another is clearly faster; and its seconds per step of one worker.
     """
     for training in trainings:
-        _carry_out(training, errands)  # steps are recorded meanwhile, and memory is used for the first time
+        _carry_out(training, errands, _FIRST_STEPS)  # recorded meanwhile; memory is used for the first time
     least = [float("inf")] * len(trainings)
     for _ in range(_TIMES):
         for number, training in enumerate(trainings):
-            least[number] = min(least[number], _carry_out(training, errands))
+            least[number] = min(least[number], _carry_out(training, errands, _TRIED_STEPS))
         best = min(range(len(trainings)), key=least.__getitem__)
         if least[best] * CLEARLY > least[0]:
             best = 0
@@ -123,11 +128,11 @@ def seconds_together(training: VectorisedTraining, errands: Errands) -> float:
     Returns:
         Seconds per step of one worker.
     """
-    return _carry_out(training, errands, 1)
+    return _carry_out(training, errands, _FIRST_STEPS, 1)
 
 
-def _carry_out(training: VectorisedTraining, errands: Errands, uses: int | None = None) -> float:
-    some = errands.some(range(min(training.chunk, len(errands)))).shortened(_TRIED_STEPS)
+def _carry_out(training: VectorisedTraining, errands: Errands, steps: int, uses: int | None = None) -> float:
+    some = errands.some(range(min(training.chunk, len(errands)))).shortened(steps)
     if uses is None:
         uses = -(-len(errands) // training.chunk) * int(errands.steps.max())
     started = process_time()

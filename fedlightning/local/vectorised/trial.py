@@ -28,7 +28,14 @@ from fedlightning.local.vectorised.chunks import Errand, Errands
 from fedlightning.local.vectorised.fitness import reads_batch_idx, why_not_batchable
 from fedlightning.local.vectorised.functorch_calls import is_shown_by_vmap
 from fedlightning.local.vectorised.refusal import NotBatchable, in_few_words
-from fedlightning.local.vectorised.timing import best_chunk, candidates, seconds_alone, seconds_together
+from fedlightning.local.vectorised.timing import (
+    LONG_STEP,
+    SMALL_STACK,
+    best_chunk,
+    seconds_alone,
+    seconds_together,
+    usual_chunk,
+)
 from fedlightning.local.vectorised.training import VectorisedTraining
 from fedlightning.local.visit import VisitReport
 
@@ -38,10 +45,8 @@ Wish = Literal["auto"] | bool | int
 A number says for how many at once, in place of measurements: then every bit of a run is decided beforehand.
 """
 
-LONG_STEP = 0.003
-"""Seconds of a step that is long by itself: many at once only save the time in which nothing is computed."""
-
 _ENOUGH = 100
+_WARM_STEPS = 3
 _WORSE = 1.05
 _TOLERANCE = 1e-3
 
@@ -146,17 +151,20 @@ class _Trial:
         return training.draws_made > 0
 
     def is_long(self, errands: Errands) -> bool:
-        """Tell whether a step by itself is long: the second time, when all is warm.
+        """Tell whether a step by itself is long, and goes on being so: the first ones find nothing warm.
 
         Args:
             errands: The visits.
         """
         # What a step by SGD comes to is compared later on.
         self._first = self._alone(errands.one(0).shortened(1), self._unit_steps)
-        if self._seconds_alone <= LONG_STEP:
-            return False
-        with self._put_back():
-            self._clocked(errands.one(0).shortened(1), self._optimizer)
+        for taken in range(_WARM_STEPS):
+            if self._seconds_alone <= LONG_STEP:
+                return False
+            if taken and self._seconds_alone > 3 * LONG_STEP:
+                return True
+            with self._put_back():
+                self._clocked(errands.one(0).shortened(1), self._optimizer)
         return self._seconds_alone > LONG_STEP
 
     def by_itself(self, errands: Errands) -> Findings:
@@ -184,15 +192,14 @@ class _Trial:
         with self._put_back():
             alone = seconds_alone(self._module, self._optimizer, errands.some([0, 1]))
         size = sum(p.numel() * p.element_size() for p in self._module.parameters() if p.requires_grad)
-        sizes = candidates(len(errands), size)
-        if alone > LONG_STEP:
-            sizes.append(1)
-        if len(sizes) == 1:
+        usual = usual_chunk(len(errands), size)
+        if usual * size <= SMALL_STACK:
             # Next to nothing is computed in such steps: the first ones of a part of the chunk tell enough.
-            seconds = seconds_together(self._training(min(sizes[0], _ENOUGH), draws=draws), errands)
+            seconds = seconds_together(self._training(min(usual, _ENOUGH), draws=draws), errands)
             if seconds < alone:
-                return sizes[0], alone / seconds
-        trainings = [self._training(size, draws=draws) for size in sizes]
+                return usual, alone / seconds
+        chunks = [usual, 1] if alone > LONG_STEP else [usual]
+        trainings = [self._training(chunk, draws=draws) for chunk in chunks]
         best, seconds = best_chunk(trainings, errands, alone)
         return best.chunk, alone / seconds
 

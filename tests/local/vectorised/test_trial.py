@@ -203,33 +203,33 @@ def test_a_clock_that_does_not_move_speaks_against_nothing(monkeypatch: pytest.M
 @pytest.mark.parametrize(
     ("workers", "size", "expected"),
     [
-        (500, 2_440, [500]),  # next to nothing beside any cache
-        (50, 796_840, [10, 5]),
-        (10, 796_840, [10, 5]),
-        (23, 796_840, [8, 4]),  # three chunks alike, rather than 10, 10 and 3
-        (10, 6_653_480, [2]),
-        (5000, 40, [1000]),
+        (500, 2_440, 500),  # next to nothing beside any cache
+        (50, 796_840, 10),
+        (10, 796_840, 10),
+        (23, 796_840, 8),  # three chunks alike, rather than 10, 10 and 3
+        (10, 6_653_480, 2),
+        (5000, 40, 1000),
     ],
 )
-def test_sizes_say_which_chunks_are_tried(workers: int, size: int, expected: list[int]) -> None:
-    assert timing.candidates(workers, size) == expected
+def test_sizes_say_how_many_take_their_steps_together(workers: int, size: int, expected: int) -> None:
+    assert timing.usual_chunk(workers, size) == expected
 
 
 @pytest.mark.parametrize(
-    ("half", "alone", "expected"),
+    ("other", "alone", "expected"),
     [
         (0.9, 2.0, (8, 1.0)),
         (0.8, 2.0, (4, 0.8)),
         (1.1, 2.0, (8, 1.0)),
         (2.9, 2.0, (8, 1.0)),
-        (2.9, 4.0, (8, 3.0)),  # faster than alone, and than half of it, the first time
+        (2.9, 4.0, (8, 3.0)),  # faster than alone, and than the other, the first time
     ],
 )
 def test_measurements_overrule_the_usual_chunk_only_where_they_are_clear(
-    half: float, alone: float, expected: tuple[int, float], monkeypatch: pytest.MonkeyPatch
+    other: float, alone: float, expected: tuple[int, float], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    seconds = {8: iter([9.0, 3.0, 1.0]), 4: iter([9.0, half, 3.0])}
-    monkeypatch.setattr(timing, "_carry_out", lambda training, _: next(seconds[training.chunk]))
+    seconds = {8: iter([9.0, 3.0, 1.0]), 4: iter([9.0, other, 3.0])}
+    monkeypatch.setattr(timing, "_carry_out", lambda training, *_: next(seconds[training.chunk]))
     cohort = Cohort(Net(PLAIN), streams([8] * 12))
     trainings = [
         VectorisedTraining(cohort.module, cohort.optimizer, chunk=chunk, numbered=False, draws=False)
@@ -258,6 +258,6 @@ def test_visits_by_themselves_are_measured_as_they_would_be_made(monkeypatch: py
         pool, 0, cohort.visits()[0], names, first=two * 0, steps=two, samples=two + 1, every=two
     )
     assert timing.seconds_alone(cohort.module, cohort.optimizer, pooled) > 0
-    assert visited == [0, 1]
+    assert visited == [0, 1, 0, 1]  # two steps, to find out how long they are; then more
     assert timing.seconds_alone(cohort.module, cohort.optimizer, errands(cohort)) > 0
-    assert visited == [0, 1]
+    assert len(visited) == 4

@@ -46,7 +46,7 @@ def test_several_threads_round_otherwise(monkeypatch: pytest.MonkeyPatch) -> Non
 def test_a_kernel_that_rounds_otherwise_is_found_out(monkeypatch: pytest.MonkeyPatch) -> None:
     def rounded(*args: object, **settings: object) -> None:
         step_at_once(*args, **settings)  # type: ignore[arg-type]  # they are passed on as they are
-        args[0][0][3].mul_(1 + 1e-6)  # type: ignore[index]
+        args[0][0][3].mul_(1 + 1e-6)  # type: ignore[index]  # they are objects to the checker
 
     settings = Momentum(0.123)
     monkeypatch.setattr(torch, "get_num_threads", lambda: 1)

@@ -10,6 +10,8 @@ ARGS   ?= experiment=digits_averaged
 export UV_FIND_LINKS ?= $(PIP_FIND_LINKS)
 # One thread per process: the models here are small, and the tests use several processes.
 export OMP_NUM_THREADS ?= 1
+# A machine that forbids byte code would have each process compile torch and Lightning anew: 12 s of its start.
+unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
 .PHONY: help run test lint types pytest bench-pointers bench-simulation bench-scale bench-self-log bench-trainer bench-published lightning-suite opinfo hostile properties docs clean

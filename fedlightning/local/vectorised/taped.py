@@ -15,13 +15,13 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_unflatten
 
-from fedlightning.local.vectorised.arena import Arena
+from fedlightning.local.tapes.arena import Arena
 from fedlightning.local.vectorised.gradients import Factors, Gradients
 from fedlightning.local.vectorised.logs import ChunkLogs, Notes
-from fedlightning.local.vectorised.readings import Readings
+from fedlightning.local.tapes.readings import Readings
 from fedlightning.local.vectorised.stacked_batch import StackedBatch
-from fedlightning.local.vectorised.tape import Recorder, Tape
-from fedlightning.local.vectorised.watching import Watch
+from fedlightning.local.tapes.tape import Recorder, Tape
+from fedlightning.local.tapes.watching import Watch
 
 USES = 8
 """Steps of a round for which tapes are worth their recording, which takes as long as ten steps by tape."""

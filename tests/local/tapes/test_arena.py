@@ -8,7 +8,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fedlightning.local.vectorised.arena import Arena, Lifetime
+from fedlightning.local.tapes.arena import Arena, Lifetime
 
 CPU = torch.device("cpu")
 

@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.optim import SGD
 
-from fedlightning.local.vectorised.readings import Readings
-from fedlightning.local.vectorised.watching import Watch
+from fedlightning.local.tapes.readings import Readings
+from fedlightning.local.tapes.watching import Watch
 from tests.local.vectorised.toys import CLASSES, FEATURES, Net, attached
 
 FACTOR = 1.0

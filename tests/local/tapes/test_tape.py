@@ -14,8 +14,8 @@ from torch import Tensor
 from torch.func import vmap
 from torch.nn import functional as F
 
-from fedlightning.local.vectorised.arena import Arena
-from fedlightning.local.vectorised.tape import Recorder, Tape
+from fedlightning.local.tapes.arena import Arena
+from fedlightning.local.tapes.tape import Recorder, Tape
 
 Step = Callable[..., Sequence[Tensor]]
 

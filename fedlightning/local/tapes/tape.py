@@ -20,8 +20,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_map_only
 from typing_extensions import override
 
-from fedlightning.local.vectorised.arena import Arena, Lifetime
-from fedlightning.local.vectorised.overloads import Nature, call_into, nature_of
+from fedlightning.local.tapes.arena import Arena, Lifetime
+from fedlightning.local.tapes.overloads import Nature, call_into, nature_of
 
 _EXITS = (Tensor.numpy, Tensor.tolist, Tensor.__array__, Tensor.__dlpack__, Tensor.data_ptr)
 """Methods by which tensors hand out their numbers, or the place where they are."""

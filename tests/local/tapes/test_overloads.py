@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 from torch.testing._internal.common_methods_invocations import op_db
 
-from fedlightning.local.vectorised.overloads import call_into
-from fedlightning.local.vectorised.tape import Recorder
+from fedlightning.local.tapes.overloads import call_into
+from fedlightning.local.tapes.tape import Recorder
 
 aten = torch.ops.aten
 

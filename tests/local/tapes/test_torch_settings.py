@@ -13,7 +13,7 @@ from torch.nn.modules import module as of_modules
 from torch.overrides import BaseTorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from fedlightning.local.vectorised.torch_settings import settings_now
+from fedlightning.local.tapes.torch_settings import settings_now
 
 
 @contextmanager

@@ -18,8 +18,8 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor, nn
 
-from fedlightning.local.vectorised.torch_settings import settings_now
-from fedlightning.local.vectorised.watching import OF_TORCH, PLAIN, Watch
+from fedlightning.local.tapes.torch_settings import settings_now
+from fedlightning.local.tapes.watching import OF_TORCH, PLAIN, Watch
 
 # fmt: off
 _HARMLESS = frozenset({

@@ -5,6 +5,7 @@ The general loop is the reference: a test runs both and compares bits.
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Sequence
 from typing import Any, TypeAlias
 
@@ -91,24 +92,65 @@ class LeanOptimization:
         return loss_of(output, required=True)
 
 
-class LeanSGD(LeanOptimization):
-    """Take the steps of SGD without momentum: gradients go right into the parameters, and are not stored."""
+class ByGradients(LeanOptimization):
+    """Step along gradients that come straight from autograd: what is computed, and what is done with it."""
 
     @override
     def take(self, batch: Any, batch_idx: int, *, passes_batch_idx: bool) -> Tensor | None:
-        loss = self._loss(batch, batch_idx, passes_batch_idx)
-        if loss is None:
+        found = self.differentiate(batch, batch_idx, passes_batch_idx=passes_batch_idx)
+        if found is None:
+            self.skip()
             return None
-        self._descend(loss)
-        return loss.detach()
+        loss, gradients = found
+        # A step may write to what the loss is a view of.
+        kept = loss.clone()
+        self.descend(gradients)
+        return kept
 
-    def _descend(self, loss: Tensor) -> None:
+    @abstractmethod
+    def differentiate(
+        self, batch: Any, batch_idx: int, *, passes_batch_idx: bool
+    ) -> tuple[Tensor, Gradients] | None:
+        """Compute the loss on a batch, without a graph, and its gradients; as `take`.
+
+        Returns:
+            Both; gradients are those of the tensors that `trained` returns. ``None`` where the module skips
+            the step.
+        """
+
+    @abstractmethod
+    def descend(self, gradients: Gradients) -> None:
+        """Take the step that an optimizer takes by some gradients.
+
+        Args:
+            gradients: Of what is trained.
+        """
+
+    def skip(self) -> None:
+        """Do what an optimizer does where there is no loss."""
+
+    def trained(self) -> list[Tensor]:
+        """Return what the optimizer steps now, in its order."""
         groups = self._optimizer.param_groups
-        trained = [tensor for group in groups for tensor in group["params"] if tensor.requires_grad]
-        gradients = gradients_of(loss, trained)
+        return [tensor for group in groups for tensor in group["params"] if tensor.requires_grad]
+
+
+class LeanSGD(ByGradients):
+    """Take the steps of SGD without momentum: gradients go right into the parameters, and are not stored."""
+
+    @override
+    def differentiate(
+        self, batch: Any, batch_idx: int, *, passes_batch_idx: bool
+    ) -> tuple[Tensor, Gradients] | None:
+        loss = self._loss(batch, batch_idx, passes_batch_idx)
+        return None if loss is None else (loss.detach(), gradients_of(loss, self.trained()))
+
+    @override
+    def descend(self, gradients: Gradients) -> None:
+        groups = self._optimizer.param_groups
         with GradModeOff():
             if len(groups) == 1:
-                _descend(trained, gradients, groups[0])
+                _descend(self.trained(), gradients, groups[0])
             else:
                 _descend_by_group(groups, gradients)
         count_as_step(self._optimizer)
@@ -123,30 +165,34 @@ class LeanSGD(LeanOptimization):
         )
 
 
-class LeanStep(LeanOptimization):
+class LeanStep(ByGradients):
     """Let an optimizer of torch's take its own steps, by gradients that come straight from autograd."""
 
     @override
-    def take(self, batch: Any, batch_idx: int, *, passes_batch_idx: bool) -> Tensor | None:
-        optimizer = self._optimizer
+    def differentiate(
+        self, batch: Any, batch_idx: int, *, passes_batch_idx: bool
+    ) -> tuple[Tensor, Gradients] | None:
         with torch.set_grad_enabled(True):  # as an optimizer asks for it, whatever a procedure has turned off
             loss = self._loss(batch, batch_idx, passes_batch_idx)
         if loss is None:
-            optimizer.zero_grad()
-            optimizer.step()
             return None
-        # A step may write to what the loss is a view of.
-        kept = loss.detach().clone()
-        tensors = [tensor for group in optimizer.param_groups for tensor in group["params"]]
         # Dropped before there are others, so that these get their memory.
-        for tensor in tensors:
-            tensor.grad = None
-        trained = [tensor for tensor in tensors if tensor.requires_grad]
-        gradients = gradients_of(loss, trained)
+        for group in self._optimizer.param_groups:
+            for tensor in group["params"]:
+                tensor.grad = None
+        return loss.detach(), gradients_of(loss, self.trained())
+
+    @override
+    def descend(self, gradients: Gradients) -> None:
+        trained = self.trained()
         for tensor, gradient in zip(trained, gradients, strict=True):
             tensor.grad = None if gradient is None else _laid_out_like(tensor, gradient)
         self._step(trained)
-        return kept
+
+    @override
+    def skip(self) -> None:
+        self._optimizer.zero_grad()
+        self._optimizer.step()
 
     def _step(self, trained: list[Tensor]) -> None:
         """Step along the gradients of some tensors, which have them where a backward leaves them."""
@@ -186,7 +232,11 @@ class CorrectedSGD(LeanSGD):
             return super()._loss(batch, batch_idx, passes_batch_idx)
 
     @override
-    def _descend(self, loss: Tensor) -> None:
+    def take(self, batch: Any, batch_idx: int, *, passes_batch_idx: bool) -> Tensor | None:
+        loss = self._loss(batch, batch_idx, passes_batch_idx)
+        if loss is None:
+            return None
+        kept = loss.detach().clone()
         # Gradients are stored here: a correction may drop some, and writes to each without touching others.
         optimizer = self._optimizer
         optimizer.zero_grad()
@@ -197,6 +247,7 @@ class CorrectedSGD(LeanSGD):
                 tensors = group["params"]
                 _descend(tensors, [tensor.grad for tensor in tensors], group)
         count_as_step(optimizer)
+        return kept
 
 
 def lean_optimization(

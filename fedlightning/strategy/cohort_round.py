@@ -17,6 +17,7 @@ from fedlightning.algorithms import Plan
 from fedlightning.data.pool import RowPool
 from fedlightning.local.known import looked_up_once
 from fedlightning.local.metrics import MetricState, kept_states, values_of
+from fedlightning.local.one_by_one.taped import StepTapes
 from fedlightning.local.one_by_one.training import OneByOne, why_not_one_by_one
 from fedlightning.local.randomness import isolated_streams
 from fedlightning.local.vectorised.chunks import Numbers
@@ -45,6 +46,7 @@ class CohortRound(Round):
         optimization: The module's optimizers.
         together: Carries out visits together; ``None`` to make one after the other.
         spread: Makes visits in other processes; ``None`` to make them in this one.
+        tapes: Those of steps of earlier rounds; ``None`` to take each step anew.
     """
 
     def __init__(
@@ -53,11 +55,13 @@ class CohortRound(Round):
         optimization: Optimization,
         together: Together | None,
         spread: Spread | None = None,
+        tapes: StepTapes | None = None,
     ) -> None:
         super().__init__(terms)
         self._optimization = optimization
         self._together = together
         self._spread = spread
+        self._tapes = tapes
 
     @abstractmethod
     def _why_one_by_one(self) -> str:
@@ -115,7 +119,7 @@ class CohortRound(Round):
             return None
         self._federation.states_of(plan.workers, plan.round)  # what visits together have left does not count
         reports = CohortReports(self._terms_of(plan, errands))
-        training = OneByOne(self._module, optimizers[0], errands)
+        training = OneByOne(self._module, optimizers[0], errands, self._tapes)
         visits = VisitsInTurn(
             plan=plan,
             module=self._module,

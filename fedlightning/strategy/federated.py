@@ -458,7 +458,7 @@ class FederatedStrategy(BackwardStrategy):
         )
         together, asynchronous = self._this_run.together, self.settings.asynchronous
         if asynchronous is None:
-            return LocalRound(terms, optimization, together, self._this_run.spread)
+            return LocalRound(terms, optimization, together, self._this_run.spread, self._this_run.step_tapes)
         return AsynchronousRound(terms, optimization, together, asynchronous, self._this_run.versions)
 
     @override

@@ -22,6 +22,7 @@ from fedlightning.algorithms import (
 )
 from fedlightning.algorithms.attacks import attacked
 from fedlightning.algorithms.postprocessing import ProcessedTraining
+from fedlightning.local.one_by_one.taped import StepTapes
 from fedlightning.local.procedure import LocalProcedure
 from fedlightning.local.training import train_locally
 from fedlightning.local.visit import Visit, VisitReport
@@ -49,6 +50,7 @@ class LocalRound(CohortRound):
         optimization: The module's optimizers, which go along to the workers.
         together: Carries out visits together; ``None`` to make one after the other.
         spread: Makes visits in other processes; ``None`` to make them in this one.
+        tapes: Those of steps of earlier rounds; ``None`` to take each step anew.
     """
 
     update = "parameters"
@@ -59,8 +61,9 @@ class LocalRound(CohortRound):
         optimization: Optimization,
         together: Together | None = None,
         spread: Spread | None = None,
+        tapes: StepTapes | None = None,
     ) -> None:
-        super().__init__(terms, optimization, together, spread)
+        super().__init__(terms, optimization, together, spread, tapes)
         self._procedure: LocalProcedure | None = None
         self._loan = Loan(train_locally, (self._module, optimization.optimizers))
         self._bad: frozenset[str] = frozenset()

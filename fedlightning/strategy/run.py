@@ -16,6 +16,7 @@ from fedlightning._version import __version__
 from fedlightning.algorithms import Forecast, Plan, Schedule, ServerState, ServerUpdate
 from fedlightning.algorithms.postprocessing import Downlink
 from fedlightning.data import FederatedDataLoader, LoaderSettings
+from fedlightning.local.one_by_one.taped import StepTapes
 from fedlightning.local.personal import personalise
 from fedlightning.local.randomness import capture_global_streams, restore_global_streams
 from fedlightning.strategy import lightning_calls
@@ -66,6 +67,7 @@ class Run:
         versions: Earlier versions of the global model that somebody under way has begun with.
         root: The server's own data, where a rule compares updates with what is trained on it.
         together: Carries out visits together; ``None`` where each is made by itself.
+        step_tapes: Steps of visits made one after the other, as they were recorded.
         stopwatch: Tells how long visits take by the simulated clock; ``None`` where there is none.
         spread: Makes visits in other processes; ``None`` where all are made in this one.
 
@@ -90,6 +92,7 @@ class Run:
         self.root: Root | None = None
         self.downlink: Downlink | None = None
         self.together = Together.of(settings.vectorize, compiles=settings.compile)
+        self.step_tapes = StepTapes()
         self.stopwatch: Stopwatch | None = None
         processes = settings.processes or 1
         self.spread = Spread(processes) if processes > 1 and settings.workers != 1 else None

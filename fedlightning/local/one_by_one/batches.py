@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,9 +11,6 @@ from torch import Tensor
 
 from fedlightning.data.in_memory import rows_at_once
 from fedlightning.local.vectorised.pooled import PooledErrands
-
-BatchOfVisit = tuple[int, list[Tensor], int]
-"""Number within the local epoch, the batch, and its samples."""
 
 _VISITS_AT_ONCE = 64
 _ROWS_AT_ONCE = 1 << 20
@@ -27,6 +24,55 @@ class _Drawn:
     rows: list[Tensor]
     numbers: list[list[int]]
     sizes: list[list[int]]
+
+
+class VisitBatch:
+    """A batch of a visit, which is read when somebody asks for it.
+
+    Args:
+        number: Its number within the local epoch.
+        size: Its samples.
+        sources: What it is of.
+        rows: Which rows of that, int64.
+        tensors: The batch, where it has been read.
+    """
+
+    __slots__ = ("_rows", "_sources", "_tensors", "number", "size")
+
+    def __init__(
+        self,
+        number: int,
+        size: int,
+        sources: Sequence[Tensor] = (),
+        rows: Tensor | None = None,
+        tensors: list[Tensor] | None = None,
+    ) -> None:
+        self.number = number
+        self.size = size
+        self._sources = sources
+        self._rows = rows
+        self._tensors = tensors
+
+    @property
+    def tensors(self) -> list[Tensor]:
+        """The batch, as a loader would yield it."""
+        if self._tensors is None:
+            assert self._rows is not None
+            self._tensors = [source.index_select(0, self._rows) for source in self._sources]
+        return self._tensors
+
+    def read_into(self, places: Sequence[Tensor]) -> None:
+        """Put the batch into given memory.
+
+        Args:
+            places: Of its shapes and types.
+        """
+        if self._rows is None:
+            for place, tensor in zip(places, self.tensors, strict=True):
+                place.copy_(tensor)
+            return
+        for source, place in zip(self._sources, places, strict=True):
+            torch.index_select(source, 0, self._rows, out=place)
 
 
 class VisitBatches:
@@ -44,20 +90,28 @@ class VisitBatches:
         self._visits_at_once = min(_VISITS_AT_ONCE, max(1, _ROWS_AT_ONCE // longest))
         self._drawn = _Drawn(0, [], [], [])
 
-    def of(self, number: int) -> Iterator[BatchOfVisit]:
+    @property
+    def kinds(self) -> list[tuple[torch.Size, torch.dtype]]:
+        """Shape of a sample and type of each of the tensors that batches are of."""
+        return [(tensor.shape[1:], tensor.dtype) for tensor in self._tensors]
+
+    def of(self, number: int, *, each_by_itself: bool = False) -> Iterator[VisitBatch]:
         """Yield the batches of a visit.
 
         Args:
             number: Its position.
+            each_by_itself: Whether batches are read one at a time, rather than all at once.
         """
         place = number - self._drawn.first
         if not 0 <= place < len(self._drawn.rows):
             self._drawn, place = self._draw(number), 0
         rows, sizes = self._drawn.rows[place], self._drawn.sizes[place]
         numbers = self._drawn.numbers[place]
-        if len(rows) <= self._at_once:
-            return zip(numbers, self._gathered(rows, sizes), sizes, strict=True)
-        return self._one_by_one(rows, sizes, numbers)
+        if len(rows) <= self._at_once and not each_by_itself:
+            read = zip(numbers, sizes, self._gathered(rows, sizes), strict=True)
+            return (VisitBatch(batch_idx, size, tensors=tensors) for batch_idx, size, tensors in read)
+        parts = zip(numbers, sizes, torch.split(rows, sizes), strict=True)
+        return (VisitBatch(batch_idx, size, self._tensors, own) for batch_idx, size, own in parts)
 
     def _gathered(self, rows: Tensor, sizes: list[int]) -> Iterator[list[Tensor]]:
         # Other than `split`, it lets user code write to a batch what requires a gradient.
@@ -65,10 +119,6 @@ class VisitBatches:
             torch.unsafe_split_with_sizes(tensor.index_select(0, rows), sizes) for tensor in self._tensors
         ]
         return map(list, zip(*parts, strict=True))
-
-    def _one_by_one(self, rows: Tensor, sizes: list[int], numbers: list[int]) -> Iterator[BatchOfVisit]:
-        for number, own, size in zip(numbers, torch.split(rows, sizes), sizes, strict=True):
-            yield number, [tensor.index_select(0, own) for tensor in self._tensors], size
 
     def _draw(self, first: int) -> _Drawn:
         """Draw what a visit reads, and those after it."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -112,6 +113,23 @@ class VisitSeries(Series):
 
 
 @dataclass(frozen=True)
+class LogCall:
+    """A call of ``self.log`` as it was made.
+
+    Args:
+        name: Of what is logged.
+        value: What is logged.
+        args: What else was given by position.
+        settings: What was given by name.
+    """
+
+    name: str
+    value: Any
+    args: tuple[Any, ...]
+    settings: dict[str, Any]
+
+
+@dataclass(frozen=True)
 class _Call:
     """A call of ``self.log`` with a tensor, and where its value went."""
 
@@ -135,6 +153,20 @@ class VisitLogs(LogRecorder):
         self._last: dict[str, _Call] = {}
         # Of each name one for each time that settings, or the kind of values, have changed.
         self._accounts: dict[str, list[tuple[Log, VisitSeries]]] = {}
+        self._note_call: Callable[[LogCall], None] | None = None
+
+    @contextmanager
+    def told_to(self, note: Callable[[LogCall], None]) -> Iterator[None]:
+        """Let somebody else know of calls within the block, rather than record them.
+
+        Args:
+            note: Is given each call.
+        """
+        self._note_call = note
+        try:
+            yield
+        finally:
+            self._note_call = None
 
     def start_step_of(self, batch: Any, size: int) -> None:
         """Note the batch of the coming step, as `start_step` does, where its size is known."""
@@ -145,6 +177,9 @@ class VisitLogs(LogRecorder):
     @override
     def log(self, name: str, value: Any, *args: Any, batch_size: int | None = None, **settings: Any) -> None:
         """Record a value; as in `LogRecorder`."""
+        if self._note_call is not None:
+            self._note_call(LogCall(name, value, args, {"batch_size": batch_size, **settings}))
+            return
         last = self._last.get(name)
         # Most calls are like the one before but for the value.
         if (

@@ -13,16 +13,18 @@ from dataclasses import replace
 import lightning.pytorch as pl
 import numpy as np
 import torch
+from torch import Tensor
 from torch.optim import Optimizer
 
 from fedlightning.local.failures import LocalStepFailed, LocalStepInterrupted, require_finite
 from fedlightning.local.known import known
 from fedlightning.local.logs import recorded_by
 from fedlightning.local.metrics import MetricState, are_updated, report_states, reset_metrics
-from fedlightning.local.one_by_one.batches import VisitBatches
+from fedlightning.local.one_by_one.batches import VisitBatch, VisitBatches
 from fedlightning.local.one_by_one.logs import VisitLogs
 from fedlightning.local.one_by_one.losses import VisitLosses, mean_of
 from fedlightning.local.one_by_one.resident import resident_optimization
+from fedlightning.local.one_by_one.taped import StepTapes
 from fedlightning.local.randomness import isolated_streams, seed_streams
 from fedlightning.local.vectorised.chunks import Numbers
 from fedlightning.local.vectorised.pooled import PooledErrands
@@ -61,9 +63,16 @@ class OneByOne:
         module: The module, attached to a Trainer.
         optimizer: Its optimizer, with the settings of the round; a visit may change them.
         errands: The visits; those that are made are made in their order.
+        tapes: Those of the steps of earlier rounds, to be gone on with; ``None`` to take each step anew.
     """
 
-    def __init__(self, module: pl.LightningModule, optimizer: Optimizer, errands: PooledErrands) -> None:
+    def __init__(
+        self,
+        module: pl.LightningModule,
+        optimizer: Optimizer,
+        errands: PooledErrands,
+        tapes: StepTapes | None = None,
+    ) -> None:
         self._module = module
         self._optimizer = optimizer
         self._visit = errands.visit
@@ -76,6 +85,11 @@ class OneByOne:
         self._logs = VisitLogs(module)
         self._losses = VisitLosses()
         self._optimization = resident_optimization(module, optimizer, self._logs)
+        self._steps_by_tape = None
+        if tapes is not None:
+            self._steps_by_tape = tapes.of_round(
+                module, self._optimization, self._logs, self._batches.kinds, errands.visit, sum(self._steps)
+            )
         self._resets_metrics = bool(known(module).metrics)
         self._samples: dict[int, int] = {}
         self._metrics: dict[int, tuple[MetricState, ...]] = {}
@@ -140,16 +154,15 @@ class OneByOne:
 
     def _take_steps(self, number: int) -> tuple[list[float], torch.dtype]:
         """Take the steps of a visit, and return their losses."""
-        take, start_step_of = self._optimization.take, self._logs.start_step_of
-        passes_batch_idx = self._visit.passes_batch_idx
+        taped = self._steps_by_tape
+        take = self._take if taped is None else taped.take
         losses: list[float] = []
         dtype = torch.get_default_dtype()
         step = first = self._first[number]
         try:
-            batches = self._batches.of(number)
-            for step, (batch_idx, batch, size) in enumerate(batches, first):  # noqa: B007 - it tells where
-                start_step_of(batch, size)
-                loss = take(batch, batch_idx, passes_batch_idx=passes_batch_idx)
+            batches = self._batches.of(number, each_by_itself=taped is not None and taped.has_tapes)
+            for step, batch in enumerate(batches, first):  # noqa: B007 - it tells where
+                loss = take(batch)
                 if loss is not None:
                     losses.append(loss.item())
                     dtype = loss.dtype
@@ -158,6 +171,12 @@ class OneByOne:
         except KeyboardInterrupt as interrupt:
             raise LocalStepInterrupted(step) from interrupt
         return losses, dtype
+
+    def _take(self, batch: VisitBatch) -> Tensor | None:
+        tensors = batch.tensors
+        self._logs.start_step_of(tensors, batch.size)
+        passes = self._visit.passes_batch_idx
+        return self._optimization.take(tensors, batch.number, passes_batch_idx=passes)
 
     def _put_away(self) -> None:
         """Leave nothing to the next visit but the module's tensors and attributes."""

@@ -33,6 +33,11 @@ _WRITE_UNSAID = frozenset(
 )
 """Operators that change running statistics, of which their schemas say nothing."""
 
+_RELU = _aten.relu.default
+
+_UNSET = frozenset({_aten.empty.memory_format, _aten.empty_like.default, _aten.new_empty.default})
+"""Operators that find memory for others to fill."""
+
 _BY_SHAPE = frozenset({_aten.ones_like.default, _aten.zeros_like.default, _aten.full_like.default})
 """Operators that look at no number of the tensors that they take."""
 
@@ -46,12 +51,16 @@ class Nature:
         places: Positions and names of the arguments that it writes to.
         by_shape: Whether its results depend on no number of any tensor.
         by_mask: Whether indices that are truths decide how large its results are.
+        draws: Whether it draws random numbers.
+        leaves_unset: Whether its results are memory in which there is nothing yet.
     """
 
     why_not: str
     places: tuple[tuple[int, str], ...]
     by_shape: bool
     by_mask: bool
+    draws: bool = False
+    leaves_unset: bool = False
 
     @property
     def writes(self) -> bool:
@@ -84,12 +93,13 @@ def nature_of(operator: Any) -> Nature:
         if _is_written(argument)
     ]
     by_mask = operator is _aten.index.Tensor
-    return Nature(_why_never(operator), tuple(written), operator in _BY_SHAPE, by_mask)
+    draws = torch.Tag.nondeterministic_seeded in operator.tags
+    return Nature(
+        _why_never(operator), tuple(written), operator in _BY_SHAPE, by_mask, draws, operator in _UNSET
+    )
 
 
 def _why_never(operator: OpOverload) -> str:
-    if torch.Tag.nondeterministic_seeded in operator.tags:
-        return f"{operator} draws random numbers"
     if torch.Tag.inplace_view in operator.tags:
         return f"{operator} changes a shape in place"
     if torch.Tag.dynamic_output_shape in operator.tags and operator is not _aten.index.Tensor:
@@ -114,7 +124,7 @@ def call_into(
         (place,) = places
         assert place is not None
         return partial(place.copy_, args[0])
-    if operator is _aten.relu.default:
+    if operator is _RELU:
         # What relu is made of, which, other than relu, can be told where to write.
         return partial(_aten.clamp_min.out, args[0], 0, out=places[0])
     found = _told_where(operator)
@@ -122,6 +132,15 @@ def call_into(
         return partial(_called_and_copied, operator, args, kwargs, places)
     told, names = found
     return partial(told, *args, **kwargs, **dict(zip(names, places, strict=True)))
+
+
+def is_told_where(operator: Any) -> bool:
+    """Tell whether an operator can leave its results in given memory, rather than have them copied there.
+
+    Args:
+        operator: Any that writes to none of its arguments.
+    """
+    return operator in _COPIES or operator is _RELU or _told_where(operator) is not None
 
 
 def _called_and_copied(

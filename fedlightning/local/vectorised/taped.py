@@ -11,17 +11,18 @@ from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_unflatten
 
 from fedlightning.local.tapes.arena import Arena
+from fedlightning.local.tapes.proof import is_proven
+from fedlightning.local.tapes.readings import Readings
+from fedlightning.local.tapes.recorder import Recorder
+from fedlightning.local.tapes.tape import Tape
+from fedlightning.local.tapes.watching import Watch
 from fedlightning.local.vectorised.gradients import Factors, Gradients
 from fedlightning.local.vectorised.logs import ChunkLogs, Notes
-from fedlightning.local.tapes.readings import Readings
 from fedlightning.local.vectorised.stacked_batch import StackedBatch
-from fedlightning.local.tapes.tape import Recorder, Tape
-from fedlightning.local.tapes.watching import Watch
 
 USES = 8
 """Steps of a round for which tapes are worth their recording, which takes as long as ten steps by tape."""
@@ -138,52 +139,12 @@ class TapedSteps:
         outputs = [result.losses, *result.logged, *whole, *factors]
         tape = recorder.tape(outputs, self._arena)
         self._tapes[key] = None
-        if tape is not None and _is_proven(tape, batch, outputs, places, before):
+        if tape is not None and is_proven(tape, batch.read_into, outputs, places, before):
             one = tree_unflatten([tensor[0] for tensor in tape.inputs], batch.structure)
             there = [gradient is not None for gradient in result.whole]
             weights = [own.weight for own in result.factors]
             self._tapes[key] = _Taped(tape, logs.notes, one, there, weights)
         return result
-
-
-def _is_proven(
-    tape: Tape,
-    batch: StackedBatch,
-    outputs: Sequence[Tensor],
-    places: Sequence[Tensor],
-    before: Sequence[Tensor],
-) -> bool:
-    """Tell whether a tape comes to the same as the step that it was recorded from, bit for bit.
-
-    Args:
-        tape: The tape.
-        batch: The step's batches.
-        outputs: What it has come to.
-        places: What it has changed; as it is now afterwards.
-        before: What was there before.
-    """
-    after = [place.clone() for place in places]
-    try:
-        _fill(places, before)
-        batch.read_into(tape.inputs)
-        tape.play()
-        return all(map(_same, [*tape.outputs, *places], [*outputs, *after]))
-    except Exception:  # noqa: BLE001  # whatever it is: steps go on being taken in the ordinary way
-        return False
-    finally:
-        _fill(places, after)
-
-
-def _fill(places: Sequence[Tensor], values: Sequence[Tensor]) -> None:
-    for place, value in zip(places, values, strict=True):
-        place.copy_(value)
-
-
-def _same(one: Tensor, other: Tensor) -> bool:
-    if torch.equal(one, other):
-        return True
-    # What is not a number equals nothing.
-    return one.is_floating_point() and torch.allclose(one, other, rtol=0.0, atol=0.0, equal_nan=True)
 
 
 def _played(taped: _Taped, batch: StackedBatch, logs: ChunkLogs) -> Gradients:

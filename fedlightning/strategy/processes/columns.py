@@ -14,6 +14,7 @@ from torch.optim import Optimizer
 from fedlightning.algorithms import Update, UpdateMean
 from fedlightning.local.failures import NotFinite
 from fedlightning.local.known import known
+from fedlightning.local.one_by_one.taped import StepTapes
 from fedlightning.local.one_by_one.training import OneByOne
 from fedlightning.local.vectorised.chunks import Numbers
 from fedlightning.local.vectorised.refusal import in_few_words
@@ -84,6 +85,7 @@ class InTurnHere:
         optimization: The optimizer, with the settings of the round.
         watch: Looks whether a visit changes the module.
         retries: How often a visit that raises is made again.
+        tapes: Those of steps of earlier rounds.
     """
 
     def __init__(
@@ -94,10 +96,11 @@ class InTurnHere:
         optimization: Optimization,
         watch: ModuleWatch,
         retries: int,
+        tapes: StepTapes,
     ) -> None:
         self._module = module
         self._weights = cohort.weights
-        self._training = OneByOne(module, optimization.optimizers[0], cohort.errands)
+        self._training = OneByOne(module, optimization.optimizers[0], cohort.errands, tapes)
         self._start = start
         self._optimization = optimization
         self._watch = watch

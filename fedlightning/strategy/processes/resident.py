@@ -26,6 +26,7 @@ from fedlightning.algorithms import Update
 from fedlightning.local.known import known, looked_up_once
 from fedlightning.local.lightning_calls import attach, set_precision, set_progress
 from fedlightning.local.metrics import put_states
+from fedlightning.local.one_by_one.taped import StepTapes
 from fedlightning.local.procedure import LocalProcedure
 from fedlightning.local.randomness import isolated_streams
 from fedlightning.local.streams import Stream
@@ -91,6 +92,7 @@ class Resident:
         self._cohort: Cohort | None = None
         self._in_turn: InTurnHere | None = None
         self._together: TogetherHere | None = None
+        self._tapes = StepTapes()
         self._of_round = ExitStack()
 
     def prepare(self, message: Prepare) -> None:
@@ -209,7 +211,13 @@ class Resident:
     def _begin_in_turn(self, cohort: Cohort) -> InTurnHere:
         assert self._watch is not None
         return InTurnHere(
-            self.module, cohort, self._snapshot, self._optimization, self._watch, self._begin.retries
+            self.module,
+            cohort,
+            self._snapshot,
+            self._optimization,
+            self._watch,
+            self._begin.retries,
+            self._tapes,
         )
 
     def _visit(self, job: Job, failures: int = 0) -> tuple[Outcome, Update | None]:

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.testing._internal.common_methods_invocations import op_db
 
 from fedlightning.local.tapes.overloads import call_into
-from fedlightning.local.tapes.tape import Recorder
+from fedlightning.local.tapes.recorder import Recorder
 
 aten = torch.ops.aten
 

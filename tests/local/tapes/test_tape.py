@@ -15,7 +15,8 @@ from torch.func import vmap
 from torch.nn import functional as F
 
 from fedlightning.local.tapes.arena import Arena
-from fedlightning.local.tapes.tape import Recorder, Tape
+from fedlightning.local.tapes.recorder import Recorder
+from fedlightning.local.tapes.tape import Tape
 
 Step = Callable[..., Sequence[Tensor]]
 

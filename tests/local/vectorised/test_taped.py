@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.optim import SGD, Adam
 
-from fedlightning.local.vectorised import taped
 from fedlightning.local.tapes.tape import Tape
+from fedlightning.local.vectorised import taped
 from fedlightning.local.vectorised.taped import TapedSteps
 from fedlightning.local.vectorised.training import VectorisedTraining
 from tests.local.vectorised.toys import FEATURES, Cohort, Net, Outcome, assert_same_outcomes, streams

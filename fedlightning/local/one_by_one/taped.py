@@ -1,0 +1,302 @@
+"""Steps of one worker at a time that are taken by playing a tape, to the bits of the ordinary ones.
+
+A step by itself may do anything in Python. So one is recorded only where all that it reads there is known
+(``readings``), and changes nothing; a tape holds as long as that is the same. The optimizer's own step is no
+part of it: learning rates may change as they like.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+from torch import Tensor
+
+from fedlightning.local.known import known
+from fedlightning.local.lean import ByGradients, LeanOptimization
+from fedlightning.local.one_by_one.batches import VisitBatch
+from fedlightning.local.one_by_one.logs import LogCall, VisitLogs
+from fedlightning.local.tapes.arena import Arena
+from fedlightning.local.tapes.proof import fill, is_proven
+from fedlightning.local.tapes.readings import Readings
+from fedlightning.local.tapes.recorder import Recorder
+from fedlightning.local.tapes.tape import Tape
+from fedlightning.local.tapes.watching import PLAIN, Watch
+from fedlightning.local.vectorised.fitness import reads_batch_idx
+from fedlightning.local.visit import Visit
+
+USES = 16
+"""Steps of a round for which tapes are worth their recording, where they do not last for longer."""
+
+MOST_TAPES = 64
+"""How many different steps are recorded, at most: of batches of so many sizes."""
+
+MOST_BYTES = 1 << 28
+"""What a step may compute to be recorded: all of it is kept meanwhile, and much of it for good."""
+
+
+@dataclass(frozen=True)
+class _Taped:
+    """A tape, and what belongs to it in Python.
+
+    Args:
+        tape: The tape.
+        loss: Where the loss is found.
+        logged: The step's calls of ``self.log``, with the tensors where their values are found.
+        gradients: Where the gradients are found; ``None`` for those that there are not.
+    """
+
+    tape: Tape
+    loss: Tensor
+    logged: Sequence[LogCall]
+    gradients: Sequence[Tensor | None]
+
+
+class StepTapes:
+    """The tapes of a module's steps, from round to round."""
+
+    def __init__(self) -> None:
+        self._arena = Arena()
+        self._tapes: dict[Any, _Taped | None] = {}
+        self._seen: set[Any] = set()
+        self._module: pl.LightningModule | None = None
+        self._terms: Any = None
+        self._readings: Readings | None = None
+        self._has_changed = False
+
+    def __reduce__(self) -> tuple[type[StepTapes], tuple[()]]:
+        # Memory that steps write to belongs to one module: a copy begins anew.
+        return StepTapes, ()
+
+    def of_round(
+        self,
+        module: pl.LightningModule,
+        optimization: LeanOptimization,
+        logs: VisitLogs,
+        kinds: Sequence[Any],
+        visit: Visit,
+        steps: int,
+    ) -> StepsByTape | None:
+        """Return what takes the steps of a round, or ``None`` where tapes cannot, or would not pay.
+
+        Args:
+            module: The module, whose steps are taken.
+            optimization: Takes them otherwise.
+            logs: Stands in for its ``log``.
+            kinds: What batches are of.
+            visit: Any of the visits.
+            steps: Steps of the round.
+        """
+        if not isinstance(optimization, ByGradients) or torch.is_anomaly_enabled():
+            return None
+        terms = [*kinds, visit.passes_batch_idx, type(optimization), [*map(id, optimization.trained())]]
+        if module is not self._module or terms != self._terms:
+            self._forget()
+            self._module, self._terms, self._has_changed = module, terms, False
+        elif self._tapes and not self._read().are_the_same():
+            self._forget()
+            # What has once changed will do so again.
+            self._has_changed = True
+        if self._read().why_not or (self._has_changed and steps < USES):
+            return None
+        return StepsByTape(self, module, optimization, logs, visit)
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether no step has been recorded yet."""
+        return not self._tapes
+
+    @property
+    def readings(self) -> Readings:
+        """What recorded steps have read in Python."""
+        return self._read()
+
+    @property
+    def arena(self) -> Arena:
+        """Memory that the tapes share."""
+        return self._arena
+
+    def found(self, key: Any) -> _Taped | None:
+        """Return the tape of a step, if there is one.
+
+        Args:
+            key: What tells it from others.
+        """
+        return self._tapes.get(key)
+
+    def is_due(self, key: Any) -> bool:
+        """Tell whether a step is to be recorded: at its second use, since many shapes come only once.
+
+        Args:
+            key: As for `found`.
+        """
+        if key in self._tapes or self.readings.why_not or len(self._tapes) == MOST_TAPES:
+            return False
+        if key in self._seen:
+            return True
+        self._seen.add(key)
+        return False
+
+    def keep(self, key: Any, taped: _Taped | None) -> None:
+        """Keep a tape.
+
+        Args:
+            key: As for `found`.
+            taped: The tape; ``None`` to take such steps in the ordinary way for good.
+        """
+        self._tapes[key] = taped
+
+    def _read(self) -> Readings:
+        if self._readings is None:
+            assert self._module is not None
+            self._readings = Readings(self._module)
+        return self._readings
+
+    def _forget(self) -> None:
+        self._tapes.clear()
+        self._seen.clear()
+        self._readings = None
+
+
+class StepsByTape:
+    """Take the steps of a round by tapes, and record what there is none of yet.
+
+    Args:
+        tapes: The tapes.
+        module: As of `StepTapes.of_round`.
+        optimization: Likewise.
+        logs: Likewise.
+        visit: Likewise.
+    """
+
+    def __init__(
+        self,
+        tapes: StepTapes,
+        module: pl.LightningModule,
+        optimization: ByGradients,
+        logs: VisitLogs,
+        visit: Visit,
+    ) -> None:
+        self._tapes = tapes
+        self._module = module
+        self._optimization = optimization
+        self._logs = logs
+        self._passes_batch_idx = visit.passes_batch_idx
+        self._is_numbered = visit.passes_batch_idx and reads_batch_idx(module)
+
+    @property
+    def has_tapes(self) -> bool:
+        """Whether most batches are wanted where a tape expects them."""
+        return not self._tapes.is_empty and not self._tapes.readings.why_not
+
+    def take(self, batch: VisitBatch) -> Tensor | None:
+        """Take a step.
+
+        Args:
+            batch: Its batch.
+
+        Returns:
+            The loss, shape ``()``, without a graph, until the next step is taken; ``None`` where the module
+            skips the step.
+        """
+        key = (batch.size, batch.number) if self._is_numbered else batch.size
+        taped = self._tapes.found(key)
+        if taped is None:
+            return self._take_anew(batch, key)
+        batch.read_into(taped.tape.inputs)
+        self._logs.start_step_of(taped.tape.inputs, batch.size)
+        taped.tape.play()
+        for call in taped.logged:
+            self._logs.log(call.name, call.value, *call.args, **call.settings)
+        self._optimization.descend(taped.gradients)
+        return taped.loss
+
+    def _take_anew(self, batch: VisitBatch, key: Any) -> Tensor | None:
+        self._logs.start_step_of(batch.tensors, batch.size)
+        if not self._tapes.is_due(key):
+            return self._optimization.take(
+                batch.tensors, batch.number, passes_batch_idx=self._passes_batch_idx
+            )
+        found = self._recorded(batch, key)
+        if found is None:
+            self._optimization.skip()
+            return None
+        loss, gradients = found
+        kept = loss.clone()
+        self._optimization.descend(gradients)
+        return kept
+
+    def _recorded(self, batch: VisitBatch, key: Any) -> tuple[Tensor, Sequence[Tensor | None]] | None:
+        """Compute a step in the ordinary way, and once more to record it, where that changes nothing."""
+        places = [parameter.detach() for parameter in known(self._module).parameters]
+        before, random = [place.clone() for place in places], torch.get_rng_state()
+        with Watch() as watch:
+            found = self._differentiate(batch)
+        self._tapes.readings.add(watch)
+        self._tapes.keep(key, None)
+        if found is None or self._tapes.readings.why_not:
+            return found
+        after, random_after = [place.clone() for place in places], torch.get_rng_state()
+        try:
+            fill(places, before)
+            torch.set_rng_state(random)
+            taped = self._tape_of(batch, found, places, before, random)
+        except Exception:  # noqa: BLE001  # whatever it is: steps go on being taken in the ordinary way
+            taped = None
+        finally:
+            fill(places, after)
+            torch.set_rng_state(random_after)
+        self._tapes.keep(key, taped)
+        return found
+
+    def _differentiate(self, batch: VisitBatch) -> tuple[Tensor, Sequence[Tensor | None]] | None:
+        return self._optimization.differentiate(
+            batch.tensors, batch.number, passes_batch_idx=self._passes_batch_idx
+        )
+
+    def _tape_of(
+        self,
+        batch: VisitBatch,
+        found: tuple[Tensor, Sequence[Tensor | None]],
+        places: Sequence[Tensor],
+        before: Sequence[Tensor],
+        random: Tensor,
+    ) -> _Taped | None:
+        """Record a step, and return its tape if that comes to what was found in the ordinary way."""
+        calls: list[LogCall] = []
+
+        def note(call: LogCall) -> None:
+            calls.append(call)
+            if isinstance(call.value, Tensor):
+                recorder.want(call.value)
+
+        with ExitStack() as stack:
+            recorder = Recorder(batch.tensors, places, may_draw=True, most_bytes=MOST_BYTES, stops=True)
+            stack.enter_context(self._logs.told_to(note))
+            stack.enter_context(recorder)
+            again = self._differentiate(batch)
+        logged = [call.value.detach() for call in calls if isinstance(call.value, Tensor)]
+        if again is None or not all(isinstance(call.value, (Tensor, *PLAIN)) for call in calls):
+            return None
+        computed = [gradient for gradient in again[1] if gradient is not None]
+        tape = recorder.tape([again[0], *logged], self._tapes.arena, computed=computed)
+        expected = [found[0], *logged, *(gradient for gradient in found[1] if gradient is not None)]
+        if tape is None or not is_proven(tape, batch.read_into, expected, places, before, random):
+            return None
+        loss, *others = tape.outputs
+        numbers, gradients = iter(others[: len(logged)]), iter(others[len(logged) :])
+        return _Taped(
+            tape,
+            loss,
+            [_with_value(call, numbers) for call in calls],
+            [None if gradient is None else next(gradients) for gradient in again[1]],
+        )
+
+
+def _with_value(call: LogCall, numbers: Any) -> LogCall:
+    value = next(numbers) if isinstance(call.value, Tensor) else call.value
+    return LogCall(call.name, value, call.args, call.settings)

@@ -1,0 +1,65 @@
+"""Whether a tape comes to the same as the step that it was recorded from: tried before it is used."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+from fedlightning.local.tapes.tape import Tape
+
+
+def is_proven(
+    tape: Tape,
+    read_into: Callable[[Sequence[Tensor]], None],
+    outputs: Sequence[Tensor],
+    places: Sequence[Tensor],
+    before: Sequence[Tensor],
+    random: Tensor | None = None,
+) -> bool:
+    """Play a tape once, and compare bits; all is as it was afterwards.
+
+    Args:
+        tape: The tape.
+        read_into: Puts the batch of the step where a tape expects it.
+        outputs: What the step has come to.
+        places: What it has changed; as it is now afterwards.
+        before: What was there before.
+        random: State of torch's default generator before the step, where that may draw random numbers.
+    """
+    after = [place.clone() for place in places]
+    random_after = None if random is None else torch.get_rng_state()
+    try:
+        fill(places, before)
+        if random is not None:
+            torch.set_rng_state(random)
+        read_into(tape.inputs)
+        tape.play()
+        drawn = random_after is None or torch.equal(torch.get_rng_state(), random_after)
+        return drawn and all(map(_same, [*tape.outputs, *places], [*outputs, *after]))
+    except Exception:  # noqa: BLE001  # whatever it is: steps go on being taken in the ordinary way
+        return False
+    finally:
+        fill(places, after)
+        if random_after is not None:
+            torch.set_rng_state(random_after)
+
+
+@torch.no_grad()
+def fill(places: Sequence[Tensor], values: Sequence[Tensor]) -> None:
+    """Put values into memory.
+
+    Args:
+        places: The memory.
+        values: One for each.
+    """
+    for place, value in zip(places, values, strict=True):
+        place.copy_(value)
+
+
+def _same(one: Tensor, other: Tensor) -> bool:
+    if torch.equal(one, other):
+        return True
+    # What is not a number equals nothing.
+    return one.is_floating_point() and torch.allclose(one, other, rtol=0.0, atol=0.0, equal_nan=True)

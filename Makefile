@@ -14,7 +14,7 @@ export OMP_NUM_THREADS ?= 1
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lint types pytest bench-pointers bench-simulation bench-scale bench-self-log bench-trainer bench-published lightning-suite opinfo hostile properties docs clean
+.PHONY: help run test checks lint types pytest bench-pointers bench-simulation bench-scale bench-self-log bench-trainer bench-published lightning-suite opinfo hostile properties docs clean
 
 help:  ## Show these targets.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -22,7 +22,10 @@ help:  ## Show these targets.
 run: $(STAMP)  ## Train on digits that live at ten workers (ARGS="experiment=digits_sequential" for another job).
 	$(BIN)/fedlightning-train $(ARGS)
 
-test: lint types docs pytest  ## Lint, check types, build the documentation, run the tests.
+test: checks pytest  ## Lint, check types, build the documentation, run the tests.
+
+checks: $(STAMP)  ## Lint, check types and build the documentation, two of them at a time.
+	@$(MAKE) --no-print-directory --jobs=2 types docs lint
 
 lint: $(STAMP)  ## Check style, format and the layers' import contract.
 	$(BIN)/ruff check .

@@ -67,7 +67,7 @@ def run_in_children(name: str, folder: Path) -> None:
     call, ended = 0, False
     while not ended:
         call += 1
-        (folder / str(call)).mkdir()
+        (folder / str(call)).mkdir(parents=True)
         child = os.fork()
         if child == 0:
             run(name, folder / str(call), call)
@@ -78,21 +78,36 @@ def run_in_children(name: str, folder: Path) -> None:
             raise RuntimeError(f"the run that was to be killed at batch {call} has failed: {status}")
 
 
-@pytest.mark.parametrize("name", FEDERATIONS)
-def test_a_run_killed_at_any_batch_ends_in_the_same_bits(name: str, tmp_path: Path) -> None:
-    script = (
-        "import sys, torch; from pathlib import Path; torch.set_num_threads(1);"
-        "from tests.strategy.test_kill import run_in_children;"
-        "run_in_children(sys.argv[1], Path(sys.argv[2]))"
-    )
+# What a run imports on its way is imported here once, and not by each child.
+SCRIPT = """
+import sys
+from pathlib import Path
+import fsspec.implementations.local, omegaconf, torch
+from tests.strategy.test_kill import FEDERATIONS, run_in_children
+torch.set_num_threads(1)
+for name in FEDERATIONS:
+    run_in_children(name, Path(sys.argv[1], name))
+"""
+
+
+@pytest.fixture(scope="module")
+def killed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder with the runs of each federation, each in a folder by its name."""
+    folder = tmp_path_factory.mktemp("killed")
     subprocess.run(
-        [sys.executable, "-c", script, name, str(tmp_path)],
+        [sys.executable, "-c", SCRIPT, str(folder)],
         env={**os.environ, "PYTHONPATH": os.pathsep.join([".", os.environ.get("PYTHONPATH", "")])},
         check=True,
         capture_output=True,
     )
-    runs = sorted(tmp_path.iterdir(), key=lambda folder: int(folder.name))
-    whole, whole_run = run(name, tmp_path / "whole")
+    return folder
+
+
+@pytest.mark.xdist_group("killed")
+@pytest.mark.parametrize("name", FEDERATIONS)
+def test_a_run_killed_at_any_batch_ends_in_the_same_bits(name: str, killed: Path, tmp_path: Path) -> None:
+    runs = sorted((killed / name).iterdir(), key=lambda folder: int(folder.name))
+    whole, whole_run = run(name, tmp_path)
     batches = sum(record.steps for record in whole_run.strategy.history)
     # The last one was to be killed at a batch too many, and came to its end.
     assert len(runs) == batches + 1

@@ -58,10 +58,10 @@ def test_a_format_that_is_not_read_says_which_version_is_needed(
         trainer(FederatedStrategy(3)).fit(Classifier(), loader(), ckpt_path=str(path))
 
 
-def in_another_process(script: str, path: Path) -> str:
-    """Run a script with a path, and return what it has printed."""
+def in_another_process(script: str, *paths: Path) -> str:
+    """Run a script with paths, and return what it has printed."""
     return subprocess.run(
-        [sys.executable, "-c", script, str(path)],
+        [sys.executable, "-c", script, *map(str, paths)],
         env={**os.environ, "PYTHONPATH": os.pathsep.join([".", os.environ.get("PYTHONPATH", "")])},
         check=True,
         capture_output=True,
@@ -74,14 +74,17 @@ import sys
 sys.modules["fedlightning"] = None  # whoever imports it fails
 import torch
 from tests.strategy.toys import Classifier, loader, trainer
-checkpoint = torch.load(sys.argv[1], weights_only=True)
-module = Classifier.load_from_checkpoint(sys.argv[1])
-assert all(torch.equal(value, checkpoint["state_dict"][name]) for name, value in module.state_dict().items())
-run = trainer(max_epochs=3)
-run.fit(Classifier(), loader(), ckpt_path=sys.argv[1])
-assert run.current_epoch == 3
-run.validate(Classifier(), loader(12), ckpt_path=sys.argv[1], verbose=False)
+for path in sys.argv[1:]:
+    saved = torch.load(path, weights_only=True)["state_dict"]
+    module = Classifier.load_from_checkpoint(path)
+    assert all(torch.equal(value, saved[name]) for name, value in module.state_dict().items()), path
+    run = trainer(max_epochs=3)
+    run.fit(Classifier(), loader(), ckpt_path=path)
+    assert run.current_epoch == 3, path
+    run.validate(Classifier(), loader(12), ckpt_path=path, verbose=False)
+    print(path)
 """
+WORK: list[dict[str, Any]] = [{"local_steps": 1}, {"optimizer_state": "keep"}]
 
 
 def kinds(value: Any) -> Any:
@@ -91,29 +94,32 @@ def kinds(value: Any) -> Any:
     return type(value).__name__
 
 
-@pytest.mark.parametrize("work", [{"local_steps": 1}, {"optimizer_state": "keep"}])
-@pytest.mark.parametrize("stripped", [True, False])
-def test_without_its_federation_it_is_a_plain_one_that_ordinary_code_loads(
-    stripped: bool, work: dict[str, Any], tmp_path: Path
-) -> None:
-    path = saved(tmp_path, **work)
+def stripped(path: Path) -> Path:
+    """Write a checkpoint without what only a federation reads, beside it."""
+    checkpoint = torch.load(path, weights_only=True)
+    del checkpoint["federation"]
+    torch.save(checkpoint, path.with_name("stripped.ckpt"))
+    return path.with_name("stripped.ckpt")
+
+
+@pytest.mark.parametrize("work", WORK)
+def test_without_its_federation_it_is_a_plain_one(work: dict[str, Any], tmp_path: Path) -> None:
     saver = ModelCheckpoint(tmp_path / "plain", save_last=True)
     fit(callbacks=[saver], enable_checkpointing=True, max_epochs=1)
-    checkpoint = torch.load(path, weights_only=True)
     plain = torch.load(saver.last_model_path, weights_only=True)
-    if stripped:
-        del checkpoint["federation"]
-        torch.save(checkpoint, path)
-        # An optimizer whose state stays at the workers has none here.
-        checkpoint["optimizer_states"][0]["state"] = plain["optimizer_states"][0]["state"]
-        ours, theirs = kinds(checkpoint), kinds(plain)
-        ours.pop("callbacks"), theirs.pop("callbacks")  # of which the names hold folders
-        theirs["loops"]["fit_loop"]["state_dict"].pop("combined_loader", None)
-        assert ours == theirs
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([".", os.environ.get("PYTHONPATH", "")])}
-    subprocess.run(
-        [sys.executable, "-c", ORDINARY, str(path)], env=environment, check=True, capture_output=True
-    )
+    checkpoint = torch.load(stripped(saved(tmp_path, **work)), weights_only=True)
+    # An optimizer whose state stays at the workers has none here.
+    checkpoint["optimizer_states"][0]["state"] = plain["optimizer_states"][0]["state"]
+    ours, theirs = kinds(checkpoint), kinds(plain)
+    ours.pop("callbacks"), theirs.pop("callbacks")  # of which the names hold folders
+    theirs["loops"]["fit_loop"]["state_dict"].pop("combined_loader", None)
+    assert ours == theirs
+
+
+def test_ordinary_code_loads_it_with_its_federation_and_without(tmp_path: Path) -> None:
+    ours = [saved(tmp_path / str(number), **work) for number, work in enumerate(WORK)]
+    paths = [*ours, *map(stripped, ours)]
+    assert in_another_process(ORDINARY, *paths).split() == [str(path) for path in paths]
 
 
 FILLS_UP = """

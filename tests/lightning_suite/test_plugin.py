@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
+import runpy
 import sys
 from pathlib import Path
 from typing import Any
@@ -60,10 +59,11 @@ def test_a_default_that_is_chosen_elsewhere_is_noticed(monkeypatch: pytest.Monke
         plugin.Federated("averaged")
 
 
-def test_a_path_that_is_no_checkout(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "tests.lightning_suite.compare", str(tmp_path)]
-    done = subprocess.run(
-        command, cwd=compare.ROOT, env=os.environ, capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 2
-    assert "give a checkout of Lightning's repository" in done.stderr
+def test_a_path_that_is_no_checkout(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["compare", str(tmp_path)])
+    with pytest.raises(SystemExit) as ended:
+        runpy.run_path(compare.__file__, run_name="__main__")
+    assert ended.value.code == 2
+    assert "give a checkout of Lightning's repository" in capsys.readouterr().err

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +31,8 @@ from fedlightning.algorithms import (
     Scaffold,
 )
 from fedlightning.strategy import FederatedStrategy, NotFederatable
-from fedlightning.workers import HostProcess, ProcessWorker, VirtualWorker, Worker
+from fedlightning.workers import VirtualWorker, Worker
+from tests.strategy.conftest import MakeWorkers
 from tests.strategy.quadratic import Quadratic, assert_at, fit_quadratic
 from tests.strategy.remote_toys import Travelling
 from tests.strategy.toys import Classifier, assert_same_module, fit, loader, trainer
@@ -327,30 +327,16 @@ def resume(strategy: FederatedStrategy, path: Path) -> tuple[L.LightningModule, 
     return module, run
 
 
-@pytest.fixture(scope="module")
-def host() -> Iterator[HostProcess]:
-    with HostProcess(threads=1) as process:
-        yield process
-
-
-@pytest.fixture
-def processes(host: HostProcess) -> Iterator[list[Worker]]:
-    made = [ProcessWorker(n, process=host, modules=["tests.strategy.remote_toys"]) for n in ("a", "b")]
-    yield list(made)
-    for worker in made:
-        worker.close()
-
-
-@pytest.mark.xdist_group("strategy processes")
+@pytest.mark.xdist_group("workers elsewhere")
 @pytest.mark.parametrize("algorithm", [*USED, *WITH_PARTS], ids=repr)
 def test_workers_in_other_processes_end_in_the_same_bits(
-    algorithm: Algorithm, processes: list[Worker]
+    algorithm: Algorithm, workers_elsewhere: MakeWorkers
 ) -> None:
     def run(workers: list[Worker]) -> L.LightningModule:
         strategy = FederatedStrategy(workers, algorithm=algorithm, local_steps=2)
         return fit(strategy, module=lambda: Travelling(momentum=0.0))[0]
 
-    assert_same_module(run(processes), run([VirtualWorker(id=name) for name in ("a", "b")]))
+    assert_same_module(run(workers_elsewhere("a", "b")), run([VirtualWorker(id=name) for name in ("a", "b")]))
 
 
 def test_an_algorithm_that_cannot_train_the_module_says_why() -> None:

@@ -24,7 +24,8 @@ from fedlightning.algorithms.attacks import (
 )
 from fedlightning.algorithms.postprocessing import Clip
 from fedlightning.strategy import FederatedStrategy
-from fedlightning.workers import HostProcess, ProcessWorker, VirtualWorker, Worker
+from fedlightning.workers import VirtualWorker, Worker
+from tests.strategy.conftest import MakeWorkers
 from tests.strategy.quadratic import assert_at, fit_quadratic
 from tests.strategy.remote_toys import Travelling
 from tests.strategy.toys import Classifier, assert_same_module, fit
@@ -130,20 +131,16 @@ def test_a_back_door_opens_in_the_mean_and_not_without_bad_workers(attack: Attac
     assert opened(BadWorkers(attack, share=0.2)) > 0.5 > 0.2 > opened(None)
 
 
-@pytest.mark.xdist_group("strategy processes")
+@pytest.mark.xdist_group("workers elsewhere")
 @pytest.mark.parametrize("attack", [SignFlip(), LabelFlip(classes=3), InnerProduct()], ids=repr)
-def test_workers_in_other_processes_are_as_bad(attack: Attack) -> None:
+def test_workers_in_other_processes_are_as_bad(attack: Attack, workers_elsewhere: MakeWorkers) -> None:
     def ends(workers: list[Worker]) -> L.LightningModule:
         bad = BadWorkers(attack, names=("b",))
         strategy = FederatedStrategy(workers, local_steps=2, bad_workers=bad, algorithm=FedAvg())
         return fit(strategy, module=Travelling, max_epochs=1)[0]
 
-    with HostProcess(threads=1) as host:
-        far: list[Worker] = [
-            ProcessWorker(name, process=host, modules=["tests.strategy.remote_toys"]) for name in ("a", "b")
-        ]
-        ended = ends(far)
-    assert_same_module(ended, ends([VirtualWorker(id=name) for name in ("a", "b")]))
+    far = ends(workers_elsewhere("a", "b"))
+    assert_same_module(far, ends([VirtualWorker(id=name) for name in ("a", "b")]))
 
 
 def test_nonsense_is_refused_at_once() -> None:

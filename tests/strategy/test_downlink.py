@@ -14,7 +14,8 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from fedlightning.algorithms import FedPer, FixedMomentum, FLTrust, MimeLite, RoundRobin, Scaffold
 from fedlightning.algorithms.postprocessing import Postprocessing, PowerSGD, Quantize, RandomK, TopK
 from fedlightning.strategy import FederatedStrategy, Tolerance
-from fedlightning.workers import HostProcess, KeepData, ProcessWorker, VirtualWorker, Worker
+from fedlightning.workers import KeepData, VirtualWorker, Worker
+from tests.strategy.conftest import MakeWorkers
 from tests.strategy.quadratic import assert_at, fit_quadratic
 from tests.strategy.remote_toys import Travelling
 from tests.strategy.test_tolerance import Fails
@@ -136,19 +137,15 @@ def test_a_visit_that_is_made_again_starts_from_the_same_model() -> None:
     assert_same_module(ends(Tolerance(retries=1), {4, 8}), ends(Tolerance(), set()))
 
 
-@pytest.mark.xdist_group("strategy processes")
-def test_workers_in_other_processes_end_in_the_same_bits() -> None:
+@pytest.mark.xdist_group("workers elsewhere")
+def test_workers_in_other_processes_end_in_the_same_bits(workers_elsewhere: MakeWorkers) -> None:
     def ends(workers: list[Worker]) -> tuple[L.LightningModule, list[int]]:
         strategy = FederatedStrategy(workers, local_steps=2, downlink=CHAINS[0])
         module, _ = fit(strategy, module=Travelling)
         return module, [worker.ledger.received_bytes for worker in workers]
 
-    with HostProcess(threads=1) as host:
-        far: list[Worker] = [
-            ProcessWorker(name, process=host, modules=["tests.strategy.remote_toys"]) for name in ("a", "b")
-        ]
-        ended, _ = ends(far)
-    assert_same_module(ended, ends([VirtualWorker(id=name) for name in ("a", "b")])[0])
+    far, _ = ends(workers_elsewhere("a", "b"))
+    assert_same_module(far, ends([VirtualWorker(id=name) for name in ("a", "b")])[0])
 
 
 def test_private_workers_take_part() -> None:

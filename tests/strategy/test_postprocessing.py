@@ -21,7 +21,8 @@ from fedlightning.algorithms.postprocessing import (
     TopK,
 )
 from fedlightning.strategy import FederatedStrategy, NotFederatable
-from fedlightning.workers import HostProcess, KeepData, ProcessWorker, VirtualWorker, Worker
+from fedlightning.workers import KeepData, VirtualWorker, Worker
+from tests.strategy.conftest import MakeWorkers
 from tests.strategy.quadratic import assert_at, fit_quadratic
 from tests.strategy.remote_toys import Travelling
 from tests.strategy.toys import Classifier, assert_same_module, fit, loader, trainer
@@ -98,18 +99,14 @@ def test_a_run_goes_on_in_the_same_bits(chain: Postprocessing, tmp_path: Path) -
     assert_same_module(module, whole)
 
 
-@pytest.mark.xdist_group("strategy processes")
-def test_workers_in_other_processes_end_in_the_same_bits() -> None:
+@pytest.mark.xdist_group("workers elsewhere")
+def test_workers_in_other_processes_end_in_the_same_bits(workers_elsewhere: MakeWorkers) -> None:
     def ends(workers: list[Worker]) -> L.LightningModule:
         strategy = FederatedStrategy(workers, local_steps=2, postprocess=CHAINS[0])
         return fit(strategy, module=Travelling)[0]
 
-    with HostProcess(threads=1) as host:
-        far: list[Worker] = [
-            ProcessWorker(name, process=host, modules=["tests.strategy.remote_toys"]) for name in ("a", "b")
-        ]
-        ended = ends(far)
-    assert_same_module(ended, ends([VirtualWorker(id=name) for name in ("a", "b")]))
+    far = ends(workers_elsewhere("a", "b"))
+    assert_same_module(far, ends([VirtualWorker(id=name) for name in ("a", "b")]))
 
 
 def test_private_workers_send_it() -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -14,31 +14,17 @@ from torch.utils.data import DataLoader, TensorDataset
 from fedlightning.algorithms import FedBuff, PowerOfChoice, Stragglers, WorkerDropout
 from fedlightning.data import FederatedDataLoader, FederatedDataset
 from fedlightning.strategy import FederatedStrategy
-from fedlightning.workers import HostProcess, KeepData, ProcessWorker, UnsendableError, VirtualWorker, Worker
+from fedlightning.workers import KeepData, UnsendableError, VirtualWorker, Worker
+from tests.strategy.conftest import MakeWorkers
 from tests.strategy.remote_toys import Forgetful, Joined, OwnStep, StepsSchedulers, Travelling
 
-pytestmark = pytest.mark.xdist_group("strategy processes")
+pytestmark = pytest.mark.xdist_group("workers elsewhere")
 NAMES = ("ann", "bob", "carl")
 
 
-@pytest.fixture(scope="module")
-def host() -> Iterator[HostProcess]:
-    with HostProcess(threads=1) as process:
-        yield process
-
-
 @pytest.fixture
-def processes(host: HostProcess) -> Iterator[Callable[..., list[Worker]]]:
-    made: list[ProcessWorker] = []
-
-    def make(**settings: Any) -> list[Worker]:
-        settings = {"modules": ["tests.strategy.remote_toys"], "process": host} | settings
-        made.extend(ProcessWorker(name, **settings) for name in NAMES)
-        return list(made)
-
-    yield make
-    for worker in made:
-        worker.close()
+def processes(workers_elsewhere: MakeWorkers) -> Callable[..., list[Worker]]:
+    return partial(workers_elsewhere, *NAMES)
 
 
 def test_processes_of_loaders_may_have_been_seeded(

@@ -5,8 +5,6 @@ from __future__ import annotations
 import subprocess
 import sys
 
-import pytest
-
 CONTROLLER = """
 import time
 from fedlightning.strategy.processes.messages import Forget
@@ -20,7 +18,6 @@ time.sleep(600)
 """
 
 
-@pytest.mark.xdist_group("strategy processes")
 def test_nothing_is_left_behind_by_a_controller_that_is_killed() -> None:
     with subprocess.Popen([sys.executable, "-c", CONTROLLER], stdout=subprocess.PIPE, text=True) as starter:
         assert starter.stdout is not None

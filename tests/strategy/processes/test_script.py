@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import pytest
 
-pytestmark = pytest.mark.xdist_group("strategy processes")
+pytestmark = pytest.mark.xdist_group("script")
 
 SCRIPT = """
 import sys, time

@@ -27,6 +27,9 @@ from fedlightning.local.vectorised.stacked_batch import StackedBatch
 USES = 8
 """Steps of a round for which tapes are worth their recording, which takes as long as ten steps by tape."""
 
+MOST_BYTES = 1 << 28
+"""What a step of one worker may compute to be recorded: all is kept meanwhile, and much of it for good."""
+
 
 @dataclass(frozen=True)
 class _Taped:
@@ -66,12 +69,22 @@ class TapedSteps:
         module: The module.
         trained: Its parameters that have others in their places during a step.
         places: The memory of what the workers train.
+        alone: Whether steps are those of one worker, not under vmap: these may ask for a number in ways that
+            are not seen, and have tapes only where all that they read in Python is known.
     """
 
-    def __init__(self, module: nn.Module, trained: Sequence[Tensor], places: Sequence[Tensor]) -> None:
+    def __init__(
+        self,
+        module: nn.Module,
+        trained: Sequence[Tensor],
+        places: Sequence[Tensor],
+        *,
+        alone: bool = False,
+    ) -> None:
         self._module = module
         self._trained = trained
         self._places = places
+        self._alone = alone
         self._arena = Arena()
         self._tapes: dict[Any, _Taped | None] = {}
         self._seen: set[Any] = set()
@@ -86,6 +99,8 @@ class TapedSteps:
         Args:
             steps: Steps of a round.
         """
+        if self._is_refused:
+            return False
         return steps >= USES or (self._may_last and not self._readings.why_not)
 
     def hold_for(self, round: int, settings: Any) -> None:
@@ -95,7 +110,7 @@ class TapedSteps:
             round: The round that begins or goes on.
             settings: What steps depend on beside it: anything that can be compared.
         """
-        if (round, settings) == (self._round, self._settings):
+        if self._is_refused or (round, settings) == (self._round, self._settings):
             return
         if settings != self._settings or not (self._may_last and self._readings.are_the_same()):
             # What has once changed will do so again.
@@ -117,23 +132,32 @@ class TapedSteps:
         taped = self._tapes.get(key)
         if taped is not None:
             return _played(taped, batch, logs)
-        if key in self._tapes:
+        if key in self._tapes or self._is_refused:
             return step()
         if key in self._seen:
             return self._recorded(key, batch, logs, step)
         self._seen.add(key)
         return step()
 
+    @property
+    def _is_refused(self) -> bool:
+        """Whether there are no tapes, for good, of what is not known."""
+        return self._alone and bool(self._readings.why_not)
+
     def _recorded(
         self, key: Any, batch: StackedBatch, logs: ChunkLogs, step: Callable[[], Gradients]
     ) -> Gradients:
         places = [place[batch.rows] for place in self._places]
         before = [place.clone() for place in places]
-        watch = Watch() if self._may_last else None
-        with Recorder(batch.tensors, self._places) as recorder, watch or nullcontext():
+        watch = Watch() if self._alone or self._may_last else None
+        recorder = Recorder(batch.tensors, self._places, most_bytes=MOST_BYTES if self._alone else None)
+        with recorder, watch or nullcontext():
             result = step()
         if watch is not None:
             self._readings.add(watch)
+        if self._is_refused:
+            self._tapes.clear()
+            return result
         whole = [gradient for gradient in result.whole if gradient is not None]
         factors = [tensor for own in result.factors for tensor in (own.inputs, own.outer)]
         outputs = [result.losses, *result.logged, *whole, *factors]

@@ -104,7 +104,7 @@ class VectorisedTraining:
         self._asks_for_graphs = compiled and not self.why_not_compiled
         self._compiled: CompiledSteps | None = None
         trained = [self._places.parameters[position] for position in self._places.trained]
-        self._kept_tapes = TapedSteps(module, trained, self._stack.parameters)
+        self._kept_tapes = TapedSteps(module, trained, self._stack.parameters, alone=chunk == 1)
         self._tapes: TapedSteps | None = None
 
     def train(self, errands: Errands, uses: int | None = None) -> Iterator[TrainedChunk]:
@@ -134,8 +134,7 @@ class VectorisedTraining:
     def _tapes_for(self, round: int) -> TapedSteps | None:
         """Return where steps of a round are recorded, if that is possible."""
         possible = not self._draws and not self._places.buffers and not self._asks_for_graphs
-        # A step by itself may ask for a number in ways that are not seen; under vmap none can be had.
-        if self.chunk == 1 or not possible:
+        if not possible:
             return None
         # Other updates than plain SGD's are no part of a tape.
         groups = self._optimizer.param_groups if LeanSGD.fits(self._optimizer) else []

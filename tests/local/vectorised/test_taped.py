@@ -8,8 +8,10 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 from torch.optim import SGD, Adam
 
+from fedlightning.local.tapes.readings import Readings
 from fedlightning.local.tapes.tape import Tape
 from fedlightning.local.vectorised import taped
 from fedlightning.local.vectorised.taped import TapedSteps
@@ -38,17 +40,20 @@ def plays(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return counted
 
 
-def fresh(module: Any, sizes: list[int], policy: Any = "keep") -> tuple[Cohort, VectorisedTraining]:
+def fresh(
+    module: Any, sizes: list[int], policy: Any = "keep", chunk: int = 3
+) -> tuple[Cohort, VectorisedTraining]:
     cohort = Cohort(module, streams(sizes), policy)
-    return cohort, VectorisedTraining(cohort.module, cohort.optimizer, chunk=3, numbered=False, draws=False)
+    training = VectorisedTraining(cohort.module, cohort.optimizer, chunk=chunk, numbered=False, draws=False)
+    return cohort, training
 
 
 def trained(
-    make: Any, uses: int, monkeypatch: pytest.MonkeyPatch, body: nn.Module | None = None
+    make: Any, uses: int, monkeypatch: pytest.MonkeyPatch, body: nn.Module | None = None, chunk: int = 3
 ) -> tuple[list[Outcome], list[Outcome]]:
     """Train two rounds by both ways, with tapes where that many steps are enough for one."""
     monkeypatch.setattr(TapedSteps, "pay", lambda self, steps: steps >= uses)
-    cohort, vectorised = fresh(Net(make, body), [9, 12, 3, 9, 13, 8, 12, 12])
+    cohort, vectorised = fresh(Net(make, body), [9, 12, 3, 9, 13, 8, 12, 12], chunk=chunk)
     ours, theirs = [], []
     for round in range(2):
         visits = cohort.visits(round)
@@ -57,13 +62,32 @@ def trained(
     return ours, theirs
 
 
+class Convolves(nn.Module):
+    """Convolve in two dimensions and pool, which a worker by itself does channel by channel."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(1)
+        self.conv = nn.Conv2d(1, 4, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        hidden = F.relu(self.conv(x.view(-1, 1, 2, FEATURES // 2)))
+        return F.max_pool2d(hidden, (1, 2)).flatten(1)
+
+
+@pytest.mark.parametrize(("chunk", "body"), [(3, None), (1, None), (1, Convolves)])
 @pytest.mark.parametrize("name", MAKES)
-def test_tapes_change_no_bit(name: str, plays: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
-    by_tape, one_by_one = trained(MAKES[name], 1, monkeypatch)
+def test_tapes_change_no_bit(
+    name: str, chunk: int, body: Any, plays: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def by_both(uses: int) -> tuple[list[Outcome], list[Outcome]]:
+        return trained(MAKES[name], uses, monkeypatch, body and body(), chunk)
+
+    by_tape, one_by_one = by_both(1)
     assert plays
     assert_same_outcomes(by_tape, one_by_one)
     played = len(plays)
-    plainly, _ = trained(MAKES[name], 10**6, monkeypatch)
+    plainly, _ = by_both(10**6)
     assert len(plays) == played
     for ours, theirs in zip(by_tape, plainly, strict=True):
         assert all(map(torch.equal, ours.parameters, theirs.parameters))
@@ -122,6 +146,40 @@ def test_what_nobody_knows_of_may_change_between_rounds(plays: list[int]) -> Non
     assert len(plays) == 4 * (3 * 3 - 2)
 
 
+class Doubles(Net):
+    """Looks at a loss in Python."""
+
+    def training_step(self, batch: list[Tensor], batch_idx: int) -> Any:
+        loss = super().training_step(batch, batch_idx)
+        return loss * 2 if loss.item() > 1 else loss
+
+
+@pytest.mark.parametrize("kind", [Configured, Doubles])
+def test_steps_of_one_worker_are_recorded_only_where_all_that_they_read_is_known(
+    kind: Any, plays: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    watched: list[int] = []
+    add = Readings.add
+    monkeypatch.setattr(Readings, "add", lambda self, watch: watched.append(1) or add(self, watch))
+    cohort, vectorised = fresh(kind(MAKES["sgd"]), [12] * 9, chunk=1)
+    for round in range(3):
+        visits = cohort.visits(round)
+        assert_same_outcomes(cohort.at_once(visits, training=vectorised), cohort.one_by_one(visits))
+    assert not plays
+    # Nobody looks again, not even in another round.
+    assert len(watched) == 1
+    assert not vectorised._kept_tapes.pay(10**6)
+
+
+def test_steps_of_one_worker_that_compute_much_are_not_recorded(
+    plays: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(taped, "MOST_BYTES", 64)
+    by_tape, one_by_one = trained(MAKES["sgd"], 1, monkeypatch, chunk=1)
+    assert not plays
+    assert_same_outcomes(by_tape, one_by_one)
+
+
 class Late(Net):
     """Reads a number in Python that changes between rounds."""
 
@@ -132,14 +190,15 @@ class Late(Net):
         return super().training_step(batch, batch_idx) * self.factor
 
 
-def test_what_changes_between_rounds_is_noticed(plays: list[int]) -> None:
-    cohort, vectorised = fresh(Late(MAKES["sgd"]), [12] * 9)
+@pytest.mark.parametrize(("chunk", "steps"), [(3, 3 * 3), (1, 9 * 3)])
+def test_what_changes_between_rounds_is_noticed(chunk: int, steps: int, plays: list[int]) -> None:
+    cohort, vectorised = fresh(Late(MAKES["sgd"]), [12] * 9, chunk=chunk)
     for round, (factor, rate) in enumerate([(1.0, 0.1), (2.0, 0.1), (2.0, 0.3)]):
         cohort.module.factor = factor
         cohort.optimizer.param_groups[0]["lr"] = rate
         visits = cohort.visits(round)
         assert_same_outcomes(cohort.at_once(visits, training=vectorised), cohort.one_by_one(visits))
-    assert len(plays) == 3 * (3 * 3 - 2)
+    assert len(plays) == 3 * (steps - 2)
 
 
 def test_other_settings_within_a_round_are_noticed(plays: list[int]) -> None:

@@ -135,9 +135,9 @@ class FederatedStrategy(BackwardStrategy):
         tolerance: What happens when a worker fails, is lost, or sends numbers that are not finite; by default
             the run stops at the first two and keeps the third.
         vectorize: Whether virtual workers take their local steps together, by ``torch.vmap``: ``True`` where
-            that works, ``"auto"`` where a short trial finds it faster as well, a whole number for that many
-            at a time. Results differ by rounding; what cannot be done together is done one by one, and a
-            line says why.
+            that works, ``"auto"`` where sizes or the first steps tell that it is faster, a whole number for
+            that many at a time. Results differ by rounding; what cannot be done together is done one by one,
+            and a line says why.
         compile: Whether local steps of virtual workers are compiled by ``torch.compile``, once per shape of
             batches; the seconds that takes pay in long runs.
         processes: How many processes of this machine visit virtual workers, side by side; ``None`` for this

@@ -181,7 +181,7 @@ class Together:
         found = self._examined(module, optimizers, errands)
         if found is None:
             return None
-        return Way(found.chunk, found.numbered, found.draws, compiled=self._compiles)
+        return Way(found.chunk, found.numbered, found.draws, compiled=self._compiles, limit=found.limit)
 
     def fail(self, reason: str) -> None:
         """Go on one by one, after visits that were begun together could not be.
@@ -207,6 +207,7 @@ class Together:
                 numbered=found.numbered,
                 draws=found.draws,
                 compiled=self._compiles,
+                limit=found.limit,
             )
         return self._training
 

@@ -14,7 +14,8 @@ from torch.utils.data import DataLoader
 
 from fedlightning import FederatedStrategy, Tolerance
 from fedlightning.algorithms import Median
-from fedlightning.local.vectorised import compiled
+from fedlightning.local.vectorised import compiled, trial
+from fedlightning.local.vectorised.pace import TOO_SLOW
 from fedlightning.strategy.errors import RoundFailed
 from fedlightning.strategy.spread import Spread
 from tests.strategy.spread_toys import Batchable, Dies, Raises, TracedInProcesses, both
@@ -116,6 +117,20 @@ class FailsTogether(Batchable):
 def test_visits_that_fail_together_in_a_process_are_made_one_by_one() -> None:
     (module, _, _), (other, _, _) = both(FailsTogether, train=lambda: loader(150), vectorize=7, workers=10)
     assert_same_module(module, other)
+
+
+@pytest.mark.usefixtures("nobody_is_made")
+def test_visits_that_turn_out_slow_in_a_process_are_made_one_by_one(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(trial, "LONG_STEP", 10.0)
+    monkeypatch.setattr(trial, "seconds_alone", lambda *_: 0.0)
+    with caplog.at_level("INFO"):
+        (module, _, _), (other, _, _) = both(
+            Batchable, train=lambda: loader(150), vectorize="auto", workers=10
+        )
+    assert_same_module(module, other)
+    assert caplog.text.count(TOO_SLOW) == 2
 
 
 def marked() -> Any:

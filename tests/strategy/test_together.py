@@ -19,7 +19,8 @@ from fedlightning.algorithms import FedAvg, FedProx, Median, Stragglers
 from fedlightning.algorithms.postprocessing import TopK
 from fedlightning.callbacks import FederatedCallback
 from fedlightning.data import Dirichlet, FederatedDataLoader, FederatedDataset
-from fedlightning.local.vectorised import compiled
+from fedlightning.local.vectorised import compiled, trial
+from fedlightning.local.vectorised.pace import TOO_SLOW
 from fedlightning.strategy.records import RoundRecord, VisitRecord
 from fedlightning.workers import AllowAll, KeepData, Rules, VirtualWorker
 from tests.strategy.toys import Classifier, Memo, assert_same_module, fit, loader, samples
@@ -329,6 +330,29 @@ def test_what_cannot_be_done_together_is_done_one_by_one_and_told_once(
     if name == "later":
         assert_same_fit(fits)
     else:
+        assert_same_module(fits[0][0], fits[1][0])
+
+
+@pytest.mark.parametrize("callbacks", [[], ["made"]], ids=["nobody made", "workers made"])
+@pytest.mark.parametrize("factor", [0.0, 1e9], ids=["slow", "quick"])
+def test_a_round_that_turns_out_slow_is_made_one_by_one(
+    callbacks: list[Any], factor: float, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(trial, "LONG_STEP", 10.0)
+    monkeypatch.setattr(trial, "seconds_alone", lambda *_: factor)
+    fits = []
+    for vectorize in ("auto", False):
+        strategy = FederatedStrategy(5, seed=0, local_epochs=4, vectorize=vectorize)
+        listeners = [Listener() for _ in callbacks]
+        with caplog.at_level(logging.INFO, "lightning.pytorch.utilities.rank_zero"):
+            module, _ = fit(strategy, module=Plain, train=loader(37), callbacks=listeners)
+        fits.append((module, strategy))
+    said = [r.message for r in caplog.records if TOO_SLOW in r.message]
+    assert len(said) == (0 if factor else 1)
+    found = fits[0][1]._run.together.findings
+    assert (found.reason, found.chunk) == (("", 5) if factor else (TOO_SLOW, 0))
+    torch.testing.assert_close(fits[0][0].state_dict(), fits[1][0].state_dict(), **CLOSE)
+    if not factor:
         assert_same_module(fits[0][0], fits[1][0])
 
 

@@ -1,8 +1,8 @@
-"""How long steps take one worker after the other, and together: the clock of a trial.
+"""Whether steps are shorter together: what sizes tell, and how long steps take one worker after the other.
 
 A short measurement cannot tell chunks apart whose rounds differ by a tenth: the machine is busy with other
-things, caches are cold. So a rule says how many workers take their steps together, as far as sizes tell, and
-what is measured overrules it only where it clearly speaks against it. The same fit is the same again.
+things, caches are cold. So rules say what is done, as far as sizes tell, and what is measured overrules them
+only where it clearly speaks against them. The same fit is the same again.
 """
 
 from __future__ import annotations
@@ -10,9 +10,11 @@ from __future__ import annotations
 from time import get_clock_info, process_time
 
 import lightning.pytorch as pl
-from torch.optim import Optimizer
+from torch.optim import SGD, Optimizer
 
 from fedlightning.local.known import looked_up_once
+from fedlightning.local.lean import LeanSGD
+from fedlightning.local.one_by_one.taped import StepTapes
 from fedlightning.local.one_by_one.training import OneByOne, why_not_one_by_one
 from fedlightning.local.training import train_locally
 from fedlightning.local.vectorised.chunks import Errands
@@ -28,16 +30,23 @@ USUAL_STACK = 1 << 23
 SMALL_STACK = 1 << 22
 """Up to so many bytes, a step costs next to nothing beside its overheads."""
 
+MANY = 16
+"""How many workers save more by sharing such a step's overheads than can be lost elsewhere."""
+
+LARGE_STATE = 1 << 19
+"""Bytes of parameters from which an optimizer's reading and writing of its own state takes longer than what
+is shared: one after the other, all workers use the same memory for it, which stays in the caches."""
+
 CLEARLY = 1.15
-"""By how many times another chunk must be faster than the usual one to be taken in its place."""
+"""By how many times what a rule speaks against must be faster to be done nonetheless."""
 
 LONG_STEP = 0.003
 """Seconds of a step that is long by itself: many at once only save the time in which nothing is computed."""
 
-_FIRST_STEPS = 2
-"""Steps until all is warm, and recorded."""
+_FIRST_STEPS = 3
+"""Steps until all is warm, recorded, and has been played."""
 
-_TRIED_STEPS = 6
+_TRIED_STEPS = 8
 """Steps of a visit that is timed: in fewer, what a visit costs beside them would hide what they cost."""
 
 _TIMES = 2
@@ -54,8 +63,33 @@ def usual_chunk(workers: int, size: int) -> int:
     return -(-workers // -(-workers // most))
 
 
+def is_clearly_faster(workers: int, size: int, *, by_tape: bool) -> bool:
+    """Tell whether steps together are faster, so that nothing has to be measured.
+
+    Args:
+        workers: How many take their steps together.
+        size: Bytes of what one of them trains.
+        by_tape: Whether steps together can be played.
+    """
+    return by_tape and workers >= MANY and workers * size <= SMALL_STACK
+
+
+def is_clearly_slower(optimizer: Optimizer, size: int, *, is_long: bool) -> bool:
+    """Tell whether steps together are not faster, so that nothing has to be measured.
+
+    Args:
+        optimizer: The module's optimizer.
+        size: Bytes of what one worker trains.
+        is_long: Whether a step is long by itself, and would be taken in chunks of one.
+    """
+    if size < LARGE_STATE or LeanSGD.fits(optimizer):
+        return False
+    # Where a chunk is of one, momentum fits into the caches, too, and takes gradients as factors.
+    return not (is_long and type(optimizer) is SGD)
+
+
 def seconds_alone(module: pl.LightningModule, optimizer: Optimizer, errands: Errands) -> float:
-    """Measure the first steps of visits, one after the other, in the way in which they would be made.
+    """Measure the first steps of a visit by itself, in the way in which it would be made.
 
     Args:
         module: A copy of the module, which is trained.
@@ -65,76 +99,51 @@ def seconds_alone(module: pl.LightningModule, optimizer: Optimizer, errands: Err
     Returns:
         Seconds per step of the second.
     """
-    _, seconds = _alone(module, optimizer, errands.shortened(_FIRST_STEPS))
-    if seconds > LONG_STEP:
-        return seconds
-    return _alone(module, optimizer, errands.shortened(_TRIED_STEPS))[1]
+    tapes = StepTapes()
+    _alone(module, optimizer, errands.some([0]).shortened(_FIRST_STEPS), tapes)
+    return _alone(module, optimizer, errands.some([1]).shortened(_TRIED_STEPS), tapes)
 
 
-def _alone(module: pl.LightningModule, optimizer: Optimizer, errands: Errands) -> list[float]:
-    """Carry out two visits, and return seconds per step of each."""
-    seconds = []
+def _alone(module: pl.LightningModule, optimizer: Optimizer, errands: Errands, tapes: StepTapes) -> float:
+    """Carry out a visit, and return its seconds per step."""
     if isinstance(errands, PooledErrands) and not why_not_one_by_one(module, [optimizer], errands.visit):
         with looked_up_once(module):
-            visits = OneByOne(module, optimizer, errands)
+            visits = OneByOne(module, optimizer, errands, tapes)
             with visits.at_work():
-                for number in range(2):
-                    started = process_time()
-                    visits.visit(number)
-                    seconds.append(_since(started) / max(1, int(errands.steps[number])))
-        return seconds
-    for number in range(2):
-        errand = errands.one(number)
+                started = process_time()
+                visits.visit(0)
+                seconds = _since(started)
+    else:
+        errand = errands.one(0)
         started = process_time()
         train_locally(module, [optimizer], errand.stream, errand.memory, errand.visit)
-        seconds.append(_since(started) / max(1, int(errands.steps[number])))
-    return seconds
+        seconds = _since(started)
+    return seconds / max(1, int(errands.steps[0]))
 
 
-def best_chunk(
-    trainings: list[VectorisedTraining], errands: Errands, alone: float
-) -> tuple[VectorisedTraining, float]:
+def best_chunk(trainings: list[VectorisedTraining], errands: Errands) -> VectorisedTraining:
     """Measure the first steps of visits that are carried out together.
 
     Args:
         trainings: What carries them out, with chunks of various sizes; the first one's is the usual.
         errands: The visits of a round.
-        alone: Seconds per step one worker after the other. Whatever is less is enough of the usual chunk.
 
     Returns:
-        The usual one, unless another is clearly faster; and its seconds per step of one worker.
+        The usual one, unless another is clearly faster.
     """
-    for training in trainings:
-        _carry_out(training, errands, _FIRST_STEPS)  # recorded meanwhile; memory is used for the first time
     least = [float("inf")] * len(trainings)
+    for training in trainings:
+        _carry_out(training, errands, _FIRST_STEPS)
     for _ in range(_TIMES):
         for number, training in enumerate(trainings):
-            least[number] = min(least[number], _carry_out(training, errands, _TRIED_STEPS))
-        best = min(range(len(trainings)), key=least.__getitem__)
-        if least[best] * CLEARLY > least[0]:
-            best = 0
-        if best == 0 and least[0] < alone:
-            break
-    return trainings[best], least[best]
+            least[number] = min(least[number], _carry_out(training, errands, _FIRST_STEPS))
+    best = min(range(len(trainings)), key=least.__getitem__)
+    return trainings[0] if least[best] * CLEARLY > least[0] else trainings[best]
 
 
-def seconds_together(training: VectorisedTraining, errands: Errands) -> float:
-    """Measure the first steps of visits that are carried out together, the first time that any are: untaped.
-
-    Args:
-        training: What carries them out.
-        errands: The visits of a round.
-
-    Returns:
-        Seconds per step of one worker.
-    """
-    return _carry_out(training, errands, _FIRST_STEPS, 1)
-
-
-def _carry_out(training: VectorisedTraining, errands: Errands, steps: int, uses: int | None = None) -> float:
+def _carry_out(training: VectorisedTraining, errands: Errands, steps: int) -> float:
     some = errands.some(range(min(training.chunk, len(errands)))).shortened(steps)
-    if uses is None:
-        uses = -(-len(errands) // training.chunk) * int(errands.steps.max())
+    uses = -(-len(errands) // training.chunk) * int(errands.steps.max())
     started = process_time()
     for _ in training.train(some, uses):
         pass

@@ -23,6 +23,7 @@ from fedlightning.local.vectorised.gradients import Gradients
 from fedlightning.local.vectorised.logs import ChunkLogs
 from fedlightning.local.vectorised.lone import LoneStep
 from fedlightning.local.vectorised.optimizers import StackedOptimizer
+from fedlightning.local.vectorised.pace import Pace
 from fedlightning.local.vectorised.randomness import DividedDraws, LoneDraws, WorkerStreams
 from fedlightning.local.vectorised.refusal import NotBatchable, in_few_words
 from fedlightning.local.vectorised.reports import ChunkReports, Outcome
@@ -74,6 +75,7 @@ class VectorisedTraining:
         numbered: Whether ``training_step`` looks at the number of a batch.
         draws: Whether it draws random numbers.
         compiled: Whether steps are compiled, where that works.
+        limit: The most seconds that a step may take of each worker, as the first ones tell; ``None`` for any.
 
     Attributes:
         chunk: As given.
@@ -90,6 +92,7 @@ class VectorisedTraining:
         numbered: bool,
         draws: bool,
         compiled: bool = False,
+        limit: float | None = None,
     ) -> None:
         self._module = module
         self._optimizer = optimizer
@@ -99,6 +102,7 @@ class VectorisedTraining:
         self._places = Places(module, optimizer)
         # Random numbers are drawn in the order of memory: dropout would have other masks than by itself.
         self._stack = Stack(self._places, chunk, by_channel=chunk == 1 and not draws)
+        self._pace = Pace(limit)
         self.draws_made = 0
         self.why_not_compiled = why_not_compilable(module, draws=draws) if compiled else ""
         self._asks_for_graphs = compiled and not self.why_not_compiled
@@ -118,7 +122,8 @@ class VectorisedTraining:
             Chunk after chunk; who is in which is a function of ``errands`` alone.
 
         Raises:
-            NotBatchable: A step cannot be taken for several workers at once. What was yielded before counts.
+            NotBatchable: A step cannot be taken for several workers at once, or not in the time that it may
+                take. What was yielded before counts.
         """
         start, buffers = [tensor.clone() for tensor in self._places.start], self._places.buffers
         chunks = errands.chunks(self.chunk)
@@ -162,12 +167,14 @@ class VectorisedTraining:
         kind = LoneStep if self.chunk == 1 else BatchedStep
         step = kind(self._module, self._places, logs, passes_batch_idx=visit.passes_batch_idx)
         longest = int(errands.steps[0])
+        self._pace.start()
         for number in range(longest):
             active = int((errands.steps > number).sum())
             for batch in batches.of_step(number, active):
                 samples = logs.samples
                 losses = self._step(batch, step, optimizer, logs, streams, visit)
                 outcome.note(number, batch.rows, losses, logs.samples - samples)
+                self._pace.stepped(batch.rows.stop - batch.rows.start)
         return outcome
 
     def _step(

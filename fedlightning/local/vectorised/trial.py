@@ -1,9 +1,10 @@
-"""A short trial of the vectorised path on a copy of the module: does it give the same numbers, and faster?
+"""A short trial of the vectorised path on a copy of the module: does it give the same numbers?
 
 What a module does in ``training_step`` shows only when that runs: some of it cannot be done for several
 workers at once (a value is asked for, a branch depends on data), some of it would silently be done once for
 all of them (a count kept on the module, a random number from NumPy). So one step of two workers is taken by
-both paths, and compared.
+both paths, and compared. Whether it is faster is left to sizes, as far as they tell (``timing``), and to the
+first real work (``pace``).
 """
 
 from __future__ import annotations
@@ -22,18 +23,21 @@ from torch.optim import SGD, Optimizer
 from torch.utils._pytree import tree_leaves
 from torchmetrics import Metric, MetricCollection
 
+from fedlightning.local.lean import LeanSGD
 from fedlightning.local.metrics import MetricState, merge_states, reset_metrics
 from fedlightning.local.training import train_locally
 from fedlightning.local.vectorised.chunks import Errand, Errands
 from fedlightning.local.vectorised.fitness import reads_batch_idx, why_not_batchable
 from fedlightning.local.vectorised.functorch_calls import is_shown_by_vmap
+from fedlightning.local.vectorised.pace import TOO_SLOW
 from fedlightning.local.vectorised.refusal import NotBatchable, in_few_words
 from fedlightning.local.vectorised.timing import (
+    CLEARLY,
     LONG_STEP,
-    SMALL_STACK,
     best_chunk,
+    is_clearly_faster,
+    is_clearly_slower,
     seconds_alone,
-    seconds_together,
     usual_chunk,
 )
 from fedlightning.local.vectorised.training import VectorisedTraining
@@ -45,7 +49,6 @@ Wish = Literal["auto"] | bool | int
 A number says for how many at once, in place of measurements: then every bit of a run is decided beforehand.
 """
 
-_ENOUGH = 100
 _WARM_STEPS = 3
 _WORSE = 1.05
 _TOLERANCE = 1e-3
@@ -60,14 +63,14 @@ class Findings:
         chunk: How many workers take their steps together.
         numbered: Whether ``training_step`` looks at the number of a batch.
         draws: Whether it draws random numbers.
-        faster: By how many times the vectorised path was faster, as far as it was measured.
+        limit: The most seconds that a step together may take of each worker; ``None`` for any.
     """
 
     reason: str
     chunk: int = 0
     numbered: bool = True
     draws: bool = False
-    faster: float | None = None
+    limit: float | None = None
 
 
 def examine(
@@ -85,22 +88,18 @@ def examine(
         The findings; with a reason where every visit is to be carried out by itself.
     """
     reason = why_not_batchable(module, optimizers, errands.visit) or errands.why_not
+    if not reason and wish == "auto" and is_clearly_slower(optimizers[0], _size_of(module), is_long=True):
+        reason = TOO_SLOW
     if reason:
         return Findings(reason)
     numbered = reads_batch_idx(module)
     try:
         trial = _Trial(module, optimizers[0], numbered=numbered)
-        if wish == "auto" and trial.is_long(errands):
-            return trial.by_itself(errands)
-        draws = trial.compare(errands, wish if type(wish) is int else 2)
-        if type(wish) is int:
-            return Findings("", wish, numbered, draws)
-        chunk, faster = trial.fastest(errands, draws=draws)
+        return (
+            trial.of_number(errands, wish) if type(wish) is int else trial.measured(errands, wish == "auto")
+        )
     except Exception as error:  # noqa: BLE001  # whatever it is: the sequential path will tell, if it is the user's
         return Findings(in_few_words(error))
-    if wish == "auto" and faster < 1:
-        return Findings("it was not faster in a trial", faster=faster)
-    return Findings("", chunk, numbered, draws, faster)
 
 
 class _Trial:
@@ -115,10 +114,51 @@ class _Trial:
         self._seconds_alone = 0.0
         self._first: tuple[VisitReport, list[Tensor]] | None = None
         self._start = [tensor.detach().clone() for tensor in self._tensors]
+        self._size = _size_of(self._module)
 
     @property
     def _tensors(self) -> list[Tensor]:
         return [*self._module.parameters(), *self._module.buffers()]
+
+    def of_number(self, errands: Errands, chunk: int) -> Findings:
+        """Find out whether steps can be taken in chunks of a given size.
+
+        Args:
+            errands: The visits.
+            chunk: The size.
+        """
+        return Findings("", chunk, self._numbered, self.compare(errands, chunk))
+
+    def measured(self, errands: Errands, may_refuse: bool) -> Findings:
+        """Find out in what chunks steps are taken, and how long these may take.
+
+        Args:
+            errands: The visits.
+            may_refuse: Whether they are taken together only where that is faster.
+        """
+        chunk = usual_chunk(len(errands), self._size)
+        is_long = self.is_long(errands)
+        if not may_refuse:
+            draws = self.compare(errands, 2)
+            if is_long:
+                chunk = best_chunk([self._training(some, draws=draws) for some in (chunk, 1)], errands).chunk
+            return Findings("", chunk, self._numbered, draws)
+        if is_long:
+            # What is as good as equal in so short a measurement is taken for faster.
+            return Findings("", 1, self._numbered, self.compare(errands, 1), self._seconds_alone * _WORSE)
+        return self._judged_by_size(errands, chunk)
+
+    def _judged_by_size(self, errands: Errands, chunk: int) -> Findings:
+        """Say how long short steps may take together, as far as it is not clear whether these are faster."""
+        if is_clearly_slower(self._optimizer, self._size, is_long=False):
+            return Findings(TOO_SLOW)
+        draws = self.compare(errands, 2)
+        limit = None
+        if not is_clearly_faster(chunk, self._size, by_tape=not draws and not [*self._module.buffers()]):
+            with self._put_back():
+                alone = seconds_alone(self._module, self._optimizer, errands.some([0, 1]))
+            limit = alone * (CLEARLY if LeanSGD.fits(self._optimizer) else 1 / CLEARLY)
+        return Findings("", chunk, self._numbered, draws, limit)
 
     def compare(self, errands: Errands, chunk: int) -> bool:
         """Take one step of two workers by both paths; of one, if none is ever taken for more.
@@ -167,42 +207,6 @@ class _Trial:
                 self._clocked(errands.one(0).shortened(1), self._optimizer)
         return self._seconds_alone > LONG_STEP
 
-    def by_itself(self, errands: Errands) -> Findings:
-        """Find out whether long steps are shorter where a worker is the only one of its chunk.
-
-        Args:
-            errands: The visits.
-        """
-        draws = self.compare(errands, 1)
-        training = self._training(1, draws=draws)
-        faster = 0.0
-        for _ in range(2):
-            faster = max(faster, self._seconds_alone / seconds_together(training, errands.shortened(1)))
-            # What is as good as equal in so short a measurement is taken for faster, as it is for long steps.
-            if faster * _WORSE > 1:
-                return Findings("", 1, self._numbered, draws, faster)
-        return Findings("its steps take long enough by themselves", 1, self._numbered, draws, faster)
-
-    def fastest(self, errands: Errands, *, draws: bool) -> tuple[int, float]:
-        """Measure both paths.
-
-        Returns:
-            The size of a chunk, and by how many times it was faster than one visit after the other.
-        """
-        with self._put_back():
-            alone = seconds_alone(self._module, self._optimizer, errands.some([0, 1]))
-        size = sum(p.numel() * p.element_size() for p in self._module.parameters() if p.requires_grad)
-        usual = usual_chunk(len(errands), size)
-        if usual * size <= SMALL_STACK:
-            # Next to nothing is computed in such steps: the first ones of a part of the chunk tell enough.
-            seconds = seconds_together(self._training(min(usual, _ENOUGH), draws=draws), errands)
-            if seconds < alone:
-                return usual, alone / seconds
-        chunks = [usual, 1] if alone > LONG_STEP else [usual]
-        trainings = [self._training(chunk, draws=draws) for chunk in chunks]
-        best, seconds = best_chunk(trainings, errands, alone)
-        return best.chunk, alone / seconds
-
     def _training(self, chunk: int, *, draws: bool) -> VectorisedTraining:
         return VectorisedTraining(
             self._module, self._optimizer, chunk=chunk, numbered=self._numbered, draws=draws
@@ -237,6 +241,11 @@ def _two_alike(errands: Errands) -> list[int]:
             return [by_size[size], number]
         by_size[size] = number
     raise NotBatchable("no two workers begin with batches of the same size")
+
+
+def _size_of(module: pl.LightningModule) -> int:
+    """Return the bytes of what one worker trains."""
+    return sum(p.numel() * p.element_size() for p in module.parameters() if p.requires_grad)
 
 
 def _copied(module: pl.LightningModule) -> pl.LightningModule:

@@ -47,6 +47,7 @@ class TogetherHere:
             numbered=way.numbered,
             draws=way.draws,
             compiled=way.compiled,
+            limit=way.limit,
         )
 
     def work(self, cohort: Cohort, columns: Columns, slots: Slots) -> ColumnsDone:

@@ -203,12 +203,14 @@ class Way:
         numbered: Whether ``training_step`` looks at the number of a batch.
         draws: Whether it draws random numbers.
         compiled: Whether steps are compiled.
+        limit: The most seconds that a step may take of each worker; ``None`` for any.
     """
 
     chunk: int
     numbered: bool
     draws: bool
     compiled: bool
+    limit: float | None = None
 
 
 @dataclass(frozen=True)

@@ -140,25 +140,21 @@ class Asks(Net):
         return loss * 2 if loss.item() > 1 else loss
 
 
-@pytest.mark.parametrize(("ratio", "reason"), [(2.0, ""), (0.5, "long enough")])
-def test_long_steps_are_taken_alone_where_that_is_faster(
-    ratio: float, reason: str, monkeypatch: pytest.MonkeyPatch
+def test_long_steps_are_taken_in_chunks_of_one_as_long_as_these_are_not_slower(
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(trial, "LONG_STEP", 0.0)
-    monkeypatch.setattr(trial, "seconds_together", lambda *_: 1.0)
     clocked = trial._Trial._clocked
 
     def measured(self: Any, *args: Any) -> Any:
         result = clocked(self, *args)
-        self._seconds_alone = ratio
+        self._seconds_alone = 2.0
         return result
 
     monkeypatch.setattr(trial._Trial, "_clocked", measured)
     cohort = Cohort(Asks(MAKES["sgd"]), streams([8, 8, 8]))
     found = examine(cohort.module, [cohort.optimizer], errands(cohort), "auto")
-    assert reason in found.reason
-    assert bool(found.reason) == bool(reason)
-    assert (found.chunk, found.faster) == (1, ratio)
+    assert (found.reason, found.chunk, found.limit) == ("", 1, 2.1)
 
 
 def test_a_chunk_of_one_is_compared_by_one_step_of_one_worker() -> None:

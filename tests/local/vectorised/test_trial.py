@@ -11,21 +11,25 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
-from torch.optim import LBFGS, SGD
+from torch.optim import LBFGS, SGD, Adam
 from torch.utils.data import TensorDataset
 from torchmetrics.classification import MulticlassAccuracy
 
 from fedlightning.data.loader_settings import LoaderSettings
 from fedlightning.data.pool import RowPool
 from fedlightning.local.one_by_one.training import OneByOne
+from fedlightning.local.tapes.tape import Tape
 from fedlightning.local.vectorised import timing, trial
 from fedlightning.local.vectorised.chunks import Errand, SeparateErrands
+from fedlightning.local.vectorised.pace import TOO_SLOW
 from fedlightning.local.vectorised.pooled import PooledErrands
 from fedlightning.local.vectorised.training import VectorisedTraining
 from fedlightning.local.vectorised.trial import examine
 from tests.local.vectorised.toys import CLASSES, FEATURES, Cohort, Net, streams
 
 PLAIN = partial(SGD, lr=0.1)
+ROLLING = partial(SGD, lr=0.1, momentum=0.9)
+ADAM = partial(Adam, lr=0.01)
 
 
 class Asks(Net):
@@ -179,25 +183,65 @@ def test_a_batch_number_that_is_never_read_does_not_part_the_workers() -> None:
         assert (found.reason, found.numbered) == ("", numbered)
 
 
-@pytest.mark.parametrize(("alone", "together", "reason"), [(1.0, 0.1, ""), (0.1, 1.0, "not faster")])
-def test_measurements_decide_where_they_are_asked(
-    alone: float, together: float, reason: str, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("make", "limit"), [(PLAIN, timing.CLEARLY), (ROLLING, 1 / timing.CLEARLY), (ADAM, 1 / timing.CLEARLY)]
+)
+def test_what_has_to_be_clear_depends_on_what_is_expected(
+    make: Any, limit: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(trial, "LONG_STEP", 10.0)
-    monkeypatch.setattr(trial, "seconds_alone", lambda *_: alone)
-    monkeypatch.setattr(trial, "best_chunk", lambda trainings, *_: (trainings[0], together))
-    cohort = Cohort(Net(PLAIN), streams([8, 8, 8]))
-    # The first measurement, with all cold, speaks against nothing by itself.
-    for cold in (together, 9.0):
-        monkeypatch.setattr(trial, "seconds_together", lambda *_, cold=cold: cold)
-        assert reason in examine(cohort.module, [cohort.optimizer], errands(cohort), "auto").reason
-    assert examine(cohort.module, [cohort.optimizer], errands(cohort), True).reason == ""
+    monkeypatch.setattr(trial, "seconds_alone", lambda *_: 1.0)
+    cohort = Cohort(Net(make), streams([8, 8, 8]))
+    found = examine(cohort.module, [cohort.optimizer], errands(cohort), "auto")
+    assert (found.reason, found.chunk, found.limit) == ("", 3, limit)
+    assert examine(cohort.module, [cohort.optimizer], errands(cohort), True).limit is None
+
+
+def test_small_steps_of_many_are_not_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(trial, "LONG_STEP", 10.0)
+    monkeypatch.setattr(trial, "seconds_alone", lambda *_: 1.0)
+    dropping = nn.Sequential(nn.Linear(FEATURES, 8), nn.Dropout())
+    for workers, body, limit in (
+        (timing.MANY, None, None),
+        (timing.MANY - 1, None, timing.CLEARLY),
+        (timing.MANY, dropping, timing.CLEARLY),  # no tape
+    ):
+        cohort = Cohort(Net(PLAIN, body), streams([8] * workers))
+        found = examine(cohort.module, [cohort.optimizer], errands(cohort), "auto")
+        assert (found.reason, found.chunk, found.limit) == ("", workers, limit)
+
+
+@pytest.mark.parametrize(
+    ("make", "long_step", "chunk"),
+    [
+        (PLAIN, 10.0, 2),
+        (PLAIN, 0.0, 1),
+        (ROLLING, 10.0, 0),
+        (ROLLING, 0.0, 1),
+        (ADAM, 10.0, 0),
+        (ADAM, 0.0, 0),
+    ],
+)
+def test_large_states_of_optimizers_speak_against_company(
+    make: Any, long_step: float, chunk: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(timing, "LARGE_STATE", 1)
+    monkeypatch.setattr(trial, "LONG_STEP", long_step)
+    monkeypatch.setattr(trial, "seconds_alone", lambda *_: 1.0)
+    cohort = Cohort(Net(make), streams([8, 8]))
+    found = examine(cohort.module, [cohort.optimizer], errands(cohort), "auto")
+    assert (found.chunk, found.reason) == (chunk, "" if chunk else TOO_SLOW)
+    assert examine(cohort.module, [cohort.optimizer], errands(cohort), 2).reason == ""
 
 
 def test_a_clock_that_does_not_move_speaks_against_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(timing, "process_time", lambda: 0.0)
+    for module in (timing, trial):
+        monkeypatch.setattr(module, "process_time", lambda: 0.0)
     cohort = Cohort(Net(PLAIN), streams([8, 8, 8]))
-    assert examine(cohort.module, [cohort.optimizer], errands(cohort), True).reason == ""
+    for wish in ("auto", True):
+        found = examine(cohort.module, [cohort.optimizer], errands(cohort), wish)
+        assert found.reason == ""
+        assert found.limit is None or found.limit > 0
 
 
 @pytest.mark.parametrize(
@@ -215,49 +259,63 @@ def test_sizes_say_how_many_take_their_steps_together(workers: int, size: int, e
     assert timing.usual_chunk(workers, size) == expected
 
 
-@pytest.mark.parametrize(
-    ("other", "alone", "expected"),
-    [
-        (0.9, 2.0, (8, 1.0)),
-        (0.8, 2.0, (4, 0.8)),
-        (1.1, 2.0, (8, 1.0)),
-        (2.9, 2.0, (8, 1.0)),
-        (2.9, 4.0, (8, 3.0)),  # faster than alone, and than the other, the first time
-    ],
-)
+@pytest.mark.parametrize(("other", "expected"), [(0.9, 8), (0.8, 4), (1.1, 8), (2.9, 8)])
 def test_measurements_overrule_the_usual_chunk_only_where_they_are_clear(
-    other: float, alone: float, expected: tuple[int, float], monkeypatch: pytest.MonkeyPatch
+    other: float, expected: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    seconds = {8: iter([9.0, 3.0, 1.0]), 4: iter([9.0, other, 3.0])}
+    seconds = {8: iter([9.0, 3.0, 1.0]), 4: iter([0.1, other, 3.0])}
     monkeypatch.setattr(timing, "_carry_out", lambda training, *_: next(seconds[training.chunk]))
     cohort = Cohort(Net(PLAIN), streams([8] * 12))
     trainings = [
         VectorisedTraining(cohort.module, cohort.optimizer, chunk=chunk, numbered=False, draws=False)
         for chunk in (8, 4)
     ]
-    best, least = timing.best_chunk(trainings, errands(cohort), alone)
-    assert (best.chunk, least) == expected
+    assert timing.best_chunk(trainings, errands(cohort)).chunk == expected
+
+
+def test_true_measures_long_steps_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[list[int]] = []
+
+    def last(trainings: list[VectorisedTraining], _: Any) -> VectorisedTraining:
+        asked.append([training.chunk for training in trainings])
+        return trainings[-1]
+
+    monkeypatch.setattr(trial, "best_chunk", last)
+    cohort = Cohort(Net(PLAIN), streams([8, 8, 8]))
+    chunks = []
+    for long_step in (10.0, 0.0):
+        monkeypatch.setattr(trial, "LONG_STEP", long_step)
+        chunks.append(examine(cohort.module, [cohort.optimizer], errands(cohort), True).chunk)
+    assert (chunks, asked) == ([3, 1], [[3, 1]])
 
 
 def test_visits_by_themselves_are_measured_as_they_would_be_made(monkeypatch: pytest.MonkeyPatch) -> None:
     visited: list[int] = []
-    visit = OneByOne.visit
+    played: list[Tape] = []
+    visit, play = OneByOne.visit, Tape.play
 
     def note(self: OneByOne, number: int) -> None:
-        visited.append(number)
+        played.clear()
         visit(self, number)
+        visited.append(len(played))
+
+    def count(self: Tape) -> None:
+        played.append(self)
+        play(self)
 
     monkeypatch.setattr(OneByOne, "visit", note)
+    monkeypatch.setattr(Tape, "play", count)
     cohort = Cohort(Net(PLAIN), streams([8, 8]))
-    data = TensorDataset(torch.randn(6, FEATURES).double(), torch.randint(CLASSES, (6,)))
+    data = TensorDataset(torch.randn(20, FEATURES).double(), torch.randint(CLASSES, (20,)))
     names = ["ada", "bob"]
-    pool = RowPool.of(data, {"ada": np.arange(3), "bob": np.arange(3, 6)}, LoaderSettings(batch_size=2))
+    pool = RowPool.of(data, {"ada": np.arange(10), "bob": np.arange(10, 20)}, LoaderSettings(batch_size=2))
     assert pool is not None
-    two = np.array([2, 2])
+    five = np.array([5, 5])
     pooled = PooledErrands(
-        pool, 0, cohort.visits()[0], names, first=two * 0, steps=two, samples=two + 1, every=two
+        pool, 0, cohort.visits()[0], names, first=five * 0, steps=five, samples=five * 2, every=five
     )
     assert timing.seconds_alone(cohort.module, cohort.optimizer, pooled) > 0
-    assert visited == [0, 1, 0, 1]  # two steps, to find out how long they are; then more
+    # The first visit has an ordinary step, one that is recorded and tried, and one by tape.
+    assert visited == [2, 5]
     assert timing.seconds_alone(cohort.module, cohort.optimizer, errands(cohort)) > 0
-    assert len(visited) == 4
+    assert len(visited) == 2

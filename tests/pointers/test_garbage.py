@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, ones
@@ -13,6 +14,7 @@ from fedlightning.workers import RemoteError, VirtualWorker
 ACTIONS = ("send", "add", "view", "in place", "drop", "get", "fail", "cycle", "backward")
 
 
+@pytest.mark.usefixtures("quick_searches")
 @settings(max_examples=30, deadline=None)
 @given(st.lists(st.tuples(st.sampled_from(ACTIONS), st.integers(0, 9)), max_size=30))
 def test_as_many_objects_as_live_pointers(steps: list[tuple[str, int]]) -> None:

@@ -73,6 +73,7 @@ docs: $(STAMP)  ## Build the documentation into site/; any warning is an error.
 
 clean:  ## Remove the environment and everything built.
 	rm -rf $(VENV) build dist site outputs multirun lightning_logs .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	find benchmarks docs fedlightning tests -name __pycache__ -prune -exec rm -r {} +
 
 # uv if the machine has it; otherwise pip puts it into the environment itself.
 $(STAMP): pyproject.toml constraints.txt

@@ -136,8 +136,11 @@ def _pieces_of(cohort: SpreadCohort, processes: int) -> list[_Piece]:
 
 
 def _begin(session: Session, cohort: SpreadCohort, pieces: int) -> None:
-    tensors = known(cohort.module)
-    with session.sharing_roots(cohort.errands.pool.roots):
+    tensors, roots = known(cohort.module), cohort.errands.pool.roots
+    met = Cohort(cohort.errands.alone(), cohort.weights, cohort.way, cohort.skips)
+    if is_early := session.knows(roots):
+        session.meet(met, now=True)
+    with session.sharing_roots(roots):
         session.begin(
             cohort.module,
             cohort.optimization.optimizers,
@@ -148,7 +151,8 @@ def _begin(session: Session, cohort: SpreadCohort, pieces: int) -> None:
             keeps_settings=False,
             retries=cohort.retries,
         )
-    session.meet(Cohort(cohort.errands.alone(), cohort.weights, cohort.way, cohort.skips))
+    if not is_early:
+        session.meet(met, now=False)
 
 
 def _portions(

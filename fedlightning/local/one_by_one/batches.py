@@ -95,6 +95,10 @@ class VisitBatches:
         """Shape of a sample and type of each of the tensors that batches are of."""
         return [(tensor.shape[1:], tensor.dtype) for tensor in self._tensors]
 
+    def draw_ahead(self) -> None:
+        """Draw what the first visits read before anybody asks for it."""
+        self._drawn = self._draw(0)
+
     def of(self, number: int, *, each_by_itself: bool = False) -> Iterator[VisitBatch]:
         """Yield the batches of a visit.
 

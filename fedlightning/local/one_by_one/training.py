@@ -64,6 +64,7 @@ class OneByOne:
         optimizer: Its optimizer, with the settings of the round; a visit may change them.
         errands: The visits; those that are made are made in their order.
         tapes: Those of the steps of earlier rounds, to be gone on with; ``None`` to take each step anew.
+        batches: The visits' batches, where somebody has them already.
     """
 
     def __init__(
@@ -72,6 +73,7 @@ class OneByOne:
         optimizer: Optimizer,
         errands: PooledErrands,
         tapes: StepTapes | None = None,
+        batches: VisitBatches | None = None,
     ) -> None:
         self._module = module
         self._optimizer = optimizer
@@ -81,7 +83,7 @@ class OneByOne:
         self._seeds = errands.seeds()
         self._workers = errands.workers
         self._states = errands.states_kept
-        self._batches = VisitBatches(errands)
+        self._batches = batches or VisitBatches(errands)
         self._logs = VisitLogs(module)
         self._losses = VisitLosses()
         self._optimization = resident_optimization(module, optimizer, self._logs)

@@ -9,7 +9,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-import torch
+import numpy as np
 from torch import Tensor
 
 from fedlightning.strategy.processes.messages import Mean
@@ -45,9 +45,10 @@ class Claims:
         pieces = (memory.nbytes // 8 - 1 - processes) // 2
         # The first piece that nobody has; the last one of each process; and of each piece that is finished
         # how many visits are in its mean, plus one, and their weight.
-        numbers = torch.split(memory.view(torch.int64), [1, processes, pieces, pieces])
+        # NumPy reads and writes a single number in a tenth of the time.
+        numbers = np.split(memory.numpy().view(np.int64), np.cumsum([1, processes, pieces]))
         self._next, self._last, self._counts = numbers[:3]
-        self._weights = numbers[3].view(torch.float64)
+        self._weights = numbers[3].view(np.float64)
 
     @staticmethod
     def nbytes_for(processes: int, pieces: int) -> int:
@@ -62,7 +63,7 @@ class Claims:
     def offer(self) -> None:
         """Let processes take pieces from the first on; nobody is at work."""
         for numbers in (self._last, self._counts, self._next):
-            numbers.zero_()
+            numbers.fill(0)
 
     def withdraw(self) -> None:
         """Let nobody take another piece."""

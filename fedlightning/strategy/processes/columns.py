@@ -14,6 +14,7 @@ from torch.optim import Optimizer
 from fedlightning.algorithms import Update, UpdateMean
 from fedlightning.local.failures import NotFinite
 from fedlightning.local.known import known
+from fedlightning.local.one_by_one.batches import VisitBatches
 from fedlightning.local.one_by_one.taped import StepTapes
 from fedlightning.local.one_by_one.training import OneByOne
 from fedlightning.local.vectorised.chunks import Numbers
@@ -82,6 +83,7 @@ class InTurnHere:
     Args:
         module: The resident module.
         cohort: All visits of the round.
+        batches: Theirs.
         start: What each starts with.
         optimization: The optimizer, with the settings of the round.
         watch: Looks whether a visit changes the module.
@@ -93,6 +95,7 @@ class InTurnHere:
         self,
         module: pl.LightningModule,
         cohort: Cohort,
+        batches: VisitBatches,
         start: ModuleSnapshot,
         optimization: Optimization,
         watch: ModuleWatch,
@@ -101,7 +104,7 @@ class InTurnHere:
     ) -> None:
         self._module = module
         self._weights = cohort.weights
-        self._training = OneByOne(module, optimization.optimizers[0], cohort.errands, tapes)
+        self._training = OneByOne(module, optimization.optimizers[0], cohort.errands, tapes, batches)
         self._start = start
         self._optimization = optimization
         self._watch = watch

@@ -26,6 +26,7 @@ from fedlightning.algorithms import Update
 from fedlightning.local.known import known, looked_up_once
 from fedlightning.local.lightning_calls import attach, set_precision, set_progress
 from fedlightning.local.metrics import put_states
+from fedlightning.local.one_by_one.batches import VisitBatches
 from fedlightning.local.one_by_one.taped import StepTapes
 from fedlightning.local.procedure import LocalProcedure
 from fedlightning.local.randomness import isolated_streams
@@ -80,6 +81,7 @@ class Resident:
     _slots: Slots
     _claims: Claims
     _process: int
+    _batches: VisitBatches
 
     def __init__(self) -> None:
         self.optimizers: Sequence[Optimizer] = ()
@@ -194,8 +196,11 @@ class Resident:
         return Done(portion.number, pieces, changed)
 
     def meet(self, cohort: Cohort) -> None:
-        """Know the cohort of the round."""
+        """Know the cohort of the round, of which the controller may tell before the round begins."""
         self._cohort = cohort
+        self._batches = VisitBatches(cohort.errands)
+        if cohort.way is None:
+            self._batches.draw_ahead()  # while the controller packs what else belongs to the round
 
     def work_in_columns(self, columns: Columns) -> ColumnsDone:
         """Make the visits of a portion to workers of whom nothing is made."""
@@ -213,6 +218,7 @@ class Resident:
         return InTurnHere(
             self.module,
             cohort,
+            self._batches,
             self._snapshot,
             self._optimization,
             self._watch,

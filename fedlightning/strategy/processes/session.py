@@ -211,14 +211,24 @@ class Session:
     def _slots_of(self, portion: range) -> list[int]:
         return [piece % self._slots for piece in portion]
 
-    def meet(self, cohort: Cohort) -> None:
-        """Let the processes know the cohort of the round.
+    def knows(self, roots: Iterable[object]) -> bool:
+        """Tell whether the processes know objects already.
+
+        Args:
+            roots: As for `sharing_roots`.
+        """
+        return all(id(root) in self._data for root in roots)
+
+    def meet(self, cohort: Cohort, *, now: bool) -> None:
+        """Let the processes know the cohort of the round, whose data they know.
 
         Args:
             cohort: Its visits.
+            now: Whether they are told at once, to get ready for it, rather than with the next message.
         """
         known = {number: entry for number, (entry, _) in self._data.items()}
-        self._crew.tell_later(pack(cohort, known))
+        tell = self._crew.tell if now else self._crew.tell_later
+        tell(pack(cohort, known))
 
     def work_off_columns(
         self, pieces: Sequence[Numbers], *, in_turn: bool

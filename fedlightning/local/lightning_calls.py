@@ -5,9 +5,11 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
+from types import CodeType
 from typing import Any
 
 import lightning.pytorch as pl
@@ -17,6 +19,7 @@ from lightning.pytorch.trainer import call
 from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities.model_helpers import is_overridden
 from lightning.pytorch.utilities.signature_utils import is_param_in_hook_signature
+from lightning_utilities.core.imports import RequirementCache
 from torch.optim import Optimizer
 
 
@@ -89,6 +92,14 @@ def set_progress(trainer: pl.Trainer, current_epoch: int, global_step: int) -> N
     loop.epoch_progress.current.completed = current_epoch
     loop.epoch_loop.automatic_optimization.optim_progress.optimizer.step.total.completed = global_step
     loop.epoch_loop.manual_optimization.optim_step_progress.total.completed = global_step
+
+
+LOGS_ALONE: frozenset[CodeType] = frozenset(
+    function.__code__
+    for function in (pl.LightningModule.log_dict, *vars(RequirementCache).values())
+    if inspect.isfunction(function)
+)
+"""The code of ``log_dict`` and of what it asks about versions: it does nothing but call ``log``."""
 
 
 @contextmanager

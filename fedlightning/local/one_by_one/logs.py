@@ -154,19 +154,21 @@ class VisitLogs(LogRecorder):
         # Of each name one for each time that settings, or the kind of values, have changed.
         self._accounts: dict[str, list[tuple[Log, VisitSeries]]] = {}
         self._note_call: Callable[[LogCall], None] | None = None
+        self._records = True
 
     @contextmanager
-    def told_to(self, note: Callable[[LogCall], None]) -> Iterator[None]:
-        """Let somebody else know of calls within the block, rather than record them.
+    def told_to(self, note: Callable[[LogCall], None], *, records: bool = False) -> Iterator[None]:
+        """Let somebody else know of calls within the block.
 
         Args:
             note: Is given each call.
+            records: Whether they are recorded here as well.
         """
-        self._note_call = note
+        self._note_call, self._records = note, records
         try:
             yield
         finally:
-            self._note_call = None
+            self._note_call, self._records = None, True
 
     def start_step_of(self, batch: Any, size: int) -> None:
         """Note the batch of the coming step, as `start_step` does, where its size is known."""
@@ -179,7 +181,8 @@ class VisitLogs(LogRecorder):
         """Record a value; as in `LogRecorder`."""
         if self._note_call is not None:
             self._note_call(LogCall(name, value, args, {"batch_size": batch_size, **settings}))
-            return
+            if not self._records:
+                return
         last = self._last.get(name)
         # Most calls are like the one before but for the value.
         if (

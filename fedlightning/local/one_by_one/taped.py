@@ -8,7 +8,6 @@ part of it: learning rates may change as they like.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,14 +17,17 @@ from torch import Tensor
 
 from fedlightning.local.known import known
 from fedlightning.local.lean import ByGradients, LeanOptimization
+from fedlightning.local.lightning_calls import LOGS_ALONE
 from fedlightning.local.one_by_one.batches import VisitBatch
 from fedlightning.local.one_by_one.logs import LogCall, VisitLogs
+from fedlightning.local.one_by_one.metric_calls import MadeCalls, WithheldCalls, beside, counters_of
+from fedlightning.local.one_by_one.step_notes import Note, StepNotes
 from fedlightning.local.tapes.arena import Arena
 from fedlightning.local.tapes.proof import fill, is_proven
 from fedlightning.local.tapes.readings import Readings
 from fedlightning.local.tapes.recorder import Recorder
 from fedlightning.local.tapes.tape import Tape
-from fedlightning.local.tapes.watching import PLAIN, Watch
+from fedlightning.local.tapes.watching import Watch
 from fedlightning.local.vectorised.fitness import reads_batch_idx
 from fedlightning.local.visit import Visit
 
@@ -46,13 +48,13 @@ class _Taped:
     Args:
         tape: The tape.
         loss: Where the loss is found.
-        logged: The step's calls of ``self.log``, with the tensors where their values are found.
+        notes: What the step logs and counts, with the tensors where its numbers are found.
         gradients: Where the gradients are found; ``None`` for those that there are not.
     """
 
     tape: Tape
     loss: Tensor
-    logged: Sequence[LogCall]
+    notes: Sequence[Note]
     gradients: Sequence[Tensor | None]
 
 
@@ -153,7 +155,7 @@ class StepTapes:
     def _read(self) -> Readings:
         if self._readings is None:
             assert self._module is not None
-            self._readings = Readings(self._module)
+            self._readings = Readings(self._module, beside=beside(self._module))
         return self._readings
 
     def _forget(self) -> None:
@@ -185,6 +187,7 @@ class StepsByTape:
         self._module = module
         self._optimization = optimization
         self._logs = logs
+        self._counters = counters_of(module)
         self._passes_batch_idx = visit.passes_batch_idx
         self._is_numbered = visit.passes_batch_idx and reads_batch_idx(module)
 
@@ -210,8 +213,9 @@ class StepsByTape:
         batch.read_into(taped.tape.inputs)
         self._logs.start_step_of(taped.tape.inputs, batch.size)
         taped.tape.play()
-        for call in taped.logged:
-            self._logs.log(call.name, call.value, *call.args, **call.settings)
+        results: list[Any] = []
+        for note in taped.notes:
+            note.do(self._logs, results)
         self._optimization.descend(taped.gradients)
         return taped.loss
 
@@ -234,17 +238,26 @@ class StepsByTape:
         """Compute a step in the ordinary way, and once more to record it, where that changes nothing."""
         places = [parameter.detach() for parameter in known(self._module).parameters]
         before, random = [place.clone() for place in places], torch.get_rng_state()
-        with Watch() as watch:
+        watch = Watch(LOGS_ALONE)
+        made = MadeCalls(self._counters, watch.looking_away)
+
+        def note(call: LogCall) -> None:
+            made.notes.log(call, call.value.detach().clone() if isinstance(call.value, Tensor) else None)
+
+        with made.noted(), self._logs.told_to(note, records=True), watch:
             found = self._differentiate(batch)
         self._tapes.readings.add(watch)
         self._tapes.keep(key, None)
         if found is None or self._tapes.readings.why_not:
             return found
         after, random_after = [place.clone() for place in places], torch.get_rng_state()
+        made.check_order(random_after)
+        if made.why_not or made.notes.why_not_again():
+            return found
         try:
             fill(places, before)
             torch.set_rng_state(random)
-            taped = self._tape_of(batch, found, places, before, random)
+            taped = self._tape_of(batch, found, made.notes, places, before, random)
         except Exception:  # noqa: BLE001  # whatever it is: steps go on being taken in the ordinary way
             taped = None
         finally:
@@ -262,41 +275,35 @@ class StepsByTape:
         self,
         batch: VisitBatch,
         found: tuple[Tensor, Sequence[Tensor | None]],
+        notes: StepNotes,
         places: Sequence[Tensor],
         before: Sequence[Tensor],
         random: Tensor,
     ) -> _Taped | None:
         """Record a step, and return its tape if that comes to what was found in the ordinary way."""
-        calls: list[LogCall] = []
+        recorder = Recorder(batch.tensors, places, may_draw=True, most_bytes=MOST_BYTES, stops=True)
+        withheld = WithheldCalls(self._counters, notes.counted, recorder.want)
 
         def note(call: LogCall) -> None:
-            calls.append(call)
             if isinstance(call.value, Tensor):
                 recorder.want(call.value)
+            withheld.notes.log(call, call.value.detach() if isinstance(call.value, Tensor) else None)
 
-        with ExitStack() as stack:
-            recorder = Recorder(batch.tensors, places, may_draw=True, most_bytes=MOST_BYTES, stops=True)
-            stack.enter_context(self._logs.told_to(note))
-            stack.enter_context(recorder)
+        with withheld.noted(), self._logs.told_to(note), recorder:
             again = self._differentiate(batch)
-        logged = [call.value.detach() for call in calls if isinstance(call.value, Tensor)]
-        if again is None or not all(isinstance(call.value, (Tensor, *PLAIN)) for call in calls):
+        if again is None or withheld.why_not or not withheld.notes.is_like(notes):
             return None
+        noted = notes.tensors
         computed = [gradient for gradient in again[1] if gradient is not None]
-        tape = recorder.tape([again[0], *logged], self._tapes.arena, computed=computed)
-        expected = [found[0], *logged, *(gradient for gradient in found[1] if gradient is not None)]
+        tape = recorder.tape([again[0], *withheld.notes.tensors], self._tapes.arena, computed=computed)
+        expected = [found[0], *noted, *(gradient for gradient in found[1] if gradient is not None)]
         if tape is None or not is_proven(tape, batch.read_into, expected, places, before, random):
             return None
         loss, *others = tape.outputs
-        numbers, gradients = iter(others[: len(logged)]), iter(others[len(logged) :])
+        gradients = iter(others[len(noted) :])
         return _Taped(
             tape,
             loss,
-            [_with_value(call, numbers) for call in calls],
+            withheld.notes.on(iter(others[: len(noted)])),
             [None if gradient is None else next(gradients) for gradient in again[1]],
         )
-
-
-def _with_value(call: LogCall, numbers: Any) -> LogCall:
-    value = next(numbers) if isinstance(call.value, Tensor) else call.value
-    return LogCall(call.name, value, call.args, call.settings)

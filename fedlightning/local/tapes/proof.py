@@ -37,7 +37,7 @@ def is_proven(
         read_into(tape.inputs)
         tape.play()
         drawn = random_after is None or torch.equal(torch.get_rng_state(), random_after)
-        return drawn and all(map(_same, [*tape.outputs, *places], [*outputs, *after]))
+        return drawn and all(map(same_bits, [*tape.outputs, *places], [*outputs, *after]))
     except Exception:  # noqa: BLE001  # whatever it is: steps go on being taken in the ordinary way
         return False
     finally:
@@ -58,7 +58,13 @@ def fill(places: Sequence[Tensor], values: Sequence[Tensor]) -> None:
         place.copy_(value)
 
 
-def _same(one: Tensor, other: Tensor) -> bool:
+def same_bits(one: Tensor, other: Tensor) -> bool:
+    """Tell whether two tensors of one shape hold the same numbers, or no numbers in the same places.
+
+    Args:
+        one: One of them.
+        other: The other one.
+    """
     if torch.equal(one, other):
         return True
     # What is not a number equals nothing.

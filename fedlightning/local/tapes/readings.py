@@ -12,7 +12,8 @@ import inspect
 import math
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from types import BuiltinFunctionType, CodeType, FunctionType, ModuleType
+from dataclasses import dataclass
+from types import BuiltinFunctionType, CodeType, FunctionType, MethodDescriptorType, ModuleType
 from typing import Any, TypeAlias
 
 import torch
@@ -56,20 +57,40 @@ class _Unknown(Exception):
     """A step may depend on what is not known."""
 
 
+@dataclass(frozen=True)
+class Beside:
+    """Modules whose calls are no part of what is recorded: they are made each time, beside it.
+
+    Args:
+        modules: The modules; whoever records a step keeps it from reading anything else of them.
+        methods: Names of the methods that are called so.
+        settings: Names of attributes that it may read.
+    """
+
+    modules: Sequence[nn.Module] = ()
+    methods: frozenset[str] = frozenset()
+    settings: frozenset[str] = frozenset()
+
+
 class Readings:
     """All that the steps of a module have read in Python so far: places, and what was there.
 
     Args:
         module: The module.
         trained: Its parameters that have others in their places during a step.
+        beside: Those of its modules that are called beside what is recorded.
 
     Attributes:
         why_not: Why not all of it is known; empty if it is.
     """
 
-    def __init__(self, module: nn.Module, trained: Sequence[Tensor] = ()) -> None:
+    def __init__(
+        self, module: nn.Module, trained: Sequence[Tensor] = (), beside: Beside | None = None
+    ) -> None:
         self.why_not = ""
         self._module = module
+        self._beside = beside or Beside()
+        self._are_beside = {*map(id, self._beside.modules)}
         self._trained = {id(tensor) for tensor in trained}
         self._names: dict[int, tuple[Mapping[str, Any], set[str]]] = {}
         self._before: list[Any] | None = None
@@ -110,19 +131,34 @@ class Readings:
         ]
         by_code += _of_torch({id(place): place for place, _ in by_code}.values(), names)
         # A stand-in for ``log`` is there during steps.
-        by_code += [(vars(child), name) for child in modules for name in vars(child).keys() & names - {"log"}]
-        by_code += [(kind, name) for kind in [*_kinds_of(modules), vars(Tensor)] for name in names]
+        by_code += [
+            (vars(child), name)
+            for child in modules
+            if id(child) not in self._are_beside
+            for name in vars(child).keys() & names - {"log"}
+        ]
+        by_code += self._in_kinds(modules, names)
         for place, name in by_code:
             if type(place.get(name)) in (list, set):
                 raise _Unknown(f"{name} is a {type(place[name]).__name__}, which the step may change")
         yield from by_code
         for child in modules:
             yield from ((vars(child), name) for name in self._read_by_torch(child, watch.touched))
-        yield from ((kind, name) for kind in _kinds_of([self._module, *watch.touched]) for name in _CALLED)
+        touched = [child for child in watch.touched if id(child) not in self._are_beside]
+        yield from ((kind, name) for kind in _kinds_of([self._module, *touched]) for name in _CALLED)
+
+    def _in_kinds(self, modules: Sequence[nn.Module], names: set[str]) -> Iterator[Place]:
+        """Yield where names may have been found in classes, but for methods that are called beside."""
+        plain = [child for child in modules if id(child) not in self._are_beside]
+        yield from ((kind, name) for kind in [*_kinds_of(plain), vars(Tensor)] for name in names)
+        left = names - self._beside.methods
+        yield from ((kind, name) for kind in _kinds_of(self._beside.modules) for name in left)
 
     def _read_by_torch(self, child: nn.Module, touched: Sequence[nn.Module]) -> set[str]:
         """Return what of a module's attributes torch's code may have read, tensors and modules apart."""
         own = vars(child).keys() - _TENSORS
+        if id(child) in self._are_beside:
+            return own & (_OF_EVERY_MODULE | self._beside.settings)
         if child is self._module:
             return own & _OF_EVERY_MODULE - {"log"}
         return own if any(child is one for one in touched) else set()
@@ -141,6 +177,8 @@ class Readings:
     def _slots_of(self, module: nn.Module) -> tuple[Any, ...]:
         """Return a module's class, the names of all that it has, and which tensors and modules."""
         own = vars(module)
+        if id(module) in self._are_beside:
+            return type(module), [(name, _same(part)) for name, part in own["_modules"].items()]
         slots = [
             (name, _Same(value) if id(value) in self._trained else _same(value))
             for kind in sorted(_TENSORS)
@@ -244,6 +282,8 @@ def _is_module_of_torch(value: Any) -> bool:
 def _is_of_torch(value: Any) -> bool:
     if isinstance(value, type | FunctionType | BuiltinFunctionType):
         return str(value.__module__).split(".")[0] == "torch"
+    if isinstance(value, MethodDescriptorType):
+        return issubclass(Tensor, value.__objclass__)
     return value is math or _is_module_of_torch(value)
 
 

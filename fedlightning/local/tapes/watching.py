@@ -8,7 +8,8 @@ from __future__ import annotations
 import os
 import sys
 import sysconfig
-from collections.abc import Mapping
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
 from types import CodeType, FrameType
 from typing import Any
 
@@ -34,14 +35,18 @@ _SITE = tuple(os.path.join(sysconfig.get_paths()[kind], "") for kind in ("pureli
 class Watch:
     """Take down which functions are called within a block, and with what; only one watches at a time.
 
+    Args:
+        passed_over: Code of which it is known what it depends on.
+
     Attributes:
         why_not: What keeps this from telling all that a step depends on; empty if nothing does.
         codes: The code that has run, with its globals, but for torch's and the library's own.
         touched: Modules to which a function of torch's or somebody else's was applied.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, passed_over: Collection[CodeType] = ()) -> None:
         self.why_not = ""
+        self._passed_over = passed_over
         self.codes: dict[CodeType, Mapping[str, Any]] = {}
         self._touched: dict[int, nn.Module] = {}
 
@@ -62,6 +67,18 @@ class Watch:
         else:
             self.why_not = self.why_not or "somebody else is watching"
 
+    @contextmanager
+    def looking_away(self) -> Iterator[None]:
+        """Take down nothing within the block."""
+        watches = sys.getprofile() == self._look
+        if watches:
+            sys.setprofile(None)
+        try:
+            yield
+        finally:
+            if watches and sys.getprofile() is None:
+                sys.setprofile(self._look)
+
     def _look(self, frame: FrameType, event: str, argument: Any) -> None:
         if event != "call" or self.why_not:
             return
@@ -69,7 +86,7 @@ class Watch:
         for name, value in arguments.items():
             if isinstance(value, nn.Module) and (name == "self" or not trusted):
                 self._touched[id(value)] = value
-        if trusted:
+        if trusted or frame.f_code in self._passed_over:
             return
         if self.codes.setdefault(frame.f_code, frame.f_globals) is not frame.f_globals:
             self.why_not = "two functions share their code"

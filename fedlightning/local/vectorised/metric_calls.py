@@ -5,14 +5,14 @@ They are made, worker by worker or for all, in ``counting``.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, NoReturn, TypeAlias
 
 from torch import Tensor, nn
-from torch.utils._pytree import TreeSpec, tree_flatten, tree_unflatten
+from torch.utils._pytree import TreeSpec, tree_flatten, tree_leaves, tree_unflatten
 from torchmetrics import Metric, MetricCollection
 
 from fedlightning.local.known import known
@@ -20,6 +20,9 @@ from fedlightning.local.vectorised.refusal import NotBatchable
 
 Counter: TypeAlias = Metric | MetricCollection
 """What a step may ask to count."""
+
+StandIns: TypeAlias = Mapping[str, Callable[..., Any]]
+"""Functions by the names of the methods in whose places they are."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,18 +78,31 @@ class BatchValue:
     Args:
         metric: The metric.
         number: Which of the step's calls gives it.
+        part: Which of the leaves of what that returns.
+        tell: Is told why, when more is done with it: the step itself may catch what is raised.
     """
 
-    def __init__(self, metric: Counter, number: int) -> None:
+    def __init__(
+        self, metric: Counter, number: int, part: int = 0, tell: Callable[[str], None] | None = None
+    ) -> None:
         self._metric = metric
+        self._tell = tell
         self.number = number
+        self.part = part
 
     @classmethod
-    def __torch_function__(cls, *_: Any) -> NoReturn:
-        raise NotBatchable("training_step computes with what a torchmetric returns")
+    def __torch_function__(cls, _: Any, __: Any, args: Any = (), kwargs: Any = None) -> NoReturn:
+        reason = "training_step computes with what a torchmetric returns"
+        for value in tree_leaves((args, kwargs)):
+            if isinstance(value, BatchValue) and value._tell is not None:
+                value._tell(reason)
+        raise NotBatchable(reason)
 
     def _refuse(self, *_: Any) -> NoReturn:
-        raise NotBatchable(f"training_step looks at what {type(self._metric).__name__} returns")
+        reason = f"training_step looks at what {type(self._metric).__name__} returns"
+        if self._tell is not None:
+            self._tell(reason)
+        raise NotBatchable(reason)
 
     def __getattr__(self, name: str) -> NoReturn:
         if name.startswith("__"):
@@ -95,7 +111,8 @@ class BatchValue:
 
     __add__ = __radd__ = __sub__ = __rsub__ = __mul__ = __rmul__ = __truediv__ = __rtruediv__ = _refuse
     __lt__ = __le__ = __gt__ = __ge__ = __neg__ = __bool__ = __float__ = __int__ = _refuse
-    __getitem__ = __iter__ = __len__ = __format__ = _refuse
+    __eq__ = __ne__ = __hash__ = __abs__ = __pow__ = __rpow__ = __floordiv__ = __mod__ = _refuse
+    __getitem__ = __iter__ = __len__ = __format__ = __str__ = __contains__ = __index__ = _refuse
 
 
 class NotedCalls:
@@ -122,27 +139,15 @@ class NotedCalls:
     @contextmanager
     def noting(self) -> Iterator[None]:
         """Note calls within the block, in place of making them."""
-        # On the instances, where torchmetrics has ``update`` and ``compute``, and where torch looks for
-        # ``forward`` first.
-        kept = []
-        for metric in self._metrics:
-            attributes, stand_ins = vars(metric), self._stand_ins(metric)
-            kept.append((attributes, {name: attributes[name] for name in stand_ins if name in attributes}))
-            attributes.update(stand_ins)
-        try:
+        with stood_in((metric, self._stand_ins(metric)) for metric in self._metrics):
             yield
-        finally:
-            for attributes, own in kept:
-                for name in _METHODS:
-                    attributes.pop(name, None)
-                attributes.update(own)
 
     def tensors(self) -> list[Tensor]:
         """Return what the calls were given, in copies: the step may go on and change it; under vmap."""
         given, self._tensors = self._tensors, []
         return [tensor.detach().clone() for tensor in given]
 
-    def _stand_ins(self, metric: Counter) -> dict[str, Callable[..., Any]]:
+    def _stand_ins(self, metric: Counter) -> StandIns:
         stand_ins: dict[str, Callable[..., Any]] = {
             "update": partial(self._update, metric),
             "compute": partial(_refuse, metric, "compute"),
@@ -161,22 +166,57 @@ class NotedCalls:
         return BatchValue(metric, len(self.calls) - 1)
 
     def _note(self, metric: Counter, method: str, args: Any, kwargs: Any) -> None:
-        leaves, structure = tree_flatten((args, kwargs))
-        given: list[Any] = []
-        for leaf in leaves:
-            if isinstance(leaf, Tensor):
-                self._tensors.append(leaf)
-                given.append(Tensor)
-            elif leaf is None or isinstance(leaf, bool | int | float | str):
-                given.append(leaf)
-            else:
-                raise NotBatchable(
-                    f"{type(metric).__name__} is given a {type(leaf).__name__} in training_step"
-                )
-        self.calls.append(MetricCall(metric, method, structure, tuple(given)))
+        call, tensors = described(metric, method, args, kwargs)
+        self._tensors += tensors
+        self.calls.append(call)
 
 
-_METHODS = ("update", "forward", "compute", "reset")
+@contextmanager
+def stood_in(stand_ins: Iterable[tuple[Counter, StandIns]]) -> Iterator[None]:
+    """Let functions stand in for methods of metrics within the block.
+
+    Args:
+        stand_ins: Metrics, and the functions by the names of the methods.
+    """
+    # On the instances, where torchmetrics has ``update`` and ``compute``, and where torch looks for
+    # ``forward`` first.
+    kept = []
+    for metric, functions in stand_ins:
+        attributes = vars(metric)
+        own = {name: attributes[name] for name in functions if name in attributes}
+        kept.append((attributes, functions, own))
+        attributes.update(functions)
+    try:
+        yield
+    finally:
+        for attributes, functions, own in kept:
+            for name in functions:
+                attributes.pop(name, None)
+            attributes.update(own)
+
+
+def described(
+    metric: Counter, method: str, args: Sequence[Any], kwargs: Mapping[str, Any]
+) -> tuple[MetricCall, list[Tensor]]:
+    """Describe a call, without the tensors that a metric is given, and return these beside.
+
+    Args:
+        metric: The metric.
+        method: Which of its methods.
+        args: What that is given by position.
+        kwargs: What it is given by name.
+
+    Raises:
+        NotBatchable: It is given what may be changed afterwards, or is not known.
+    """
+    leaves, structure = tree_flatten((tuple(args), dict(kwargs)))
+    given: list[Any] = []
+    for leaf in leaves:
+        if not (leaf is None or isinstance(leaf, Tensor | bool | int | float | str)):
+            raise NotBatchable(f"{type(metric).__name__} is given a {type(leaf).__name__} in training_step")
+        given.append(Tensor if isinstance(leaf, Tensor) else leaf)
+    call = MetricCall(metric, method, structure, tuple(given))
+    return call, [leaf for leaf in leaves if isinstance(leaf, Tensor)]
 
 
 def _refuse(metric: Counter, name: str, *_: Any, **__: Any) -> NoReturn:

@@ -189,7 +189,7 @@ class Together:
         Args:
             reason: In a few words.
         """
-        self.findings = Findings(reason)
+        self.findings, self._training = Findings(reason), None
         self.refuse(reason)
 
     def _prepared(

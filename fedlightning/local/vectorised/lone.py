@@ -40,18 +40,19 @@ class LoneStep(BatchedStep):
         operators = _Operators(leaves)
         randomness: AbstractContextManager[Any] = nullcontext() if draws is None else draws
         self._logs.start_step(own_batch)
-        with self._places.filled(leaves, [buffer[0] for buffer in buffers]), randomness:
+        own_buffers = [buffer[0] for buffer in buffers]
+        with self._places.filled(leaves, own_buffers), randomness:
             with torch.enable_grad(), operators:
                 loss = self._loss(own_batch, batch.batch_idx)
                 logged = [value.unsqueeze(0) for value in self._logs.take()]
-            left = self._places.current_buffers(len(buffers))
+            left = self._places.current_buffers(len(own_buffers))
             outputs = [product.outputs for product in operators.products]
             found = torch.autograd.grad(loss, [*leaves, *outputs], allow_unused=True)
         kept, *logged = apart([loss.detach().unsqueeze(0), *logged], (*parameters, *buffers))
         self._logs.keep(batch.rows, logged)
-        for buffer, after in zip(buffers, left, strict=True):
-            if after.data_ptr() != buffer.data_ptr():
-                take_over(buffer, after.unsqueeze(0))
+        for buffer, after in zip(own_buffers, left, strict=True):
+            if after is not buffer:
+                take_over(buffer, after)
         whole = [None if gradient is None else gradient.unsqueeze(0) for gradient in found[: len(leaves)]]
         factors = [
             Factors(product.weight, product.inputs, outer.unsqueeze(0))

@@ -57,6 +57,11 @@ class Places:
         """The buffers as they are now."""
         return list(self.module.buffers()) if self._buffer_slots else []
 
+    @property
+    def replaced(self) -> list[Tensor]:
+        """The module's own tensors, whose places others take."""
+        return [*(self.parameters[position] for position in self.trained), *self.buffers]
+
     @contextmanager
     def filled(self, parameters: Sequence[Tensor], buffers: Sequence[Tensor]) -> Iterator[None]:
         """Let other tensors take the places of the module's own within the block.
@@ -103,6 +108,11 @@ class Stack:
         self.parameters = [_rows_of(tensor, workers, by_channel) for tensor in places.start]
         self.buffers = [tensor.new_empty(workers, *tensor.shape) for tensor in places.buffers]
 
+    @property
+    def tensors(self) -> list[Tensor]:
+        """All of the memory."""
+        return [*self.parameters, *self.buffers]
+
     @torch.no_grad()
     def begin(self, workers: int, parameters: Sequence[Tensor], buffers: Sequence[Tensor]) -> None:
         """Let workers start from the global module.
@@ -112,7 +122,7 @@ class Stack:
             parameters: The trained parameters.
             buffers: The buffers.
         """
-        for stack, tensor in zip((*self.parameters, *self.buffers), (*parameters, *buffers), strict=True):
+        for stack, tensor in zip(self.tensors, (*parameters, *buffers), strict=True):
             stack[:workers].copy_(tensor)
 
     def parameters_of(self, worker: int) -> list[Tensor]:

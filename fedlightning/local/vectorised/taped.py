@@ -11,6 +11,7 @@ from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_unflatten
 
@@ -67,28 +68,31 @@ class TapedSteps:
 
     Args:
         module: The module.
-        trained: Its parameters that have others in their places during a step.
-        places: The memory of what the workers train.
+        replaced: Its tensors that have others in their places during a step.
+        places: The memory of those.
         alone: Whether steps are those of one worker, not under vmap: these may ask for a number in ways that
             are not seen, and have tapes only where all that they read in Python is known.
+        draws: Whether steps draw random numbers, from torch's default generator.
     """
 
     def __init__(
         self,
         module: nn.Module,
-        trained: Sequence[Tensor],
+        replaced: Sequence[Tensor],
         places: Sequence[Tensor],
         *,
         alone: bool = False,
+        draws: bool = False,
     ) -> None:
         self._module = module
-        self._trained = trained
+        self._replaced = replaced
         self._places = places
         self._alone = alone
+        self._draws = draws
         self._arena = Arena()
         self._tapes: dict[Any, _Taped | None] = {}
         self._seen: set[Any] = set()
-        self._readings = Readings(module, trained)
+        self._readings = Readings(module, replaced)
         self._may_last = True
         self._round: int | None = None
         self._settings: Any = None
@@ -117,7 +121,7 @@ class TapedSteps:
             self._may_last = self._may_last and not self._tapes
             self._tapes.clear()
             self._seen.clear()
-            self._readings = Readings(self._module, self._trained)
+            self._readings = Readings(self._module, self._replaced)
         self._round, self._settings = round, settings
 
     def take(self, batch: StackedBatch, logs: ChunkLogs, step: Callable[[], Gradients]) -> Gradients:
@@ -150,7 +154,9 @@ class TapedSteps:
         places = [place[batch.rows] for place in self._places]
         before = [place.clone() for place in places]
         watch = Watch() if self._alone or self._may_last else None
-        recorder = Recorder(batch.tensors, self._places, most_bytes=MOST_BYTES if self._alone else None)
+        random = torch.get_rng_state() if self._draws else None
+        most = MOST_BYTES if self._alone else None
+        recorder = Recorder(batch.tensors, self._places, may_draw=self._draws, most_bytes=most)
         with recorder, watch or nullcontext():
             result = step()
         if watch is not None:
@@ -163,7 +169,7 @@ class TapedSteps:
         outputs = [result.losses, *result.logged, *whole, *factors]
         tape = recorder.tape(outputs, self._arena)
         self._tapes[key] = None
-        if tape is not None and is_proven(tape, batch.read_into, outputs, places, before):
+        if tape is not None and is_proven(tape, batch.read_into, outputs, places, before, random):
             one = tree_unflatten([tensor[0] for tensor in tape.inputs], batch.structure)
             there = [gradient is not None for gradient in result.whole]
             weights = [own.weight for own in result.factors]

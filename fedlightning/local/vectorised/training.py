@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -107,8 +107,9 @@ class VectorisedTraining:
         self.why_not_compiled = why_not_compilable(module, draws=draws) if compiled else ""
         self._asks_for_graphs = compiled and not self.why_not_compiled
         self._compiled: CompiledSteps | None = None
-        trained = [self._places.parameters[position] for position in self._places.trained]
-        self._kept_tapes = TapedSteps(module, trained, self._stack.parameters, alone=chunk == 1)
+        self._kept_tapes = TapedSteps(
+            module, self._places.replaced, self._stack.tensors, alone=chunk == 1, draws=draws
+        )
         self._tapes: TapedSteps | None = None
 
     def train(self, errands: Errands, uses: int | None = None) -> Iterator[TrainedChunk]:
@@ -138,8 +139,9 @@ class VectorisedTraining:
 
     def _tapes_for(self, round: int) -> TapedSteps | None:
         """Return where steps of a round are recorded, if that is possible."""
-        possible = not self._draws and not self._places.buffers and not self._asks_for_graphs
-        if not possible:
+        # Draws for several workers, and those of another device, are no part of a tape.
+        draws = self._draws and (self.chunk > 1 or self._module.device.type != "cpu")
+        if draws or self._asks_for_graphs:
             return None
         # Other updates than plain SGD's are no part of a tape.
         groups = self._optimizer.param_groups if LeanSGD.fits(self._optimizer) else []
@@ -189,13 +191,12 @@ class VectorisedTraining:
         """Take a step by what is fastest of what there is, and return its losses."""
         rows = batch.rows
         if self._tapes is not None:
-            return self._by_tape(self._tapes, batch, step, optimizer, logs)
+            return self._by_tape(self._tapes, batch, step, optimizer, logs, streams)
         parameters = self._parameters_of(rows)
         gradients = self._by_graph(batch, parameters, logs, visit)
         if gradients is None:
-            buffers = [stack[rows] for stack in self._stack.buffers]
             draws = self._draws_of(streams, rows)
-            gradients = step.gradients(batch, parameters, buffers, draws)
+            gradients = step.gradients(batch, parameters, self._buffers_of(rows), draws)
             self.draws_made += 0 if draws is None else draws.count
             self._learn(batch, gradients, logs)
         optimizer.step(rows, parameters, gradients)
@@ -226,24 +227,31 @@ class VectorisedTraining:
         step: BatchedStep,
         optimizer: StackedOptimizer,
         logs: ChunkLogs,
+        streams: WorkerStreams | None,
     ) -> Tensor:
         """Take a step as an earlier one was taken; plain SGD's update is part of it."""
 
         def take() -> Gradients:
             parameters = self._parameters_of(batch.rows)
-            gradients = step.gradients(batch, parameters, [], None)
+            gradients = step.gradients(batch, parameters, self._buffers_of(batch.rows), None)
             if not optimizer.is_plain:
                 return gradients if optimizer.takes_factors else gradients.in_full()
             optimizer.step(batch.rows, parameters, gradients)
             return Gradients(gradients.losses, [], [], gradients.logged)
 
-        gradients = tapes.take(batch, logs, take)
+        draws = self._draws_of(streams, batch.rows)
+        with draws or nullcontext():
+            gradients = tapes.take(batch, logs, take)
+        self.draws_made += 0 if draws is None else draws.count
         if not optimizer.is_plain:
             optimizer.step(batch.rows, self._parameters_of(batch.rows), gradients)
         return gradients.losses
 
     def _parameters_of(self, rows: slice) -> list[Tensor]:
         return [stack[rows] for stack in self._stack.parameters]
+
+    def _buffers_of(self, rows: slice) -> list[Tensor]:
+        return [stack[rows] for stack in self._stack.buffers]
 
     def _by_graph(
         self, batch: StackedBatch, parameters: Sequence[Tensor], logs: ChunkLogs, visit: Visit

@@ -41,10 +41,10 @@ def plays(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
 
 def fresh(
-    module: Any, sizes: list[int], policy: Any = "keep", chunk: int = 3
+    module: Any, sizes: list[int], policy: Any = "keep", chunk: int = 3, *, draws: bool = False
 ) -> tuple[Cohort, VectorisedTraining]:
     cohort = Cohort(module, streams(sizes), policy)
-    training = VectorisedTraining(cohort.module, cohort.optimizer, chunk=chunk, numbered=False, draws=False)
+    training = VectorisedTraining(cohort.module, cohort.optimizer, chunk=chunk, numbered=False, draws=draws)
     return cohort, training
 
 
@@ -274,7 +274,54 @@ def test_what_is_logged_is_what_it_was_at_the_time(
     assert bool(plays) == (uses == 1)
 
 
-def test_buffers_and_random_numbers_are_not_recorded(plays: list[int]) -> None:
+class Averages(nn.Module):
+    """Multiply by a buffer that stays as it is, and change another in place."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(1)
+        self.map = nn.Linear(FEATURES, 8)
+        self.register_buffer("scale", torch.linspace(0, 1, 8))
+        self.register_buffer("mean", torch.zeros(FEATURES))
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.mean.mul_(0.9).add_(x.detach().mean(0), alpha=0.1)
+        hidden: Tensor = self.map(x - self.mean) * self.scale
+        return hidden
+
+
+class Exchanges(Averages):
+    """Put another tensor in the place of a buffer."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.mean = 0.9 * self.mean + 0.1 * x.detach().mean(0)
+        hidden: Tensor = self.map(x - self.mean) * self.scale
+        return hidden
+
+
+@pytest.mark.parametrize(("chunk", "body"), [(3, Averages), (3, Exchanges), (1, Averages)])
+def test_buffers_change_as_ever(
+    chunk: int, body: Any, plays: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    by_tape, one_by_one = trained(MAKES["sgd"], 1, monkeypatch, body(), chunk)
+    assert plays
+    assert_same_outcomes(by_tape, one_by_one)
+
+
+def test_one_worker_draws_its_own_random_numbers_again(plays: list[int]) -> None:
+    drops = nn.Sequential(nn.Linear(FEATURES, 8), nn.Dropout(0.3))
+    cohort, vectorised = fresh(Net(MAKES["sgd"], drops), [9, 12, 9, 8], chunk=1, draws=True)
+    for round in range(2):
+        visits = cohort.visits(round)
+        state = torch.get_rng_state()
+        by_tape = cohort.at_once(visits, training=vectorised)
+        assert torch.equal(torch.get_rng_state(), state)
+        assert_same_outcomes(by_tape, cohort.one_by_one(visits))
+    assert plays
+    assert vectorised.draws_made == sum(visit.steps for visit in visits) * 2
+
+
+def test_normalized_batches_and_random_numbers_of_several_are_not_recorded(plays: list[int]) -> None:
     norm = nn.Sequential(nn.Linear(FEATURES, 8), nn.BatchNorm1d(8))
     cohort, vectorised = fresh(Net(MAKES["sgd"], norm), [12] * 9)
     cohort.at_once(cohort.visits(), training=vectorised)

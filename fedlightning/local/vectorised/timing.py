@@ -33,9 +33,12 @@ SMALL_STACK = 1 << 22
 MANY = 16
 """How many workers save more by sharing such a step's overheads than can be lost elsewhere."""
 
-LARGE_STATE = 1 << 19
+LARGE_STATE = 1 << 17
 """Bytes of parameters from which an optimizer's reading and writing of its own state takes longer than what
 is shared: one after the other, all workers use the same memory for it, which stays in the caches."""
+
+LARGE_MOMENTUM = 1 << 19
+"""Likewise of SGD with momentum, to whose state gradients are added as factors."""
 
 CLEARLY = 1.15
 """By how many times what a rule speaks against must be faster to be done nonetheless."""
@@ -82,10 +85,20 @@ def is_clearly_slower(optimizer: Optimizer, size: int, *, is_long: bool) -> bool
         size: Bytes of what one worker trains.
         is_long: Whether a step is long by itself, and would be taken in chunks of one.
     """
-    if size < LARGE_STATE or LeanSGD.fits(optimizer):
-        return False
-    # Where a chunk is of one, momentum fits into the caches, too, and takes gradients as factors.
-    return not (is_long and type(optimizer) is SGD)
+    if type(optimizer) is not SGD:
+        return size >= LARGE_STATE
+    # The momentum of a chunk of one fits into the caches, too.
+    return size >= LARGE_MOMENTUM and not is_long and not LeanSGD.fits(optimizer)
+
+
+def longest_step(optimizer: Optimizer, alone: float) -> float:
+    """Return the most seconds that a step together may take of each worker where sizes are not clear.
+
+    Args:
+        optimizer: The module's optimizer.
+        alone: Seconds of a step by itself.
+    """
+    return alone * CLEARLY if type(optimizer) is SGD else alone / CLEARLY
 
 
 def seconds_alone(module: pl.LightningModule, optimizer: Optimizer, errands: Errands) -> float:

@@ -23,7 +23,6 @@ from torch.optim import SGD, Optimizer
 from torch.utils._pytree import tree_leaves
 from torchmetrics import Metric, MetricCollection
 
-from fedlightning.local.lean import LeanSGD
 from fedlightning.local.metrics import MetricState, merge_states, reset_metrics
 from fedlightning.local.training import train_locally
 from fedlightning.local.vectorised.chunks import Errand, Errands
@@ -32,11 +31,11 @@ from fedlightning.local.vectorised.functorch_calls import is_shown_by_vmap
 from fedlightning.local.vectorised.pace import TOO_SLOW
 from fedlightning.local.vectorised.refusal import NotBatchable, in_few_words
 from fedlightning.local.vectorised.timing import (
-    CLEARLY,
     LONG_STEP,
     best_chunk,
     is_clearly_faster,
     is_clearly_slower,
+    longest_step,
     seconds_alone,
     usual_chunk,
 )
@@ -157,7 +156,7 @@ class _Trial:
         if not is_clearly_faster(chunk, self._size, by_tape=not draws and not [*self._module.buffers()]):
             with self._put_back():
                 alone = seconds_alone(self._module, self._optimizer, errands.some([0, 1]))
-            limit = alone * (CLEARLY if LeanSGD.fits(self._optimizer) else 1 / CLEARLY)
+            limit = longest_step(self._optimizer, alone)
         return Findings("", chunk, self._numbered, draws, limit)
 
     def compare(self, errands: Errands, chunk: int) -> bool:

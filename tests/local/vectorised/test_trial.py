@@ -184,7 +184,7 @@ def test_a_batch_number_that_is_never_read_does_not_part_the_workers() -> None:
 
 
 @pytest.mark.parametrize(
-    ("make", "limit"), [(PLAIN, timing.CLEARLY), (ROLLING, 1 / timing.CLEARLY), (ADAM, 1 / timing.CLEARLY)]
+    ("make", "limit"), [(PLAIN, timing.CLEARLY), (ROLLING, timing.CLEARLY), (ADAM, 1 / timing.CLEARLY)]
 )
 def test_what_has_to_be_clear_depends_on_what_is_expected(
     make: Any, limit: float, monkeypatch: pytest.MonkeyPatch
@@ -226,12 +226,24 @@ def test_large_states_of_optimizers_speak_against_company(
     make: Any, long_step: float, chunk: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(timing, "LARGE_STATE", 1)
+    monkeypatch.setattr(timing, "LARGE_MOMENTUM", 1)
     monkeypatch.setattr(trial, "LONG_STEP", long_step)
     monkeypatch.setattr(trial, "seconds_alone", lambda *_: 1.0)
     cohort = Cohort(Net(make), streams([8, 8]))
     found = examine(cohort.module, [cohort.optimizer], errands(cohort), "auto")
     assert (found.chunk, found.reason) == (chunk, "" if chunk else TOO_SLOW)
     assert examine(cohort.module, [cohort.optimizer], errands(cohort), 2).reason == ""
+
+
+@pytest.mark.parametrize(
+    ("make", "least"),
+    [(PLAIN, None), (ROLLING, timing.LARGE_MOMENTUM), (ADAM, timing.LARGE_STATE)],
+)
+def test_how_large_a_state_is_too_large_depends_on_the_optimizer(make: Any, least: int | None) -> None:
+    optimizer = make([nn.Parameter(torch.zeros(1))])
+    sizes = [timing.LARGE_STATE - 1, timing.LARGE_STATE, timing.LARGE_MOMENTUM - 1, timing.LARGE_MOMENTUM]
+    slower = [size for size in sizes if timing.is_clearly_slower(optimizer, size, is_long=False)]
+    assert slower == [size for size in sizes if least is not None and size >= least]
 
 
 def test_a_clock_that_does_not_move_speaks_against_nothing(monkeypatch: pytest.MonkeyPatch) -> None:

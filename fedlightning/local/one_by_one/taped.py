@@ -19,9 +19,10 @@ from fedlightning.local.known import known
 from fedlightning.local.lean import ByGradients, LeanOptimization
 from fedlightning.local.lightning_calls import LOGS_ALONE
 from fedlightning.local.one_by_one.batches import VisitBatch
+from fedlightning.local.one_by_one.counted_later import CountedLater, may_wait
 from fedlightning.local.one_by_one.logs import LogCall, VisitLogs
 from fedlightning.local.one_by_one.metric_calls import MadeCalls, WithheldCalls, beside, counters_of
-from fedlightning.local.one_by_one.step_notes import Note, StepNotes
+from fedlightning.local.one_by_one.step_notes import Counted, Note, StepNotes
 from fedlightning.local.tapes.arena import Arena
 from fedlightning.local.tapes.proof import fill, is_proven
 from fedlightning.local.tapes.readings import Readings
@@ -49,12 +50,14 @@ class _Taped:
         tape: The tape.
         loss: Where the loss is found.
         notes: What the step logs and counts, with the tensors where its numbers are found.
+        waits: For each of them whether it may be done later, with those of other steps.
         gradients: Where the gradients are found; ``None`` for those that there are not.
     """
 
     tape: Tape
     loss: Tensor
     notes: Sequence[Note]
+    waits: Sequence[bool]
     gradients: Sequence[Tensor | None]
 
 
@@ -188,6 +191,7 @@ class StepsByTape:
         self._optimization = optimization
         self._logs = logs
         self._counters = counters_of(module)
+        self._counts = CountedLater()
         self._passes_batch_idx = visit.passes_batch_idx
         self._is_numbered = visit.passes_batch_idx and reads_batch_idx(module)
 
@@ -195,6 +199,18 @@ class StepsByTape:
     def has_tapes(self) -> bool:
         """Whether most batches are wanted where a tape expects them."""
         return not self._tapes.is_empty and not self._tapes.readings.why_not
+
+    def begin_visit(self) -> None:
+        """Forget what is left of the visit before."""
+        self._counts.begin()
+
+    def end_visit(self) -> None:
+        """Let metrics count what they have not yet.
+
+        Raises:
+            CountFailed: One of them refuses it.
+        """
+        self._counts.count()
 
     def take(self, batch: VisitBatch) -> Tensor | None:
         """Take a step.
@@ -210,16 +226,33 @@ class StepsByTape:
         taped = self._tapes.found(key)
         if taped is None:
             return self._take_anew(batch, key)
-        batch.read_into(taped.tape.inputs)
-        self._logs.start_step_of(taped.tape.inputs, batch.size)
-        taped.tape.play()
-        results: list[Any] = []
-        for note in taped.notes:
-            note.do(self._logs, results)
+        try:
+            batch.read_into(taped.tape.inputs)
+            self._logs.start_step_of(taped.tape.inputs, batch.size)
+            taped.tape.play()
+            self._note_again(taped)
+        except Exception:
+            # An earlier step may have failed before.
+            self._counts.count()
+            raise
+        self._counts.next_step()
         self._optimization.descend(taped.gradients)
         return taped.loss
 
+    def _note_again(self, taped: _Taped) -> None:
+        """Log and count what a played step does."""
+        results: list[Any] = []
+        for note, waits in zip(taped.notes, taped.waits, strict=True):
+            if not waits:
+                note.do(self._logs, results)
+            else:
+                assert isinstance(note, Counted)
+                self._counts.add(note)
+                results.append(None)
+
     def _take_anew(self, batch: VisitBatch, key: Any) -> Tensor | None:
+        self._counts.count()
+        self._counts.next_step()
         self._logs.start_step_of(batch.tensors, batch.size)
         if not self._tapes.is_due(key):
             return self._optimization.take(
@@ -301,9 +334,11 @@ class StepsByTape:
             return None
         loss, *others = tape.outputs
         gradients = iter(others[len(noted) :])
+        played = withheld.notes.on(iter(others[: len(noted)]))
         return _Taped(
             tape,
             loss,
-            withheld.notes.on(iter(others[: len(noted)])),
+            played,
+            [may_wait(note, played) for note in played],
             [None if gradient is None else next(gradients) for gradient in again[1]],
         )

@@ -21,6 +21,7 @@ from fedlightning.local.known import known
 from fedlightning.local.logs import recorded_by
 from fedlightning.local.metrics import MetricState, are_updated, report_states, reset_metrics
 from fedlightning.local.one_by_one.batches import VisitBatch, VisitBatches
+from fedlightning.local.one_by_one.counted_later import CountFailed
 from fedlightning.local.one_by_one.logs import VisitLogs
 from fedlightning.local.one_by_one.losses import VisitLosses, mean_of
 from fedlightning.local.one_by_one.resident import resident_optimization
@@ -161,6 +162,8 @@ class OneByOne:
         losses: list[float] = []
         dtype = torch.get_default_dtype()
         step = first = self._first[number]
+        if taped is not None:
+            taped.begin_visit()
         try:
             batches = self._batches.of(number, each_by_itself=taped is not None and taped.has_tapes)
             for step, batch in enumerate(batches, first):  # noqa: B007 - it tells where
@@ -168,6 +171,10 @@ class OneByOne:
                 if loss is not None:
                     losses.append(loss.item())
                     dtype = loss.dtype
+            if taped is not None:
+                taped.end_visit()
+        except CountFailed as failed:
+            raise LocalStepFailed(first + failed.step) from failed.__cause__
         except Exception as error:
             raise LocalStepFailed(step) from error
         except KeyboardInterrupt as interrupt:

@@ -22,11 +22,16 @@ from torchmetrics.classification import (
 from torchmetrics.wrappers import ClasswiseWrapper
 from typing_extensions import override
 
+from fedlightning import FederatedStrategy
 from fedlightning.local.metrics import report_states
 from fedlightning.local.one_by_one import training
+from fedlightning.local.one_by_one.taped import StepTapes
+from fedlightning.local.vectorised.metric_calls import MetricCall
+from fedlightning.strategy import RoundFailed
 from fedlightning.workers.payload import payload_bytes
-from tests.local.one_by_one.test_taped import assert_same, both
+from tests.local.one_by_one.test_taped import assert_same, both, counted_plays
 from tests.strategy.test_together import Plain
+from tests.strategy.toys import fit, loader
 
 
 class Remembers(Metric):
@@ -329,3 +334,43 @@ def test_what_a_metric_comes_to_is_not_computed_with(
     fits, plays = both_with_states(count, monkeypatch)
     assert plays == 0
     assert_same(fits)
+
+
+@pytest.mark.parametrize(("count", "at_once"), [(updated, True), (called, True), (value_logged, False)])
+def test_metrics_of_whole_numbers_count_several_batches_at_once(
+    count: Callable[..., None], at_once: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[str] = []
+    make = MetricCall.make
+
+    def noted(self: MetricCall, tensors: Any, method: str = "") -> Any:
+        calls.append(method)
+        return make(self, tensors, method)
+
+    monkeypatch.setattr(MetricCall, "make", noted)
+    plays = both(counting(count))[1]
+    assert (2 * len(calls) < plays) is at_once
+
+
+def refusing(self: Any, scores: Tensor, y: Tensor, loss: Tensor) -> None:
+    # Four classes, in the middle of the visit that is the first one of the second round.
+    others = torch.arange(len(y)).expand_as(y)
+    self.accuracy.update(scores, torch.where(self.net[0].weight[0, 0] > -0.4915, others, y))
+
+
+def test_a_metric_that_refuses_a_batch_fails_the_step_of_that_batch() -> None:
+    told = [failure_of(refusing, taped=taped) for taped in (False, True)]
+    assert told[0] == told[1]
+    assert "round 1, local step 7" in told[0][0]
+
+
+def failure_of(count: Callable[..., None], *, taped: bool) -> tuple[str, str]:
+    """Return what a fit says that fails."""
+    strategy = FederatedStrategy(workers=3, seed=0)
+    with pytest.MonkeyPatch.context() as patched, counted_plays() as plays:
+        if not taped:
+            patched.setattr(StepTapes, "of_round", lambda *args: None)
+        with pytest.raises(RoundFailed) as failed:
+            fit(strategy, module=counting(count), train=loader(70), max_epochs=9)
+    assert bool(plays) is taped
+    return str(failed.value), str(failed.value.__cause__)

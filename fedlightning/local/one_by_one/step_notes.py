@@ -133,6 +133,8 @@ class StepNotes:
                 value = note.call.value
                 if value is not Tensor and not isinstance(value, (Metric, Result, *PLAIN)):
                     return f"a {type(value).__name__} is logged"
+                if any(isinstance(one, Tensor) for one in (*note.call.args, *note.call.settings.values())):
+                    return "a setting of what is logged is a tensor"
         return ""
 
     def is_like(self, other: StepNotes) -> bool:

@@ -15,7 +15,7 @@ import lightning.pytorch as pl
 import torch
 from torch import Tensor
 
-from fedlightning.local.known import known
+from fedlightning.local.engine import GradModeOff
 from fedlightning.local.lean import ByGradients, LeanOptimization
 from fedlightning.local.lightning_calls import LOGS_ALONE
 from fedlightning.local.one_by_one.batches import VisitBatch
@@ -24,6 +24,7 @@ from fedlightning.local.one_by_one.logs import LogCall, VisitLogs
 from fedlightning.local.one_by_one.metric_calls import MadeCalls, WithheldCalls, beside, counters_of
 from fedlightning.local.one_by_one.step_notes import Counted, Note, StepNotes
 from fedlightning.local.tapes.arena import Arena
+from fedlightning.local.tapes.held import held_by
 from fedlightning.local.tapes.proof import fill, is_proven
 from fedlightning.local.tapes.readings import Readings
 from fedlightning.local.tapes.recorder import Recorder
@@ -39,7 +40,7 @@ MOST_TAPES = 64
 """How many different steps are recorded, at most: of batches of so many sizes."""
 
 MOST_BYTES = 1 << 28
-"""What a step may compute to be recorded: all of it is kept meanwhile, and much of it for good."""
+"""What recorded steps may compute in all: all of it is kept meanwhile, and much of it for good."""
 
 
 @dataclass(frozen=True)
@@ -72,6 +73,8 @@ class StepTapes:
         self._terms: Any = None
         self._readings: Readings | None = None
         self._has_changed = False
+        self._is_in_vain = False
+        self._bytes_left = MOST_BYTES
 
     def __reduce__(self) -> tuple[type[StepTapes], tuple[()]]:
         # Memory that steps write to belongs to one module: a copy begins anew.
@@ -141,6 +144,8 @@ class StepTapes:
         """
         if key in self._tapes or self.readings.why_not or len(self._tapes) == MOST_TAPES:
             return False
+        if self._is_in_vain:
+            return False
         if key in self._seen:
             return True
         self._seen.add(key)
@@ -155,6 +160,30 @@ class StepTapes:
         """
         self._tapes[key] = taped
 
+    def give_up(self) -> None:
+        """Record no more where nothing could be so far: of another size, a step is much the same."""
+        self._is_in_vain = not any(self._tapes.values())
+
+    @property
+    def bytes_left(self) -> int:
+        """What further steps may compute to be recorded."""
+        return self._bytes_left
+
+    def use(self, nbytes: int) -> None:
+        """Take note of what a recorded step computes.
+
+        Args:
+            nbytes: How much.
+        """
+        self._bytes_left -= nbytes
+
+    def look_again(self) -> None:
+        """Forget all tapes, and record no more, if an ordinary step has changed what was read."""
+        if any(self._tapes.values()):
+            self._read().look_again()
+        if self._read().why_not:
+            self._tapes.clear()
+
     def _read(self) -> Readings:
         if self._readings is None:
             assert self._module is not None
@@ -165,6 +194,8 @@ class StepTapes:
         self._tapes.clear()
         self._seen.clear()
         self._readings = None
+        self._is_in_vain = False
+        self._bytes_left = MOST_BYTES
 
 
 class StepsByTape:
@@ -227,7 +258,8 @@ class StepsByTape:
         if taped is None:
             return self._take_anew(batch, key)
         try:
-            batch.read_into(taped.tape.inputs)
+            with GradModeOff():
+                batch.read_into(taped.tape.inputs)
             self._logs.start_step_of(taped.tape.inputs, batch.size)
             taped.tape.play()
             self._note_again(taped)
@@ -254,10 +286,12 @@ class StepsByTape:
         self._counts.count()
         self._counts.next_step()
         self._logs.start_step_of(batch.tensors, batch.size)
-        if not self._tapes.is_due(key):
-            return self._optimization.take(
+        if not self._tapes.is_due(key) or self._is_large():
+            taken = self._optimization.take(
                 batch.tensors, batch.number, passes_batch_idx=self._passes_batch_idx
             )
+            self._tapes.look_again()
+            return taken
         found = self._recorded(batch, key)
         if found is None:
             self._optimization.skip()
@@ -267,10 +301,15 @@ class StepsByTape:
         self._optimization.descend(gradients)
         return kept
 
+    def _is_large(self) -> bool:
+        """Tell whether gradients alone are more than what a step may compute to be recorded."""
+        return sum(tensor.nbytes for tensor in self._optimization.trained()) > self._tapes.bytes_left
+
     def _recorded(self, batch: VisitBatch, key: Any) -> tuple[Tensor, Sequence[Tensor | None]] | None:
         """Compute a step in the ordinary way, and once more to record it, where that changes nothing."""
-        places = [parameter.detach() for parameter in known(self._module).parameters]
+        places = [tensor.detach() for tensor in self._optimization.trained()]
         before, random = [place.clone() for place in places], torch.get_rng_state()
+        held = held_by(self._module, apart=self._counters)
         watch = Watch(LOGS_ALONE)
         made = MadeCalls(self._counters, watch.looking_away)
 
@@ -280,12 +319,16 @@ class StepsByTape:
         with made.noted(), self._logs.told_to(note, records=True), watch:
             found = self._differentiate(batch)
         self._tapes.readings.add(watch)
+        if held_by(self._module, apart=self._counters) != held:
+            self._tapes.readings.why_not = "the step changes its module"
         self._tapes.keep(key, None)
+        self._tapes.look_again()
         if found is None or self._tapes.readings.why_not:
             return found
         after, random_after = [place.clone() for place in places], torch.get_rng_state()
         made.check_order(random_after)
         if made.why_not or made.notes.why_not_again():
+            self._tapes.give_up()
             return found
         try:
             fill(places, before)
@@ -297,6 +340,8 @@ class StepsByTape:
             fill(places, after)
             torch.set_rng_state(random_after)
         self._tapes.keep(key, taped)
+        if taped is None:
+            self._tapes.give_up()
         return found
 
     def _differentiate(self, batch: VisitBatch) -> tuple[Tensor, Sequence[Tensor | None]] | None:
@@ -314,7 +359,8 @@ class StepsByTape:
         random: Tensor,
     ) -> _Taped | None:
         """Record a step, and return its tape if that comes to what was found in the ordinary way."""
-        recorder = Recorder(batch.tensors, places, may_draw=True, most_bytes=MOST_BYTES, stops=True)
+        left = self._tapes.bytes_left
+        recorder = Recorder(batch.tensors, places, may_draw=True, most_bytes=left, stops=True)
         withheld = WithheldCalls(self._counters, notes.counted, recorder.want)
 
         def note(call: LogCall) -> None:
@@ -332,6 +378,7 @@ class StepsByTape:
         expected = [found[0], *noted, *(gradient for gradient in found[1] if gradient is not None)]
         if tape is None or not is_proven(tape, batch.read_into, expected, places, before, random):
             return None
+        self._tapes.use(recorder.nbytes)
         loss, *others = tape.outputs
         gradients = iter(others[len(noted) :])
         played = withheld.notes.on(iter(others[: len(noted)]))

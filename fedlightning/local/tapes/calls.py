@@ -46,6 +46,19 @@ class Call:
         return {memory_of(tensor) for tensor in self.fresh if tensor is not None}
 
     @property
+    def is_silent(self) -> bool:
+        """Whether nothing comes of it but an error, if anything does."""
+        return not self.nature.writes and not self.makes
+
+    @property
+    def may_raise(self) -> bool:
+        """Whether it may raise because of the numbers that it takes: most do of indices alone."""
+        if self.nature.by_shape or self.nature.leaves_unset:
+            return False
+        taken = tensors_in((self.args, self.kwargs))
+        return self.nature.judges or any(not (t.is_floating_point() or t.is_complex()) for t in taken)
+
+    @property
     def gives(self) -> set[int]:
         """The memory of results that are large, and come in memory of the operator's own choice."""
         if self.nature.writes or self.nature.leaves_unset or is_told_where(self.operator):

@@ -38,6 +38,9 @@ _RELU = _aten.relu.default
 _UNSET = frozenset({_aten.empty.memory_format, _aten.empty_like.default, _aten.new_empty.default})
 """Operators that find memory for others to fill."""
 
+_JUDGES = frozenset({_aten.binary_cross_entropy.default})
+"""Operators that look whether floating-point numbers are fit, and raise where they are not."""
+
 _BY_SHAPE = frozenset({_aten.ones_like.default, _aten.zeros_like.default, _aten.full_like.default})
 """Operators that look at no number of the tensors that they take."""
 
@@ -53,6 +56,7 @@ class Nature:
         by_mask: Whether indices that are truths decide how large its results are.
         draws: Whether it draws random numbers.
         leaves_unset: Whether its results are memory in which there is nothing yet.
+        judges: Whether it raises where floating-point numbers are unfit.
     """
 
     why_not: str
@@ -61,6 +65,7 @@ class Nature:
     by_mask: bool
     draws: bool = False
     leaves_unset: bool = False
+    judges: bool = False
 
     @property
     def writes(self) -> bool:
@@ -95,7 +100,13 @@ def nature_of(operator: Any) -> Nature:
     by_mask = operator is _aten.index.Tensor
     draws = torch.Tag.nondeterministic_seeded in operator.tags
     return Nature(
-        _why_never(operator), tuple(written), operator in _BY_SHAPE, by_mask, draws, operator in _UNSET
+        _why_never(operator),
+        tuple(written),
+        by_shape=operator in _BY_SHAPE,
+        by_mask=by_mask,
+        draws=draws,
+        leaves_unset=operator in _UNSET,
+        judges=operator in _JUDGES,
     )
 
 

@@ -34,10 +34,12 @@ def is_proven(
         fill(places, before)
         if random is not None:
             torch.set_rng_state(random)
-        read_into(tape.inputs)
+        with torch.no_grad():
+            read_into(tape.inputs)
         tape.play()
         drawn = random_after is None or torch.equal(torch.get_rng_state(), random_after)
-        return drawn and all(map(same_bits, [*tape.outputs, *places], [*outputs, *after]))
+        results = zip([*tape.outputs, *places], [*outputs, *after], strict=True)
+        return drawn and all(same_bits(played, expected) for played, expected in results)
     except Exception:  # noqa: BLE001  # whatever it is: steps go on being taken in the ordinary way
         return False
     finally:
@@ -65,7 +67,8 @@ def same_bits(one: Tensor, other: Tensor) -> bool:
         one: One of them.
         other: The other one.
     """
-    if torch.equal(one, other):
-        return True
-    # What is not a number equals nothing.
-    return one.is_floating_point() and torch.allclose(one, other, rtol=0.0, atol=0.0, equal_nan=True)
+    if not one.is_floating_point():
+        return torch.equal(one, other)
+    # What is not a number equals nothing, and has no sign; zeros have one.
+    same_signs = one.signbit().eq(other.signbit()).logical_or_(one.isnan()).all()
+    return bool(same_signs) and torch.allclose(one, other, rtol=0.0, atol=0.0, equal_nan=True)

@@ -7,18 +7,22 @@ functions, is what it has read known. Any doubt counts as a no.
 
 from __future__ import annotations
 
+import builtins
 import dis
 import inspect
 import math
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from types import BuiltinFunctionType, CodeType, FunctionType, MethodDescriptorType, ModuleType
+from types import BuiltinFunctionType, CodeType, FunctionType
 from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor, nn
 
+from fedlightning.local.hooks import is_hooked
+from fedlightning.local.tapes.same import Same
+from fedlightning.local.tapes.torch_functions import is_module_of_torch, only_computes
 from fedlightning.local.tapes.torch_settings import settings_now
 from fedlightning.local.tapes.watching import OF_TORCH, PLAIN, Watch
 
@@ -31,17 +35,22 @@ _HARMLESS = frozenset({
 })
 """Builtins that depend on their arguments alone."""
 
+_BUILTINS = tuple(getattr(builtins, name) for name in sorted(_HARMLESS))
+
 _TELLING = frozenset({
     "item", "tolist", "numpy", "data_ptr", "storage", "untyped_storage", "grad", "seed", "initial_seed",
     "get_rng_state", "get_state", "random", "backends", "get_num_threads", "get_num_interop_threads",
-    "get_deterministic_debug_mode", "is_warn_always_enabled", "is_anomaly_enabled",
+    "get_deterministic_debug_mode", "is_warn_always_enabled", "is_anomaly_enabled", "_version",
+    "manual_seed", "set_rng_state", "set_state", "default_generator", "apply_", "map_", "map2_", "format",
+    "format_map",
 })
-"""Names by which tensors tell Python of numbers, and torch of what changes by itself."""
+"""Names by which tensors tell of numbers, strings of attributes, and torch of what changes by itself."""
 # fmt: on
 
 _REFUSED = (
     *("IMPORT_", "STORE_GLOBAL", "DELETE_GLOBAL", "STORE_ATTR", "DELETE_ATTR", "LOAD_BUILD_CLASS"),
     "MATCH_CLASS",  # reads attributes whose names stand elsewhere
+    "SETUP_FINALLY",  # as Python 3.10 begins what catches errors
 )
 _CALLED = ("forward", "training_step", "__call__", "__getattr__", "__getattribute__", "_call_impl")
 """Methods that are called without anybody's reading their names."""
@@ -102,8 +111,7 @@ class Readings:
             watch: Has watched it.
         """
         self.why_not = self.why_not or watch.why_not
-        if not self.why_not and not self.are_the_same():
-            self.why_not = "what was read before has changed"
+        self.look_again()
         if self.why_not:
             return
         try:
@@ -112,6 +120,11 @@ class Readings:
             self._before = self._now()
         except _Unknown as unknown:
             self.why_not = str(unknown)
+
+    def look_again(self) -> None:
+        """Find that nothing is known any more, if what was read has changed."""
+        if not self.why_not and not self.are_the_same():
+            self.why_not = "what was read before has changed"
 
     def are_the_same(self) -> bool:
         """Tell whether other steps would read the same; not if nobody knows."""
@@ -131,16 +144,17 @@ class Readings:
         ]
         by_code += _of_torch({id(place): place for place, _ in by_code}.values(), names)
         # A stand-in for ``log`` is there during steps.
-        by_code += [
-            (vars(child), name)
-            for child in modules
-            if id(child) not in self._are_beside
-            for name in vars(child).keys() & names - {"log"}
-        ]
+        hidden = {"log"}
+        for child in modules:
+            if id(child) not in self._are_beside:
+                own = vars(child).keys() & names
+                by_code += [
+                    (vars(child), name) for name in own - (hidden if child is self._module else set())
+                ]
         by_code += self._in_kinds(modules, names)
         for place, name in by_code:
-            if type(place.get(name)) in (list, set):
-                raise _Unknown(f"{name} is a {type(place[name]).__name__}, which the step may change")
+            if _may_be_added_to(place.get(name)):
+                raise _Unknown(f"{name} is, or has, a list or a set, which the step may change")
         yield from by_code
         for child in modules:
             yield from ((vars(child), name) for name in self._read_by_torch(child, watch.touched))
@@ -180,7 +194,7 @@ class Readings:
         if id(module) in self._are_beside:
             return type(module), [(name, _same(part)) for name, part in own["_modules"].items()]
         slots = [
-            (name, _Same(value) if id(value) in self._trained else _same(value))
+            (name, Same(value) if id(value) in self._trained else _same(value))
             for kind in sorted(_TENSORS)
             for name, value in own[kind].items()
         ]
@@ -191,14 +205,21 @@ def _read_by(code: CodeType, variables: Mapping[str, Any], names: set[str]) -> I
     """Yield the globals that code reads, and add the names of the attributes that it reads."""
     if {*code.co_freevars} - {"__class__"}:
         raise _Unknown(f"{code.co_name} reads variables of another function")
+    before = ""
     for instruction in dis.get_instructions(code):
         operation, name = instruction.opname, instruction.argval
+        # It might catch the error by which a recording is stopped, and the errors of a step are not played.
+        if before == "PUSH_EXC_INFO" and operation != "WITH_EXCEPT_START":
+            raise _Unknown(f"{code.co_name} catches errors")
+        before = operation
         if operation.startswith(_REFUSED):
             raise _Unknown(f"{code.co_name}: {operation} {name}")
         if operation in ("LOAD_GLOBAL", "LOAD_NAME"):
             if name not in variables and name not in _HARMLESS:
                 raise _Unknown(f"{code.co_name} calls {name}")
             yield variables, name
+            if name not in variables:
+                yield vars(builtins), name
         elif operation.startswith(("LOAD_ATTR", "LOAD_METHOD", "LOAD_SUPER")):
             if name in _TELLING or (name.startswith("__") and name.endswith("__") and name != "__init__"):
                 raise _Unknown(f"{code.co_name} calls {name}")
@@ -206,16 +227,16 @@ def _read_by(code: CodeType, variables: Mapping[str, Any], names: set[str]) -> I
 
 
 def _of_torch(read: Iterable[Mapping[str, Any]], names: set[str]) -> list[Place]:
-    """Return what may have been read of torch's modules, which anybody may patch."""
+    """Return what may have been read of torch's modules, and of ``math``, which anybody may patch."""
     found: list[Place] = []
-    left = [value for place in read for value in place.values() if _is_module_of_torch(value)]
+    left = [value for place in read for value in place.values() if _is_known_module(value)]
     seen = set[int]()
     while left:
         own = vars(left.pop())
         if id(own) not in seen:
             seen.add(id(own))
             found += [(own, name) for name in own.keys() & names]
-            left += [own[name] for name in own.keys() & names if _is_module_of_torch(own[name])]
+            left += [own[name] for name in own.keys() & names if _is_known_module(own[name])]
     return found
 
 
@@ -225,29 +246,19 @@ def _kinds_of(modules: Sequence[nn.Module]) -> list[Mapping[str, Any]]:
     return [vars(kind) for kind in kinds]
 
 
-class _Same:
-    """A thing that equals only itself, and that is kept as long as anybody compares with it."""
-
-    def __init__(self, value: Any) -> None:
-        self.value = value
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Same) and self.value is other.value
-
-    __hash__ = None  # type: ignore[assignment]  # as of all that is equal without being the same
-
-
 def _same(value: Any) -> tuple[Any, ...]:
     """Return what only the same thing comes to; with the same memory, if it is a tensor.
 
     Raises:
-        _Unknown: It is a tensor with attributes of its own, or none that just lies in memory.
+        _Unknown: It is a tensor with attributes or hooks of its own, or none that just lies in memory.
     """
     if not isinstance(value, Tensor):
-        return (_Same(value),)
+        return (Same(value),)
     if type(value) not in (Tensor, nn.Parameter) or vars(value) or value.layout is not torch.strided:
         raise _Unknown(f"a {type(value).__name__} that is not plain")
-    return _Same(value), value.data_ptr(), value.shape, value.stride(), value.dtype, value.requires_grad
+    if is_hooked(value):
+        raise _Unknown("a tensor with a hook")
+    return Same(value), value.data_ptr(), value.shape, value.stride(), value.dtype, value.requires_grad
 
 
 def _fixed(value: Any) -> Any:
@@ -257,7 +268,8 @@ def _fixed(value: Any) -> Any:
         _Unknown: It may change in ways that would not be seen.
     """
     if type(value) in PLAIN:
-        return type(value), value
+        # Zeros have signs, which no comparison tells.
+        return type(value), repr(value) if type(value) in (float, complex) else value
     if isinstance(value, OF_TORCH):
         return value
     if type(value) in (list, tuple, set, frozenset, torch.Size):
@@ -268,23 +280,31 @@ def _fixed(value: Any) -> Any:
         return _same(value)
     if isinstance(value, property):
         parts = (value.fget, value.fset, value.fdel)
-        return _Same(value), [_fixed(part) for part in parts]
+        return Same(value), [_fixed(part) for part in parts]
     if (function := _function_of(value)) is not None:
         defaults = [*(function.__defaults__ or ()), *(function.__kwdefaults__ or {}).values()]
-        return _Same(value), _Same(function.__code__), [_fixed(part) for part in defaults]
+        return Same(value), Same(function.__code__), [_fixed(part) for part in defaults]
     raise _Unknown(f"a {type(value).__name__}: {value}")
 
 
-def _is_module_of_torch(value: Any) -> bool:
-    return isinstance(value, ModuleType) and value.__name__.split(".")[0] == "torch"
+def _may_be_added_to(value: Any) -> bool:
+    if isinstance(value, tuple | frozenset):
+        return any(map(_may_be_added_to, value))
+    if (function := _function_of(value)) is not None:
+        defaults = function.__defaults__ or (), tuple((function.__kwdefaults__ or {}).values())
+        return any(map(_may_be_added_to, defaults))
+    return type(value) in (list, set)
+
+
+def _is_known_module(value: Any) -> bool:
+    return value is math or is_module_of_torch(value)
 
 
 def _is_of_torch(value: Any) -> bool:
-    if isinstance(value, type | FunctionType | BuiltinFunctionType):
-        return str(value.__module__).split(".")[0] == "torch"
-    if isinstance(value, MethodDescriptorType):
-        return issubclass(Tensor, value.__objclass__)
-    return value is math or _is_module_of_torch(value)
+    """Tell whether it is torch's, ``math``'s or a builtin, and does nothing but compute."""
+    if isinstance(value, BuiltinFunctionType) and value.__module__ == "math":
+        return True
+    return _is_known_module(value) or only_computes(value) or any(value is one for one in _BUILTINS)
 
 
 def _function_of(value: Any) -> FunctionType | None:

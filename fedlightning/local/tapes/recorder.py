@@ -17,8 +17,14 @@ from fedlightning.local.tapes.calls import Call, Elsewhere, memory_of, results_o
 from fedlightning.local.tapes.overloads import Nature, nature_of
 from fedlightning.local.tapes.tape import Tape
 
-_EXITS = (Tensor.numpy, Tensor.tolist, Tensor.__array__, Tensor.__dlpack__, Tensor.data_ptr)
+_EXITS = (
+    *(Tensor.numpy, Tensor.tolist, Tensor.__array__, Tensor.__dlpack__, Tensor.data_ptr),
+    *(Tensor.apply_, Tensor.map_, Tensor.map2_),
+)
 """Methods by which tensors hand out their numbers, or the place where they are."""
+
+_MAKERS = (torch.tensor, torch.as_tensor, torch.asarray, torch.Tensor.new_tensor, torch.Tensor.new)
+"""Functions that read the numbers of tensors in lists, and tell nobody."""
 
 
 class NotRecordable(RuntimeError):
@@ -43,6 +49,7 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's, 
 
     Attributes:
         why_not: What keeps the step from being made again without Python; empty if nothing does.
+        nbytes: What it has made so far.
     """
 
     # Or torch would raise where a step has such an operator, which is refused like others.
@@ -60,7 +67,8 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's, 
         super().__init__()  # type: ignore[no-untyped-call]  # as above
         self.why_not = ""
         self._may_draw = may_draw
-        self._bytes_left = most_bytes
+        self._most_bytes = most_bytes
+        self.nbytes = 0
         self._stops = stops
         self._looks: list[tuple[int, int]] = []
         self._exits = _Exits()
@@ -123,6 +131,8 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's, 
         # What a place holds may have been looked at before the step has changed it.
         if self.why_not or not all(self._origins.get(memory_of(t), "place") != "place" for t in outputs):
             return None
+        if {*map(memory_of, outputs)} & {*map(memory_of, computed)}:
+            return None
         every = [*outputs, *computed]
         calls = _needed(self._changing(), {memory_of(tensor) for tensor in every})
         made = {memory for call in calls for memory in call.makes}
@@ -168,7 +178,8 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's, 
         self._see([tensor for tensor in fresh if tensor is not None], "made")
         if not self._has_room_for(fresh):
             return
-        if nature.writes or any(tensor is not None for tensor in fresh):
+        is_silent = all(result is None for result in results)
+        if nature.writes or is_silent or any(tensor is not None for tensor in fresh):
             # As they are now: Python may let a tensor have another memory or shape later on.
             args, kwargs, fresh = tree_map_only(Tensor, Tensor.detach, (list(args), dict(kwargs), fresh))
             self._calls.append(Call(func, args, kwargs, fresh, nature))
@@ -180,10 +191,8 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's, 
 
     def _has_room_for(self, fresh: Sequence[Tensor | None]) -> bool:
         """Go on keeping what is made, as long as it is not too much."""
-        if self._bytes_left is None:
-            return True
-        self._bytes_left -= sum(t.untyped_storage().nbytes() for t in fresh if t is not None)
-        if self._bytes_left >= 0:
+        self.nbytes += sum(t.untyped_storage().nbytes() for t in fresh if t is not None)
+        if self._most_bytes is None or self.nbytes <= self._most_bytes:
             return True
         self.why_not = "it makes too much to keep all of it"
         self._calls.clear()
@@ -203,7 +212,8 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's, 
         fixed: set[int] = set()
         changing = []
         for call in self._calls:
-            alike = (call.nature.by_shape or call.reads <= fixed) and not call.nature.draws
+            alike = call.nature.by_shape or call.reads <= fixed
+            alike = alike and not (call.nature.draws or call.is_silent)
             if alike and not call.nature.writes and not call.makes & written:
                 fixed |= call.makes
             else:
@@ -272,16 +282,22 @@ class _Exits(TorchFunctionMode):
         args: Sequence[Any] = (),
         kwargs: dict[str, Any] | None = None,
     ) -> Any:
-        if func in _EXITS:
+        if func in _EXITS or (func in _MAKERS and _has_tensors_inside(args, kwargs or {})):
             self.why_not = f"{func} tells Python of values"
         return func(*args, **(kwargs or {}))
 
 
+def _has_tensors_inside(args: Sequence[Any], kwargs: Mapping[str, Any]) -> bool:
+    lists = [value for value in (*args, *kwargs.values()) if isinstance(value, list | tuple)]
+    return next(tensors_in(lists), None) is not None
+
+
 def _needed(calls: Sequence[Call], outputs: set[int]) -> list[Call]:
-    """Leave out calls whose results nobody takes, unless they leave the generator in another state."""
+    """Leave out calls whose results nobody takes, unless they draw random numbers, or may raise."""
     wanted, kept = {*outputs}, []
     for call in reversed(calls):
-        if call.nature.writes or call.nature.draws or call.makes & wanted:
+        acts = call.nature.writes or call.nature.draws or call.is_silent or call.may_raise
+        if acts or call.makes & wanted:
             wanted |= call.reads
             kept.append(call)
     return kept[::-1]

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import gc
+import pickle
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from copy import deepcopy
 from functools import partial
 from typing import Any
+from weakref import ref
 
 import pytest
 import torch
@@ -15,7 +19,10 @@ from torch.optim import SGD, Adam, RMSprop
 from typing_extensions import override
 
 from fedlightning import FederatedStrategy
+from fedlightning.callbacks import FederatedCallback
+from fedlightning.local.one_by_one import taped as taped_steps
 from fedlightning.local.one_by_one.taped import StepTapes
+from fedlightning.local.tapes.recorder import Recorder
 from fedlightning.local.tapes.tape import Tape
 from tests.strategy.test_together import Plain
 from tests.strategy.toys import Memo, assert_same_module, fit, loader
@@ -36,7 +43,7 @@ def counted_plays() -> Iterator[list[int]]:
         yield plays
 
 
-def both(make_module: Any, **settings: Any) -> tuple[list[Any], int]:
+def both(make_module: Any, callbacks: Any = (), **settings: Any) -> tuple[list[Any], int]:
     """Fit without tapes and with them, and count the steps that these take."""
     fits = []
     for taped in (False, True):
@@ -44,8 +51,15 @@ def both(make_module: Any, **settings: Any) -> tuple[list[Any], int]:
             if not taped:
                 patched.setattr(StepTapes, "of_round", lambda *args: None)
             memo = Memo()
-            strategy = FederatedStrategy(workers=6, seed=0, **settings)
-            module, _ = fit(strategy, module=make_module, train=loader(70), logger=memo, max_epochs=2)
+            strategy = FederatedStrategy(**{"workers": 6, "seed": 0, **settings})
+            module, _ = fit(
+                strategy,
+                module=make_module,
+                train=loader(70),
+                logger=memo,
+                max_epochs=2,
+                callbacks=[*callbacks],
+            )
         fits.append((module, memo.entries))
     return fits, len(plays)
 
@@ -94,3 +108,221 @@ def test_bits_are_those_of_the_ordinary_steps(kind: Any, make: Any) -> None:
     fits, plays = both(lambda: kind(make))
     assert plays > 20
     assert_same(fits)
+
+
+class Toggling(Plain):
+    """Changes the mode of a part in each step, by a method of torch's."""
+
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        self.drop = nn.Dropout()
+
+    @override
+    def training_step(self, batch: list[Tensor], batch_idx: int) -> Tensor:
+        self.drop.train(not self.drop.training)
+        return super().training_step([self.drop(batch[0]), batch[1]], batch_idx)
+
+
+class Counting(Plain):
+    """Counts small batches, by which the loss of all others is scaled."""
+
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        self.factor = 1.0
+
+    def count(self) -> None:
+        self.factor += 0.5
+
+    @override
+    def training_step(self, batch: list[Tensor], batch_idx: int) -> Tensor:
+        if len(batch[0]) < 4:
+            self.count()
+        return super().training_step(batch, batch_idx) * self.factor
+
+
+class Failing(Plain):
+    """Skips batches that raise, and counts them."""
+
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        self.failed = 0
+        self.register_buffer("seen", torch.zeros(()))
+
+    def count(self) -> None:
+        self.failed += 1
+
+    @override
+    def training_step(self, batch: list[Tensor], batch_idx: int) -> Any:
+        try:
+            self.seen.add_(1)
+            rows = batch[0].gather(0, batch[0].mul(1.3).long().clamp_min(0))
+        except RuntimeError:
+            self.count()
+            return None
+        return super().training_step([rows, batch[1]], batch_idx)
+
+
+class Weighing(Plain):
+    """Logs with weights that depend on the batch."""
+
+    @override
+    def training_step(self, batch: list[Tensor], batch_idx: int) -> Tensor:
+        loss = super().training_step(batch, batch_idx)
+        self.log("weighed", loss, batch_size=(batch[0][:, 0] > 0).sum() + 1)
+        return loss
+
+
+class Asking(Plain):
+    """Takes gradients by its batches, which require them from then on."""
+
+    @override
+    def training_step(self, batch: list[Tensor], batch_idx: int) -> Tensor:
+        batch[0].requires_grad_()
+        return super().training_step(batch, batch_idx)
+
+
+HOSTILE = [(Toggling, False), (Counting, True), (Failing, False), (Weighing, False), (Asking, True)]
+
+
+@pytest.mark.parametrize(("kind", "is_played"), HOSTILE)
+def test_whatever_a_step_does_in_python_comes_to_the_same(kind: Any, is_played: bool) -> None:
+    fits, plays = both(lambda: kind(partial(SGD, lr=0.1)))
+    assert_same(fits)
+    assert bool(plays) == is_played
+    (module, _), (other, _) = fits
+    numbers = (int, float, bool)
+    ours, theirs = (
+        {name: value for name, value in vars(each).items() if type(value) in numbers}
+        for each in (module, other)
+    )
+    assert ours == theirs
+
+
+class Between(FederatedCallback):
+    """Does something to the module before each round."""
+
+    def __init__(self, change: Callable[[Any, int], object]) -> None:
+        self.change = change
+
+    @override
+    def on_train_batch_start(self, trainer: Any, pl_module: Any, *_: Any) -> None:
+        self.change(pl_module, trainer.global_step)
+
+
+def set_rate(module: Any, round: int) -> None:
+    module.trainer.optimizers[0].param_groups[0]["lr"] = 0.1 / (1 + round)
+
+
+def add_to_mask(module: Any, round: int) -> None:
+    module.mask.add_(round)
+
+
+def exchange_mask(module: Any, round: int) -> None:
+    module.mask = module.mask + round
+
+
+def freeze(module: Any, round: int) -> None:
+    module.net[0].weight.requires_grad_(round % 2 == 0)
+
+
+def exchange_memory(module: Any, round: int) -> None:
+    module.net[0].weight.data = module.net[0].weight.data.clone()
+
+
+def add_hook(module: Any, round: int) -> None:
+    if round == 1:
+        module.net[0].weight.register_hook(torch.neg)
+
+
+class Masked(Plain):
+    """Has a buffer that its steps only read."""
+
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        self.register_buffer("mask", torch.tensor([1.0, 0.0, 1.0, 1.0]))
+
+    @override
+    def training_step(self, batch: list[Tensor], batch_idx: int) -> Tensor:
+        # Other than that of `Plain`, it does not look at the number of the batch.
+        loss = F.cross_entropy(self.net(batch[0].mul(self.mask).double()), batch[1])
+        self.log("train/loss", loss)
+        return loss
+
+
+@contextmanager
+def noted_tapes() -> Iterator[list[tuple[Any, Any]]]:
+    """Collect what is kept of recordings: first that there is none yet, then what has come of each."""
+    kept: list[tuple[Any, Any]] = []
+    keep = StepTapes.keep
+
+    def noted(self: StepTapes, key: Any, taped: Any) -> None:
+        kept.append((key, taped))
+        keep(self, key, taped)
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(StepTapes, "keep", noted)
+        yield kept
+
+
+@pytest.mark.parametrize(
+    ("change", "recordings"),
+    [(set_rate, 3), (add_to_mask, 3), (exchange_mask, 6), (freeze, 6), (exchange_memory, 6), (add_hook, 3)],
+)
+def test_changes_between_rounds_are_seen_and_no_more_is_recorded_than_need_be(
+    change: Any, recordings: int
+) -> None:
+    # Batches are of three sizes.
+    with noted_tapes() as kept:
+        fits, _ = both(lambda: Masked(partial(SGD, lr=0.1)), callbacks=[Between(change)], workers=4)
+    assert_same(fits)
+    assert len([taped for _, taped in kept if taped is not None]) == recordings
+
+
+def test_a_step_that_is_too_large_is_tried_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(taped_steps, "MOST_BYTES", 700)
+    with noted_tapes() as kept:
+        fits, plays = both(lambda: Masked(partial(SGD, lr=0.1)))
+    assert_same(fits)
+    assert plays == 0
+    assert len({key for key, _ in kept}) == 1
+
+
+def test_gradients_that_are_too_large_are_not_even_tried(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(taped_steps, "MOST_BYTES", 100)
+    with noted_tapes() as kept:
+        both(lambda: Masked(partial(SGD, lr=0.1)))
+    assert not kept
+
+
+def test_all_tapes_together_have_a_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    plays = []
+    for most in (4000, 1 << 20):
+        monkeypatch.setattr(taped_steps, "MOST_BYTES", most)
+        fits, count = both(lambda: Masked(partial(SGD, lr=0.1)))
+        assert_same(fits)
+        plays.append(count)
+    assert 0 < plays[0] < plays[1]
+
+
+def test_nothing_of_a_recording_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    recorders: list[Any] = []
+    made = Recorder.__init__
+
+    def noted(self: Recorder, *args: Any, **settings: Any) -> None:
+        made(self, *args, **settings)
+        recorders.append(ref(self))
+
+    monkeypatch.setattr(Recorder, "__init__", noted)
+    _, plays = both(lambda: Masked(partial(SGD, lr=0.1)))
+    assert plays
+    gc.collect()
+    assert recorders
+    assert not [one for one in recorders if one() is not None]
+
+
+def test_a_copy_of_tapes_begins_anew() -> None:
+    tapes = StepTapes()
+    tapes.keep("key", None)
+    for other in (deepcopy(tapes), pickle.loads(pickle.dumps(tapes))):
+        assert other.is_empty
+        assert not tapes.is_empty

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import builtins
+import io
 import math
 import operator
 import sys
@@ -21,6 +23,7 @@ from tests.local.vectorised.toys import CLASSES, FEATURES, Net, attached
 
 FACTOR = 1.0
 TABLE = {"factor": 1.0}
+LOOK = "{0.factor}"
 
 
 def scaled(loss: Tensor, by: float = 1.0) -> Tensor:
@@ -155,6 +158,30 @@ class OfTheMachine(WithThings):
         return super().training_step(batch, batch_idx) * (1 + torch.get_num_threads())
 
 
+class OfZero(Plain):
+    shift = 0.0
+
+    def training_step(self, batch: list[Tensor], batch_idx: int) -> Any:
+        loss: Tensor = super().training_step(batch, batch_idx)
+        return torch.copysign(loss, torch.full((), self.shift)).detach() + loss
+
+
+class OfBuiltins(Plain):
+    def training_step(self, batch: list[Tensor], batch_idx: int) -> Any:
+        return super().training_step(batch, batch_idx) * divmod(3, 2)[0]
+
+
+class OfAPart(Plain):
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        self.body.log = 1.0
+
+    def training_step(self, batch: list[Tensor], batch_idx: int) -> Any:
+        return (
+            F.cross_entropy(self.head(batch[0].sum(1, keepdim=True).expand(-1, 8)), batch[1]) * self.body.log
+        )
+
+
 def read(module: Any) -> Readings:
     readings = Readings(module, [each for each in module.parameters() if each.requires_grad])
     readings.add(watched(module))
@@ -177,7 +204,84 @@ def made(kind: Any) -> Any:
     return attached(kind(partial(SGD, lr=0.1)))
 
 
+class OfATry(Plain):
+    def training_step(self, batch: list[Tensor], batch_idx: int) -> Any:
+        try:
+            return super().training_step(batch, batch_idx)
+        except ValueError:
+            return None
+
+
+class OfAFinally(Plain):
+    def training_step(self, batch: list[Tensor], batch_idx: int) -> Any:
+        try:
+            return super().training_step(batch, batch_idx)
+        finally:
+            self.body.train()
+
+
+class OfAListWithin(Plain):
+    lists = ([1.0],)
+
+    def training_step(self, batch: list[Tensor], batch_idx: int) -> Any:
+        return super().training_step(batch, batch_idx) * self.lists[0][0]
+
+
+def counted(loss: Tensor, seen: Any = None) -> Tensor:
+    return loss * len(seen)
+
+
+counted.__defaults__ = ([torch.ones(())],)
+
+
+class OfADefault(Plain):
+    def training_step(self, batch: list[Tensor], batch_idx: int) -> Any:
+        return counted(super().training_step(batch, batch_idx))
+
+
+class OfAHook(Plain):
+    def training_step(self, batch: list[Tensor], batch_idx: int) -> Any:
+        self.fixed.requires_grad_().register_hook(torch.neg)
+        return super().training_step(batch, batch_idx)
+
+
+class OfAFormat(Plain):
+    def training_step(self, batch: list[Tensor], batch_idx: int) -> Any:
+        return super().training_step(batch, batch_idx) * float(LOOK.format(self))
+
+
+class OfACount(Plain):
+    def training_step(self, batch: list[Tensor], batch_idx: int) -> Any:
+        return super().training_step(batch, batch_idx) * self.fixed._version
+
+
+class OfASeed(Plain):
+    def training_step(self, batch: list[Tensor], batch_idx: int) -> Any:
+        torch.manual_seed(0)
+        return super().training_step(batch, batch_idx)
+
+
+class OfAFile(Plain):
+    def training_step(self, batch: list[Tensor], batch_idx: int) -> Any:
+        torch.save(batch, io.BytesIO())
+        return super().training_step(batch, batch_idx)
+
+
+class OfThreads(Plain):
+    def training_step(self, batch: list[Tensor], batch_idx: int) -> Any:
+        torch.set_num_threads(1)
+        return super().training_step(batch, batch_idx)
+
+
+class OfApplied(Plain):
+    def training_step(self, batch: list[Tensor], batch_idx: int) -> Any:
+        batch[0].clone().apply_(abs)
+        return super().training_step(batch, batch_idx)
+
+
 UNKNOWN = [
+    *(OfATry, OfAFinally, OfAListWithin, OfADefault, OfAHook, OfAFormat, OfACount, OfASeed, OfAFile),
+    *(OfThreads, OfApplied),
     *(OfTheTrainer, OfATable, OfTheClock, OfAClosure, ByName, Imports, Elsewhere, OfAList, OfADictionary),
     *(OfAProperty, OfItsAttributes, OfAPattern, OfATensor, OfASparseTensor, OfTheMachine),
 ]
@@ -225,6 +329,11 @@ CHANGES: dict[str, tuple[Any, Any]] = {
     "attribute of a weight": (OfItself, lambda module, _: setattr(module.fixed, "factor", 2.0)),
     "forward": (OfItself, lambda module, _: setattr(module.head, "forward", F.relu)),
     "hook": (OfItself, lambda module, _: module.head.register_forward_hook(print)),
+    "sign of zero": (OfZero, lambda module, _: setattr(module, "shift", -0.0)),
+    "of a part, named log": (OfAPart, lambda module, _: setattr(module.body, "log", 2.0)),
+    "of math": (OfItself, lambda _, patched: patched.setattr(math, "sqrt", math.exp)),
+    "builtin": (OfBuiltins, lambda _, patched: patched.setattr(builtins, "divmod", math.exp)),
+    "trained": (OfItself, lambda module, _: module.fixed.requires_grad_()),
     "type": (OfItself, lambda module, _: torch.set_default_dtype(torch.float64)),
 }
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import builtins
+import gc
 import io
 import math
 import operator
@@ -376,3 +377,10 @@ def test_a_watch_that_somebody_takes_over_knows_nothing() -> None:
     with Watch() as watch:
         sys.setprofile(None)
     assert watch.why_not
+
+
+def test_what_others_have_left_is_not_cleared_away_within_a_watch() -> None:
+    assert gc.isenabled()
+    with Watch():
+        assert not gc.isenabled()
+    assert gc.isenabled()

@@ -185,8 +185,10 @@ class WithheldCalls(_Calls):
         hidden = []
         for counter in self._counters:
             attributes = vars(counter)
-            own = {name: attributes.pop(name) for name in attributes.keys() - shown}
+            own = dict(attributes)
             hidden.append((counter, type(counter), own))
+            for name in own.keys() - shown:
+                del attributes[name]
             attributes["_buffers"] = {}
             object.__setattr__(counter, "__class__", _veiled(type(counter), self._refuse))
         try:
@@ -194,6 +196,8 @@ class WithheldCalls(_Calls):
         finally:
             for counter, kind, own in hidden:
                 object.__setattr__(counter, "__class__", kind)
+                # In their order: whoever packs a module before and after would find it changed.
+                vars(counter).clear()
                 vars(counter).update(own)
 
     @override

@@ -190,8 +190,9 @@ def stood_in(stand_ins: Iterable[tuple[Counter, StandIns]]) -> Iterator[None]:
         yield
     finally:
         for attributes, functions, own in kept:
-            for name in functions:
+            for name in functions.keys() - own.keys():
                 attributes.pop(name, None)
+            # In their places: whoever packs a module before and after would find it changed.
             attributes.update(own)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from functools import partial
 from typing import Any
 
@@ -25,6 +26,7 @@ from typing_extensions import override
 from fedlightning import FederatedStrategy
 from fedlightning.local.metrics import report_states
 from fedlightning.local.one_by_one import training
+from fedlightning.local.one_by_one.metric_calls import MadeCalls, WithheldCalls, counters_of
 from fedlightning.local.one_by_one.taped import StepTapes
 from fedlightning.local.vectorised.metric_calls import MetricCall
 from fedlightning.strategy import RoundFailed
@@ -374,3 +376,20 @@ def failure_of(count: Callable[..., None], *, taped: bool) -> tuple[str, str]:
             fit(strategy, module=counting(count), train=loader(70), max_epochs=9)
     assert bool(plays) is taped
     return str(failed.value), str(failed.value.__cause__)
+
+
+def test_metrics_are_left_as_they_were() -> None:
+    # Processes compare a module, packed, before and after a visit.
+    module = counting(updated)()
+    metrics = counters_of(module)
+    before = [list(vars(metric).items()) for metric in metrics]
+    for calls in (MadeCalls(metrics, nullcontext), WithheldCalls(metrics, [], lambda tensor: None)):
+        with calls.noted():
+            pass
+    for metric, own in zip(metrics, before, strict=True):
+        assert all(map(is_same, vars(metric).items(), own))
+
+
+def is_same(one: tuple[str, Any], other: tuple[str, Any]) -> bool:
+    """Tell whether two attributes are one."""
+    return one[0] == other[0] and one[1] is other[1]

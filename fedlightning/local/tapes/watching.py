@@ -66,12 +66,13 @@ class Watch:
         return self
 
     def __exit__(self, *error: object) -> None:
-        if self._collects:
-            gc.enable()
         if sys.getprofile() == self._look:
             sys.setprofile(None)
         else:
             self.why_not = self.why_not or "somebody else is watching"
+        # Not before: what has been put off may come at once.
+        if self._collects:
+            gc.enable()
 
     @contextmanager
     def looking_away(self) -> Iterator[None]:

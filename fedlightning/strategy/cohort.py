@@ -119,14 +119,10 @@ class CohortReports:
             numbers: Positions of its visits in the plan.
             reports: What they report.
         """
-        if self._losses is None:
-            self._losses = reports.losses.new_zeros(len(self._steps))
-        self._losses[torch.from_numpy(numbers)] = reports.losses
+        self._take_losses(numbers, reports)
         self._steps[numbers] = reports.steps
         self._trained_on[numbers] = reports.samples
         self.finite[numbers] = reports.finite
-        if reports.told is not None:
-            self._told[numbers] = reports.told
         for column in reports.logs:
             log = self._logged.setdefault(column.name, _Logged(len(self._steps)))
             log.take(column, numbers[column.rows])
@@ -136,6 +132,17 @@ class CohortReports:
             self._common_metrics.append(reports.metrics.of_all)
             self._common_bytes[numbers] = reports.metrics.bytes_of_each
         self.done += len(numbers)
+
+    def _take_losses(self, numbers: Integers, reports: ChunkReports) -> None:
+        if reports.told is not None:
+            self._told[numbers] = reports.told
+            if not reports.told.any():
+                return  # where nobody has a loss, it is of no type
+        losses = reports.losses
+        if self._losses is None:
+            self._losses = losses.new_zeros(len(self._steps))
+        self._losses = self._losses.to(torch.promote_types(self._losses.dtype, losses.dtype))
+        self._losses[torch.from_numpy(numbers)] = losses.to(self._losses.dtype)
 
     def leave_out(self, numbers: Iterable[int]) -> None:
         """Take note of visits that have failed.

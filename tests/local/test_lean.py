@@ -25,6 +25,7 @@ from fedlightning.algorithms import (
 from fedlightning.local import hooks, lean
 from fedlightning.local.hooks import why_not_lean
 from fedlightning.local.known import Known
+from fedlightning.local.logs import LogRecorder
 from fedlightning.pointers.optimizers import follow_parameters
 from tests.strategy.toys import Classifier, Memo, assert_same_module, assert_same_optimizer, fit, trainer
 
@@ -106,6 +107,23 @@ def test_the_lean_loop_gives_the_bits_of_the_general_one(
     assert_same_module(ours, general)
     assert_same_optimizer(our_run.optimizers[0], run.optimizers[0])
     assert lean_log.entries == log.entries
+
+
+class OfItself(Classifier):
+    """Has a loss that lies in the memory of a parameter."""
+
+    def training_step(self, batch: list[Tensor], batch_idx: int) -> Any:
+        return self.net[0].bias[0]
+
+
+@pytest.mark.parametrize("name", ["plain", "adam"])
+def test_a_loss_in_the_memory_of_a_parameter_is_what_it_was_before_the_step(name: str) -> None:
+    module = OfItself(OPTIMIZERS[name])
+    before = module.net[0].bias[0].item()
+    optimization = lean.lean_optimization(module, OPTIMIZERS[name](module.parameters()), LogRecorder(module))
+    loss = optimization.step([torch.ones(1)], 0, passes_batch_idx=True, last=True)
+    assert loss is not None
+    assert loss.item() == before != module.net[0].bias[0].item()
 
 
 # With gradients that are changed, that are dropped, and that nobody steps along.

@@ -16,6 +16,8 @@ import torch
 from torch import Tensor
 from torch._ops import OpOverload
 
+from fedlightning.local.tapes.pooling import is_faster_by_channel, pooled_by_channel
+
 _aten = torch.ops.aten
 
 _COPIES = frozenset({_aten.clone.default, _aten._to_copy.default})
@@ -138,6 +140,10 @@ def call_into(
     if operator is _RELU:
         # What relu is made of, which, other than relu, can be told where to write.
         return partial(_aten.clamp_min.out, args[0], 0, out=places[0])
+    if is_faster_by_channel(operator, args) and not kwargs:
+        values, indices = places
+        if values is not None and indices is not None:
+            return pooled_by_channel(args, values, indices)
     found = _told_where(operator)
     if found is None or any(place is None for place in places):
         return partial(_called_and_copied, operator, args, kwargs, places)

@@ -82,30 +82,80 @@ class Call:
         return call_into(self.operator, args, kwargs, places)
 
 
-@dataclass(frozen=True)
-class _Followed:
-    """A result that is left in the memory in which it comes, or goes into memory that stays.
+class _Look:
+    """A look at memory that is another each time.
 
     Args:
-        place: What it is like, in memory that stays if it has some.
-        followers: Other looks at the memory in which it comes.
+        tensor: Looks at some of it.
     """
 
-    place: Tensor
-    followers: Sequence[Tensor] | None
+    def __init__(self, tensor: Tensor) -> None:
+        self._tensor = tensor
+        self._offset, self._shape, self._stride = tensor.storage_offset(), tensor.shape, tensor.stride()
+
+    def let_go(self) -> None:
+        """Look at nothing."""
+        self._tensor.set_()  # type: ignore[call-overload]  # torch has it, its types do not
+
+    def turn_to(self, memory: torch.UntypedStorage) -> None:
+        """Look at other memory in the same way.
+
+        Args:
+            memory: The memory.
+        """
+        self._tensor.set_(memory, self._offset, self._shape, self._stride)
+
+    def laid_alike(self, result: Tensor) -> Tensor:
+        """Return a result as it has to lie in its memory, if need be as a copy.
+
+        Args:
+            result: Of the same shape.
+        """
+        if result.stride() == self._stride and result.storage_offset() == self._offset:
+            return result
+        lying = torch.empty_strided(self._shape, self._stride, dtype=result.dtype, device=result.device)
+        return lying.copy_(result)
+
+
+@dataclass(frozen=True)
+class _Followed:
+    """A result that is left in the memory in which it comes.
+
+    Args:
+        own: Looks at the result itself.
+        followers: All that look at its memory.
+    """
+
+    own: _Look
+    followers: Sequence[_Look]
+
+    def let_go(self) -> None:
+        """Give back the memory of the play before: what comes next may lie there, and find it in a cache."""
+        _let_go(self.followers)
 
     def take(self, result: Tensor) -> None:
         """Let everybody look at it who wants it."""
-        if self.followers is None:
-            self.place.copy_(result)
-            return
-        if result.stride() != self.place.stride() or result.storage_offset() != self.place.storage_offset():
-            result = torch.empty_strided(
-                self.place.shape, self.place.stride(), dtype=result.dtype, device=result.device
-            ).copy_(result)
-        memory = result.untyped_storage()
+        memory = self.own.laid_alike(result).untyped_storage()
         for look in self.followers:
-            look.set_(memory, look.storage_offset(), look.shape, look.stride())
+            look.turn_to(memory)
+
+
+@dataclass(frozen=True)
+class _Copied:
+    """A result that goes into memory that stays.
+
+    Args:
+        place: That memory.
+    """
+
+    place: Tensor
+
+    def let_go(self) -> None:
+        """Keep it."""
+
+    def take(self, result: Tensor) -> None:
+        """Copy the result."""
+        self.place.copy_(result)
 
 
 class Elsewhere:
@@ -120,7 +170,7 @@ class Elsewhere:
         self._homes = homes
         self._given = given
         self._moved: dict[Any, Tensor] = {}
-        self._followers: dict[int, list[Tensor]] = {memory: [] for memory in given}
+        self._followers: dict[int, list[_Look]] = {memory: [] for memory in given}
 
     def of(self, tensor: Tensor) -> Tensor:
         """Return what a tensor is there: one for all that look at the same numbers in the same way.
@@ -135,21 +185,39 @@ class Elsewhere:
             home = self._homes.get(memory)
             moved = self._moved[look] = tensor.detach() if home is None else _seen_in(home, tensor)
             if memory in self._given:
-                self._followers[memory].append(moved)
+                self._followers[memory].append(_Look(moved))
         return moved
 
-    def followed(self, tensor: Tensor) -> _Followed:
+    def followed(self, tensor: Tensor) -> _Followed | _Copied:
         """Return where a result goes, and who follows it; asked for before all have been who do.
 
         Args:
             tensor: As it was recorded.
         """
-        return _Followed(self.of(tensor), self._followers.get(memory_of(tensor)))
+        place = self.of(tensor)
+        followers = self._followers.get(memory_of(tensor))
+        return _Copied(place) if followers is None else _Followed(_Look(place), followers)
+
+    def let_go(self, memory: int) -> Callable[[], object]:
+        """Return a call that gives back memory in whose place there is another each time.
+
+        Args:
+            memory: As it was recorded.
+        """
+        return partial(_let_go, self._followers[memory])
+
+
+def _let_go(looks: Sequence[_Look]) -> None:
+    for look in looks:
+        look.let_go()
 
 
 def _called_and_followed(
-    operator: Any, args: Sequence[Any], kwargs: Mapping[str, Any], found: Sequence[_Followed | None]
+    operator: Any, args: Sequence[Any], kwargs: Mapping[str, Any], found: Sequence[_Followed | _Copied | None]
 ) -> None:
+    for followed in found:
+        if followed is not None:
+            followed.let_go()
     for followed, result in zip(found, results_of(operator(*args, **kwargs)), strict=True):
         if followed is not None:
             followed.take(result)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -143,7 +144,14 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's, 
         lasting = {memory: own for memory, own in lifetimes.items() if memory not in given}
         elsewhere = Elsewhere((arena or Arena()).homes(lasting), given)
         # Memory that others fill has been found by now.
-        moved = [call.moved(elsewhere) for call in calls if not call.nature.leaves_unset]
+        moved: list[Callable[[], object]] = []
+        over: dict[int, list[int]] = defaultdict(list)
+        for memory in given:
+            over[lifetimes[memory].last].append(memory)
+        for number, call in enumerate(calls):
+            if not call.nature.leaves_unset:
+                moved.append(call.moved(elsewhere))
+            moved += map(elsewhere.let_go, over[number])
         return Tape(moved, [*map(elsewhere.of, self._inputs)], [*map(elsewhere.of, every)])
 
     def _is_changed_after_a_look(self) -> bool:

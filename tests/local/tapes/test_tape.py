@@ -233,3 +233,19 @@ def test_recording_changes_no_result() -> None:
     with Recorder([x], []):
         found = torch.autograd.grad(x.tanh().square().sum(), x)[0]
     assert torch.equal(found, expected)
+
+
+def test_results_in_memory_of_the_operators_choice_are_given_back_after_their_last_use() -> None:
+    weight = torch.randn(32, 3, 3, 3)
+
+    def step(x: Tensor) -> list[Tensor]:
+        between = torch.conv2d(x, weight)
+        return [torch.conv2d(between.relu(), torch.ones(4, 32, 1, 1))]
+
+    tape = tape_of(step, [torch.randn(8, 3, 16, 16)])
+    looks = [call.args[0] for call in tape._calls if call.func is torch.ops.aten.clamp_min.out]
+    for _ in range(2):
+        other = torch.randn(8, 3, 16, 16)
+        (played,) = played_on(tape, other)
+        assert torch.equal(played, *step(other))
+        assert [look.untyped_storage().nbytes() for look in looks] == [0]

@@ -14,7 +14,7 @@ from fedlightning.callbacks.federation import federation_of
 from fedlightning.callbacks.hooks import FederatedCallback
 from fedlightning.strategy import RoundRecord, VisitRecord
 from fedlightning.strategy.history import MAX_NAMED_WORKERS
-from fedlightning.strategy.reporting import metrics_or_loss, spread_of
+from fedlightning.strategy.reporting import metrics_or_losses, spread_of
 
 _MB = 1e6
 
@@ -68,7 +68,8 @@ class FederatedMetrics(FederatedCallback):
     @override
     def on_round_end(self, trainer: L.Trainer, pl_module: L.LightningModule, record: RoundRecord) -> None:
         """Log the round."""
-        rows = {visit.worker: metrics_or_loss(visit) for visit in self._visits}
+        names = [visit.worker for visit in self._visits]
+        rows = dict(zip(names, metrics_or_losses(self._visits), strict=True))
         moved = {"comm/up_mb": record.bytes_up / _MB, "comm/down_mb": record.bytes_down / _MB}
         self._log(trainer, record.round, rows, record.spread, moved if self.comm else {})
 

@@ -95,7 +95,7 @@ def record_of(plan: Plan, result: RoundResult, chosen_by: Traffic) -> RoundRecor
     else:
         steps = sum(visit.steps for visit in visits)
         up, down = sum(visit.bytes_up for visit in visits), sum(visit.bytes_down for visit in visits)
-        spread = spread_of([metrics_or_loss(visit) for visit in visits])
+        spread = spread_of(metrics_or_losses(visits))
         workers = tuple(worker for worker in plan.workers if worker not in result.skipped)
     return RoundRecord(
         round=plan.round,
@@ -176,11 +176,16 @@ def spread_of_columns(columns: Mapping[str, npt.NDArray[np.float64]]) -> dict[st
     }
 
 
-def metrics_or_loss(visit: VisitRecord) -> Mapping[str, float]:
-    """Return what a visit logged, or its loss where that is nothing."""
-    if visit.metrics or visit.loss is None:
-        return visit.metrics
-    return {"loss": visit.loss}
+def metrics_or_losses(visits: Sequence[VisitRecord]) -> list[Mapping[str, float]]:
+    """Return what each visit of a round logged, or the losses where nobody logged anything.
+
+    Args:
+        visits: The visits.
+    """
+    # A metric may be called "loss", too: what some have logged and what others have not are not one thing.
+    if any(visit.metrics for visit in visits):
+        return [visit.metrics for visit in visits]
+    return [{} if visit.loss is None else {"loss": visit.loss} for visit in visits]
 
 
 def describe(member: Member) -> WorkerSummary:

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from fedlightning.callbacks import FederationTable
-from fedlightning.strategy import FederatedStrategy
-from fedlightning.strategy.reporting import spread_of
+from fedlightning.strategy import FederatedStrategy, VisitRecord
+from fedlightning.strategy.reporting import metrics_or_losses, spread_of
 from fedlightning.workers import AllowAll, KeepData, VirtualWorker
 from tests.strategy.toys import fit
 
@@ -29,6 +29,15 @@ def test_spread_by_hand() -> None:
 
 def test_one_worker_has_no_spread() -> None:
     assert spread_of([{"acc": 0.5}]) == {}
+
+
+def test_a_metric_called_loss_is_not_mixed_with_losses_of_workers_that_log_nothing() -> None:
+    def visited(worker: str, metrics: dict[str, float]) -> VisitRecord:
+        return VisitRecord(0, worker, 10, 1, 0.5, metrics, 100, 200)
+
+    some, none = visited("alice", {"loss": 2.0}), visited("bob", {})
+    assert metrics_or_losses([some, none]) == [{"loss": 2.0}, {}]
+    assert metrics_or_losses([none, none]) == [{"loss": 0.5}, {"loss": 0.5}]
 
 
 def test_label_counts_stay_where_private_data_stays(capsys: pytest.CaptureFixture[str]) -> None:

@@ -187,8 +187,10 @@ class AtController(Aggregation):
 
     @override
     def add_chunk(self, chunk: TrainedChunk, weights: Mapping[int, float], block: int) -> None:
-        for update, weight in updates_of(chunk, weights, means=self._takes_means):
-            self._combiner.add(update, weight, block)
+        updates = list(updates_of(chunk, weights, means=self._takes_means))
+        whole = len(updates) == 1 and len(weights) == len(chunk.numbers)
+        for update, weight in updates:
+            self.add_update(update, weight, block, whole=whole)
 
     @override
     def result(self) -> Update | None:

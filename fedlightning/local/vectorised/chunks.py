@@ -7,7 +7,7 @@ nothing has been made yet.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
@@ -127,6 +127,14 @@ class Errands(ABC):
         Returns:
             Positions; each occurs once.
         """
+
+    def of_chunks(self, chunks: Sequence[Numbers]) -> Iterator[Self]:
+        """Yield the visits of each chunk.
+
+        Args:
+            chunks: Positions of the visits, as `chunks` returns them.
+        """
+        return map(self.some, chunks)
 
     @abstractmethod
     def states(self) -> StartStates:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -20,6 +20,27 @@ from fedlightning.local.vectorised.states_in_rows import kinds_of, starts_of, wh
 from fedlightning.local.visit import Visit
 from fedlightning.workers.random import derive_seed, derive_seeds
 
+_ROWS_AHEAD = 1 << 16
+"""How many rows are drawn at once: what drawing costs beside them is little then, and so is their memory."""
+
+
+@dataclass(frozen=True)
+class _Drawn:
+    """What visits read.
+
+    Args:
+        rows: As of `PooledErrands.rows`.
+        numbers: As of `PooledErrands.batch_numbers`.
+        sizes: Likewise.
+    """
+
+    rows: torch.Tensor
+    numbers: Numbers
+    sizes: Numbers
+
+    def some(self, chosen: Numbers) -> _Drawn:
+        return _Drawn(self.rows[torch.from_numpy(chosen)], self.numbers[chosen], self.sizes[chosen])
+
 
 @dataclass(frozen=True, eq=False)
 class PooledErrands(Errands):
@@ -36,6 +57,7 @@ class PooledErrands(Errands):
         every: Batches of a local epoch of each.
         states_kept: The optimizer states that workers keep; ``None`` where they keep none.
         metrics_of_each: As of `Errands`.
+        drawn: What they read, where that has been drawn already.
     """
 
     pool: RowPool
@@ -48,6 +70,7 @@ class PooledErrands(Errands):
     every: Numbers
     states_kept: KeptStates | None = None
     metrics_of_each: bool = True
+    drawn: _Drawn | None = None
 
     @property
     @override
@@ -77,7 +100,28 @@ class PooledErrands(Errands):
             steps=self.steps[chosen],
             samples=self.samples[chosen],
             every=self.every[chosen],
+            drawn=None if self.drawn is None else self.drawn.some(chosen),
         )
+
+    @override
+    def of_chunks(self, chunks: Sequence[Numbers]) -> Iterator[PooledErrands]:
+        left = list(chunks)
+        while left:
+            group = left[: self._chunks_at_once(left[0])]
+            del left[: len(group)]
+            if len(group) == 1:
+                yield self.some(group[0])
+                continue
+            every = self.some(np.concatenate(group))
+            every = replace(every, drawn=_Drawn(every.rows(), *every.batch_numbers()))
+            stops = np.cumsum([len(own) for own in group])
+            yield from (
+                every.some(np.arange(stop - len(own), stop)) for stop, own in zip(stops, group, strict=True)
+            )
+
+    def _chunks_at_once(self, chunk: Numbers) -> int:
+        longest = int(self.steps.max()) * self.pool.settings.batch_size
+        return max(1, _ROWS_AHEAD // (len(chunk) * longest))
 
     def alone(self) -> PooledErrands:
         """Return the same visits without what other workers have."""
@@ -86,7 +130,7 @@ class PooledErrands(Errands):
     @override
     def shortened(self, steps: int) -> PooledErrands:
         visit = replace(self.visit, requires_finite=False)
-        return replace(self, visit=visit, steps=np.minimum(self.steps, steps), states_kept=None)
+        return replace(self, visit=visit, steps=np.minimum(self.steps, steps), states_kept=None, drawn=None)
 
     @override
     def first_sizes(self) -> Numbers:
@@ -105,6 +149,8 @@ class PooledErrands(Errands):
 
     def rows(self) -> torch.Tensor:
         """Return which rows of the pool each visit reads, as `RowPool.rows`."""
+        if self.drawn is not None:
+            return self.drawn.rows
         return self.pool.rows(self.workers, self.first, self.steps, seed=self.seed)
 
     def batch_numbers(self) -> tuple[Numbers, Numbers]:
@@ -114,6 +160,8 @@ class PooledErrands(Errands):
             Both of shape ``(visits, steps of the longest)``; what stands behind those of a shorter visit does
             not matter.
         """
+        if self.drawn is not None:
+            return self.drawn.numbers, self.drawn.sizes
         numbers = numbers_of(self.first, self.every, self.steps)
         return numbers, self._sizes(numbers.T).T
 

@@ -107,23 +107,31 @@ class Stack:
         self.workers = workers
         self.parameters = [_rows_of(tensor, workers, by_channel) for tensor in places.start]
         self.buffers = [tensor.new_empty(workers, *tensor.shape) for tensor in places.buffers]
+        self._by_channel = by_channel
+        self._start: list[Tensor] = []
 
     @property
     def tensors(self) -> list[Tensor]:
         """All of the memory."""
         return [*self.parameters, *self.buffers]
 
+    def take_start(self) -> None:
+        """Keep aside what the global module is now, to let workers start from it."""
+        if not self._start:
+            # It lies as the rows do, so that a start is no more than a copy.
+            self._start = [_rows_of(tensor, 1, self._by_channel)[0] for tensor in self.places.start]
+        torch._foreach_copy_(self._start, self.places.start)
+
     @torch.no_grad()
-    def begin(self, workers: int, parameters: Sequence[Tensor], buffers: Sequence[Tensor]) -> None:
-        """Let workers start from the global module.
+    def begin(self, workers: int) -> None:
+        """Let workers start from what was kept aside, and from the buffers that the global module has.
 
         Args:
             workers: How many.
-            parameters: The trained parameters.
-            buffers: The buffers.
         """
-        for stack, tensor in zip(self.tensors, (*parameters, *buffers), strict=True):
-            stack[:workers].copy_(tensor)
+        torch._foreach_copy_([stack[:workers] for stack in self.parameters], self._start)
+        for stack, buffer in zip(self.buffers, self.places.buffers, strict=True):
+            stack[:workers].copy_(buffer)
 
     def parameters_of(self, worker: int) -> list[Tensor]:
         """Return all parameters of one worker's module, as views."""

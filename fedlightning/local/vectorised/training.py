@@ -126,14 +126,14 @@ class VectorisedTraining:
             NotBatchable: A step cannot be taken for several workers at once, or not in the time that it may
                 take. What was yielded before counts.
         """
-        start, buffers = [tensor.clone() for tensor in self._places.start], self._places.buffers
+        self._stack.take_start()
         chunks = errands.chunks(self.chunk)
         steps = len(chunks) * int(errands.steps.max())
         pays = self._kept_tapes.pay(steps) if uses is None else uses >= USES
         self._tapes = self._tapes_for(errands.visit.round) if pays else None
-        for numbers in chunks:
-            self._stack.begin(len(numbers), start, buffers)
-            reports = self._reports(errands.some(numbers))
+        for numbers, own in zip(chunks, errands.of_chunks(chunks), strict=True):
+            self._stack.begin(len(numbers))
+            reports = self._reports(own)
             count_as_step(self._optimizer)
             yield TrainedChunk(numbers, reports, self._stack)
 

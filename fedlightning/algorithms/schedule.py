@@ -112,6 +112,11 @@ class Schedule(ABC):
             forecast: What is known of visits, where somebody goes by a simulated clock.
         """
 
+    @property
+    def is_foreseeable(self) -> bool:
+        """Whether nothing that a round comes to has a say in the plan of the next one."""
+        return False
+
     def _cohort(self, number: int, losses: Losses | None = None) -> Cohort:
         size = asked_of(self.participation, self.cohort_size, len(self.pool.workers))
         draw = Draw(self.pool, size, self.seed, number, losses or NoLosses())
@@ -160,6 +165,11 @@ class AveragedSchedule(Schedule):
         alice 4 4
         bob 10 10
     """
+
+    @property
+    @override
+    def is_foreseeable(self) -> bool:
+        return type(self.sampling) is UniformSampling and not self.participation
 
     @override
     def _rounds_to_see_the_data(self) -> int:

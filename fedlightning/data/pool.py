@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TypeAlias
 
 import numpy as np
@@ -10,6 +10,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
+from torch.utils.data import TensorDataset
+from typing_extensions import override
 
 from fedlightning.data.in_memory import TensorRows, tensor_rows
 from fedlightning.data.loader_settings import LoaderSettings
@@ -72,6 +74,28 @@ class RowPool:
         """
         indices = {worker: self._indices[worker] for worker in workers}
         return RowPool(self._dataset, indices, self.settings, self._rows)
+
+    def held_by(self, workers: Sequence[str]) -> Tensor:
+        """Return which rows of the tensors some workers have, one worker after the other, int64.
+
+        Args:
+            workers: Their names.
+        """
+        rows = torch.from_numpy(np.concatenate([self._indices[worker] for worker in workers]))
+        return rows if self._rows.rows is None else self._rows.rows[rows]
+
+    def moved(self, workers: Sequence[str], dataset: TensorDataset, rows: TensorRows) -> RowPool:
+        """Return the pool of some workers whose samples were copied to the head of another dataset.
+
+        They lie there in the order of `held_by`.
+
+        Args:
+            workers: Their names.
+            dataset: The dataset.
+            rows: All of its rows.
+        """
+        indices = OneAfterAnother(workers, self.samples(workers))
+        return RowPool(dataset, indices, self.settings, rows)
 
     @property
     def roots(self) -> Sequence[object]:
@@ -143,3 +167,38 @@ class RowPool:
             own = self.order(size).positions_of_many(first[alike], count, seed=seed, workers=names)
             drawn |= zip(alike.tolist(), own, strict=True)
         return pad_sequence([drawn[number] for number in range(len(workers))], batch_first=True)
+
+
+class OneAfterAnother(Mapping[str, Indices]):
+    """Tell which samples workers have where they lie one worker after the other, from the first sample on.
+
+    Args:
+        workers: Names of the workers.
+        counts: How many samples each has.
+
+    Example:
+        >>> OneAfterAnother(["alice", "bob"], np.array([2, 3]))["bob"]
+        array([2, 3, 4])
+    """
+
+    def __init__(self, workers: Sequence[str], counts: Numbers) -> None:
+        self._workers = workers
+        self._counts = counts
+        ends = counts.cumsum().tolist()
+        starts = [0, *ends[:-1]]
+        self._bounds = dict(zip(workers, zip(starts, ends, strict=True), strict=True))
+
+    def __reduce__(self) -> tuple[type[OneAfterAnother], tuple[Sequence[str], Numbers]]:
+        return OneAfterAnother, (self._workers, self._counts)
+
+    @override
+    def __getitem__(self, worker: str) -> Indices:
+        return np.arange(*self._bounds[worker], dtype=np.int64)
+
+    @override
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._bounds)
+
+    @override
+    def __len__(self) -> int:
+        return len(self._bounds)

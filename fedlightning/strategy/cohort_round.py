@@ -160,6 +160,7 @@ class CohortRound(Round):
             takes_means=aggregation.takes_means,
             retries=self._tolerance.retries_of("error"),
             skips=self._tolerance.skipped_kinds,
+            following=self._following(errands.pool),
         )
         visits = VisitsElsewhere(
             plan=plan,
@@ -186,6 +187,11 @@ class CohortRound(Round):
             together.refuse_to_compile(visits.why_not_compiled)
         skipped = {**visits.skipped, **({} if way is None else self._not_finite(reports, plan))}
         return self._result(plan, reports, aggregation, skipped, reports.visits(*sizes))
+
+    def _following(self, pool: RowPool) -> Callable[[], PooledErrands] | None:
+        """Return what tells of the visits of the next round, if somebody can know of them."""
+        foresight = self._terms.foresight
+        return None if foresight is None else lambda: self._errands(foresight(), pool)
 
     def _enter_failure(self, plan: Plan, errands: PooledErrands) -> Callable[[str], None]:
         """Return what enters in a worker's ledger that its visit has raised."""

@@ -445,6 +445,7 @@ class FederatedStrategy(BackwardStrategy):
             server_state=self._this_run.server_state,
             first_buffers=self._this_run.first_buffers,
             checks_cohort=self.settings.update == "averaged" and self.replay is None,
+            foresight=self._this_run.foresight,
         )
         if at_controller:
             return GradientRound(terms)

@@ -74,6 +74,7 @@ class RoundTerms:
         clock: Is told what the round's time goes to.
         stopwatch: Tells how long visits take by the simulated clock; ``None`` where there is none.
         checks_cohort: Whether too few updates stop the run; not those of a sequential round, or of a replay.
+        foresight: Returns the plan of the round after this one; ``None`` where it is not known yet.
     """
 
     federation: Federation
@@ -94,6 +95,7 @@ class RoundTerms:
     clock: PhaseClock
     stopwatch: Stopwatch | None
     checks_cohort: bool
+    foresight: Callable[[], Plan] | None
 
 
 class Progress:

@@ -5,7 +5,8 @@ How a round is carried out lives in ``rounds``, and when Lightning asks for one 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections import ChainMap
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -308,6 +309,19 @@ class Run:
             plan = plan.but(of_epoch.assignments, of_epoch.absent).closing(of_epoch.closes)
         self.traffic = losses.traffic
         return self._take(plan)
+
+    @property
+    def foresight(self) -> Callable[[], Plan] | None:
+        """What returns the plan of the round after the current one; ``None`` where it is not known yet."""
+        if self._schedule is None or self._overfits or self.replays:
+            return None
+        return self._plan_after if self._schedule.is_foreseeable else None
+
+    def _plan_after(self) -> Plan:
+        assert self._schedule is not None
+        plan = self._current_plan()
+        done = {each.worker: each.first_step + each.steps for each in plan.assignments}
+        return self._schedule.plan(plan.round + 1, ChainMap(done, self._state.steps_done))
 
     def _forecast(self) -> Forecast:
         """Say when visits will arrive: with the bytes of the last ones, or what can be told of the first."""

@@ -5,9 +5,10 @@ How a round goes by it is in ``cohort_round``; members' visits one by one are sp
 
 from __future__ import annotations
 
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from itertools import chain
 
 import lightning.pytorch as pl
@@ -21,6 +22,7 @@ from fedlightning.local.vectorised.chunks import Numbers
 from fedlightning.local.vectorised.pooled import PooledErrands
 from fedlightning.strategy.errors import FailureKind
 from fedlightning.strategy.optimization import Optimization
+from fedlightning.strategy.processes.cohort_rows import is_better_by_cohort
 from fedlightning.strategy.processes.division import pieces_of
 from fedlightning.strategy.processes.messages import Cohort, ColumnsDone, Way
 from fedlightning.strategy.processes.session import Session
@@ -40,6 +42,7 @@ class SpreadCohort:
         takes_means: Whether the mean of a piece will do; else each update comes by itself.
         retries: How often a visit that raises is made again.
         skips: Kinds of failures that the round survives.
+        following: Returns the visits of the round after this one; ``None`` where nobody knows of them yet.
     """
 
     module: pl.LightningModule
@@ -50,6 +53,7 @@ class SpreadCohort:
     takes_means: bool
     retries: int
     skips: frozenset[FailureKind]
+    following: Callable[[], PooledErrands] | None = None
 
 
 @dataclass(frozen=True)
@@ -136,10 +140,16 @@ def _pieces_of(cohort: SpreadCohort, processes: int) -> list[_Piece]:
 
 
 def _begin(session: Session, cohort: SpreadCohort, pieces: int) -> None:
-    tensors, roots = known(cohort.module), cohort.errands.pool.roots
-    met = Cohort(cohort.errands.alone(), cohort.weights, cohort.way, cohort.skips)
-    if is_early := session.knows(roots):
-        session.meet(met, now=True)
+    tensors, errands = known(cohort.module), cohort.errands
+    met = Cohort(errands, cohort.weights, cohort.way, cohort.skips)
+    is_met = session.has_foretold(met)
+    roots: Sequence[object] = errands.pool.roots
+    by_cohort = not session.knows(roots) and _is_foreseen(cohort) and is_better_by_cohort(errands)
+    if by_cohort:
+        roots = [errands.pool.settings]
+    elif not is_met and session.knows(roots):
+        session.meet(replace(met, errands=errands.alone()), now=True)
+        is_met = True
     with session.sharing_roots(roots):
         session.begin(
             cohort.module,
@@ -151,8 +161,19 @@ def _begin(session: Session, cohort: SpreadCohort, pieces: int) -> None:
             keeps_settings=False,
             retries=cohort.retries,
         )
-    if not is_early:
-        session.meet(met, now=False)
+    if not is_met:
+        there = session.place(errands) if by_cohort else errands.alone()
+        session.meet(replace(met, errands=there), now=False)
+
+
+def _is_foreseen(cohort: SpreadCohort) -> bool:
+    return cohort.following is not None and cohort.way is None
+
+
+def _foretell(session: Session, cohort: SpreadCohort) -> None:
+    """Let processes that are at work get ready for the next round."""
+    if cohort.following is not None and cohort.way is None:
+        session.foretell(cohort.following())
 
 
 def _portions(
@@ -160,7 +181,10 @@ def _portions(
 ) -> Generator[DonePortion, None, None]:
     device = cohort.module.device
     numbers_of_pieces = [piece.numbers for piece in pieces]
-    with closing(session.work_off_columns(numbers_of_pieces, in_turn=cohort.way is None)) as finished:
+    visits = session.work_off_columns(
+        numbers_of_pieces, in_turn=cohort.way is None, meanwhile=partial(_foretell, session, cohort)
+    )
+    with closing(visits) as finished:
         for done in finished:
             refuse_changes(done.changed)
             updates = [

@@ -127,6 +127,30 @@ class PooledErrands(Errands):
         """Return the same visits without what other workers have."""
         return replace(self, pool=self.pool.part(self.workers))
 
+    def read_from(self, pool: RowPool) -> PooledErrands:
+        """Return the same visits with their samples elsewhere.
+
+        Args:
+            pool: The same samples of the same workers.
+        """
+        return replace(self, pool=pool)
+
+    def are_those_of(self, others: PooledErrands) -> bool:
+        """Tell whether others ask the same of the same workers, whose samples may lie elsewhere.
+
+        Args:
+            others: Visits of a run whose workers have the same samples.
+        """
+        kept = self.states_kept is None and others.states_kept is None
+        alike = ("seed", "visit", "metrics_of_each")
+        columns = ("first", "steps", "samples", "every")
+        return (
+            kept
+            and list(self.workers) == list(others.workers)
+            and all(getattr(self, name) == getattr(others, name) for name in alike)
+            and all(np.array_equal(getattr(self, name), getattr(others, name)) for name in columns)
+        )
+
     @override
     def shortened(self, steps: int) -> PooledErrands:
         visit = replace(self.visit, requires_finite=False)

@@ -52,7 +52,11 @@ class Crew:
             process.tell_later(message)
 
     def work_off(
-        self, portions: Sequence[range], slots: int, message: Callable[[int, int], bytes]
+        self,
+        portions: Sequence[range],
+        slots: int,
+        message: Callable[[int, int], bytes],
+        meanwhile: Callable[[], None] = lambda: None,
     ) -> Generator[Any, None, None]:
         """Have portions done by whoever is free, and yield what comes of them in their order.
 
@@ -61,6 +65,7 @@ class Crew:
             slots: How many pieces may be under way or wait to be taken in; at least those of any portion.
             message: Returns the packed message of a portion, given its number and that of the process that
                 gets it.
+            meanwhile: What is done as soon as all of them are at work.
 
         Yields:
             An `Answer` each. Slots of its pieces are used again from the next one on.
@@ -75,6 +80,8 @@ class Crew:
         with self._listening() as selector:
             for first, portion in enumerate(portions):
                 following = self._deal_out(portions, following, portion.start + slots, message)
+                if not first:
+                    meanwhile()
                 while first not in done:
                     for ready, _ in selector.select():
                         answer = self._answer_of(ready.data)
@@ -82,12 +89,15 @@ class Crew:
                     following = self._deal_out(portions, following, portion.start + slots, message)
                 yield done.pop(first)
 
-    def work_off_claimed(self, portion: range, message: bytes) -> Generator[Any, None, None]:
+    def work_off_claimed(
+        self, portion: range, message: bytes, meanwhile: Callable[[], None]
+    ) -> Generator[Any, None, None]:
         """Have a portion done whose pieces they take for themselves, and yield what each has to say.
 
         Args:
             portion: Numbers of its pieces.
             message: The packed message of it, for all.
+            meanwhile: What is done as soon as all of them are at work.
 
         Yields:
             An `Answer` each, as soon as it is there.
@@ -99,6 +109,7 @@ class Crew:
         self._given = [{0: portion} for _ in self.processes]
         for number in range(len(self.processes)):
             self._do(number, partial(Process.tell, message=message))
+        meanwhile()
         with self._listening() as selector:
             while any(self._given):
                 for ready, _ in selector.select():

@@ -16,7 +16,7 @@ from fedlightning.local.vectorised.reports import ChunkReports
 from fedlightning.local.visit import Visit, VisitReport
 from fedlightning.strategy.errors import FailureKind
 from fedlightning.strategy.processes.packing import Place
-from fedlightning.strategy.processes.shared_memory import Layout
+from fedlightning.strategy.processes.shared_memory import Layout, Shape
 
 Outline = Mapping[str, Sequence[tuple[tuple[int, ...], torch.dtype]]]
 """Shapes and dtypes of tensors that stay where they are, by name."""
@@ -69,6 +69,23 @@ class Data:
     packed: bytes
     places: Sequence[Place]
     nbytes: int
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Know where the samples of some cohorts will lie; their memory comes along.
+
+    Args:
+        first: Number of the first of the objects that are known of it.
+        shapes: Those of the tensors.
+        nbytes: Size of the memory.
+        gone: Numbers of objects that nobody will ask for any more.
+    """
+
+    first: int
+    shapes: Sequence[Shape]
+    nbytes: int
+    gone: Sequence[int]
 
 
 @dataclass(frozen=True)
@@ -227,6 +244,30 @@ class Cohort:
     errands: PooledErrands
     weights: Sequence[float]
     way: Way | None
+    skips: frozenset[FailureKind]
+
+
+@dataclass(frozen=True)
+class Foretold:
+    """Get ready for visits of a round to come, made one after the other, when there is nothing else to do.
+
+    Args:
+        errands: The visits.
+    """
+
+    errands: PooledErrands
+
+
+@dataclass(frozen=True)
+class AsForetold:
+    """Know that the visits of the round are those that were foretold last.
+
+    Args:
+        weights: As of `Cohort`.
+        skips: Likewise.
+    """
+
+    weights: Sequence[float]
     skips: frozenset[FailureKind]
 
 

@@ -13,7 +13,7 @@ import socket
 import sys
 import threading
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, suppress
 from typing import Any
 
@@ -32,6 +32,7 @@ from fedlightning.local.procedure import LocalProcedure
 from fedlightning.local.randomness import isolated_streams
 from fedlightning.local.streams import Stream
 from fedlightning.local.training import train_locally
+from fedlightning.local.vectorised.pooled import PooledErrands
 from fedlightning.local.visit import VisitReport
 from fedlightning.local.worker_trainer import WorkerTrainer
 from fedlightning.strategy.lightning_calls import PassPlansBy
@@ -39,10 +40,12 @@ from fedlightning.strategy.optimization import Optimization
 from fedlightning.strategy.own_steps import OwnSteps
 from fedlightning.strategy.processes import packing
 from fedlightning.strategy.processes.claims import Claims
+from fedlightning.strategy.processes.cohort_rows import Known
 from fedlightning.strategy.processes.columns import InTurnHere, TogetherHere
 from fedlightning.strategy.processes.failing import ReshapedBuffer, told
 from fedlightning.strategy.processes.line import Line
 from fedlightning.strategy.processes.messages import (
+    AsForetold,
     Begin,
     Broken,
     Cohort,
@@ -50,12 +53,14 @@ from fedlightning.strategy.processes.messages import (
     ColumnsDone,
     Data,
     Done,
+    Foretold,
     Forget,
     Job,
     Outcome,
     Portion,
     Prepare,
     Reserve,
+    Rows,
     Several,
     apply_torch_settings,
 )
@@ -92,6 +97,7 @@ class Resident:
         self._procedures: Sequence[LocalProcedure | None] = ()
         self._watch: ModuleWatch | None = None
         self._cohort: Cohort | None = None
+        self._foretold: tuple[PooledErrands, VisitBatches] | None = None
         self._in_turn: InTurnHere | None = None
         self._together: TogetherHere | None = None
         self._tapes = StepTapes()
@@ -128,6 +134,13 @@ class Resident:
         memory = mapped(descriptor, message.nbytes, at_once=True)
         found = unpack_shared(message.packed, message.places, memory)
         self._known_data.update(enumerate(found, message.first))
+
+    def learn_rows(self, message: Rows, descriptor: int) -> None:
+        """Know where the samples of some cohorts will lie."""
+        for number in message.gone:
+            del self._known_data[number]
+        known = Known.within(mapped(descriptor, message.nbytes), message.shapes)
+        self._known_data.update(enumerate(known.objects, message.first))
 
     def begin(self, message: Begin) -> None:
         """Begin a round."""
@@ -198,9 +211,18 @@ class Resident:
     def meet(self, cohort: Cohort) -> None:
         """Know the cohort of the round, of which the controller may tell before the round begins."""
         self._cohort = cohort
-        self._batches = VisitBatches(cohort.errands)
         if cohort.way is None:
-            self._batches.draw_ahead()  # while the controller packs what else belongs to the round
+            self._batches = _drawn_ahead(cohort.errands)  # while the controller packs what else there is
+
+    def foretell(self, message: Foretold) -> None:
+        """Get ready for visits to come, while the controller ends a round and begins the next."""
+        self._foretold = message.errands, _drawn_ahead(message.errands)
+
+    def meet_foretold(self, message: AsForetold) -> None:
+        """Know that the visits of the round are those that were foretold."""
+        assert self._foretold is not None
+        errands, self._batches = self._foretold
+        self._cohort, self._foretold = Cohort(errands, message.weights, None, message.skips), None
 
     def work_in_columns(self, columns: Columns) -> ColumnsDone:
         """Make the visits of a portion to workers of whom nothing is made."""
@@ -268,6 +290,12 @@ class Resident:
         return self._streams[job.worker]
 
 
+def _drawn_ahead(errands: PooledErrands) -> VisitBatches:
+    batches = VisitBatches(errands)
+    batches.draw_ahead()
+    return batches
+
+
 def _kind_of(optimizer: Optimizer) -> Any:
     parameters = [[id(parameter) for parameter in group["params"]] for group in optimizer.param_groups]
     return type(optimizer), parameters, [set(group) for group in optimizer.param_groups]
@@ -320,14 +348,19 @@ def _obey(resident: Resident, message: Any, descriptor: int | None) -> Done | Co
         return resident.work_in_columns(message)
     if isinstance(message, Cohort):
         resident.meet(message)
+    elif isinstance(message, Foretold):
+        resident.foretell(message)
+    elif isinstance(message, AsForetold):
+        resident.meet_foretold(message)
     elif isinstance(message, Begin):
         resident.begin(message)
     elif isinstance(message, Prepare):
         resident.prepare(message)
     else:
         assert descriptor is not None
-        act = resident.reserve if isinstance(message, Reserve) else resident.learn
-        act(message, descriptor)
+        acts: dict[type, Callable[[Any, int], None]]
+        acts = {Reserve: resident.reserve, Data: resident.learn, Rows: resident.learn_rows}
+        acts[type(message)](message, descriptor)
     return None
 
 

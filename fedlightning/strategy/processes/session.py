@@ -6,6 +6,7 @@ from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, closing, contextmanager
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import lightning.pytorch as pl
@@ -22,22 +23,27 @@ from fedlightning.local.known import known
 from fedlightning.local.lean import is_listened_to
 from fedlightning.local.streams import Stream
 from fedlightning.local.vectorised.chunks import Numbers
+from fedlightning.local.vectorised.pooled import PooledErrands
 from fedlightning.local.worker_trainer import TrainerSettings
 from fedlightning.strategy.errors import NotFederatable
 from fedlightning.strategy.processes.claims import Claims
+from fedlightning.strategy.processes.cohort_rows import CohortPlace, CohortRows, is_better_by_cohort
 from fedlightning.strategy.processes.crew import AHEAD, Crew, PieceLost
 from fedlightning.strategy.processes.division import portions_of, put_together
 from fedlightning.strategy.processes.messages import (
+    AsForetold,
     Begin,
     Cohort,
     Columns,
     ColumnsDone,
     Data,
     Done,
+    Foretold,
     Job,
     Portion,
     Prepare,
     Reserve,
+    Rows,
     torch_settings,
 )
 from fedlightning.strategy.processes.packing import pack, pack_shared
@@ -66,6 +72,10 @@ class Session:
         self._parts: dict[str, bytes] = {}
         # With the objects themselves: the number of one that is gone would be that of another.
         self._data: dict[int, tuple[int, object]] = {}
+        self._numbered = 0
+        self._cohort_rows: CohortRows | None = None
+        self._of_cohorts: set[int] = set()
+        self._foretold: PooledErrands | None = None
         self._streams: list[dict[str, Stream]] = [{} for _ in range(count)]
 
     @property
@@ -176,13 +186,46 @@ class Session:
         if not new:
             yield
             return
-        first = len(self._data)
-        self._data.update((id(root), (first + n, root)) for n, root in enumerate(new))
+        first = self._number(new)
         with ThreadPoolExecutor(1) as writer:  # both wait for the system to find memory
             written = writer.submit(pack_shared, new)
             yield
             packed, places, memory = _told("the data", written.result)
         self._crew.tell(pack(Data(first, packed, places, len(memory.bytes))), memory.descriptor)
+
+    def _number(self, objects: Sequence[object]) -> int:
+        """Number objects, by which the processes will know them, and return the number of the first."""
+        first = self._numbered
+        self._numbered += len(objects)
+        self._data.update((id(one), (first + n, one)) for n, one in enumerate(objects))
+        return first
+
+    def place(self, errands: PooledErrands) -> PooledErrands:
+        """Put the samples of a cohort in memory that the processes see, and return its visits as there.
+
+        They are valid until more than one other cohort was placed.
+
+        Args:
+            errands: The visits.
+
+        Raises:
+            NotFederatable: There is no memory.
+        """
+        if self._cohort_rows is None or self._cohort_rows.pool is not errands.pool:
+            self._cohort_rows = CohortRows(errands.pool)
+        rows = int(errands.samples.sum())
+        place: CohortPlace = _told("the data", partial(self._cohort_rows.next_place, rows))
+        if id(place.known.dataset) not in self._data:
+            self._let_know_of(place)
+        return errands.read_from(place.take(errands.pool, errands.workers))
+
+    def _let_know_of(self, place: CohortPlace) -> None:
+        assert self._cohort_rows is not None
+        left = {id(one) for other in self._cohort_rows.places for one in other.known.objects}
+        gone = [self._data.pop(key)[0] for key in self._of_cohorts - left]
+        self._of_cohorts = left
+        rows = Rows(self._number(place.known.objects), place.shapes, len(place.memory.bytes), gone)
+        self._crew.tell(pack(rows), place.memory.descriptor)
 
     # The visits.
 
@@ -219,6 +262,42 @@ class Session:
         """
         return all(id(root) in self._data for root in roots)
 
+    def foretell(self, errands: PooledErrands) -> None:
+        """Let processes that are at work get ready for visits to come, made one after the other.
+
+        Not if their data has no place yet, and is not to get one by itself.
+
+        Args:
+            errands: The visits.
+        """
+        rows = int(errands.samples.sum())
+        if self.knows(errands.pool.roots):
+            there = errands.alone()
+        elif (
+            is_better_by_cohort(errands)
+            and self._cohort_rows is not None
+            and self._cohort_rows.has_room(rows)
+        ):
+            there = self.place(errands)
+        else:
+            return
+        self._foretold = errands
+        self._crew.tell(self._packed_cohort(Foretold(there)))
+
+    def has_foretold(self, cohort: Cohort) -> bool:
+        """Let the processes know that the cohort of the round is that which was foretold, if it is.
+
+        Args:
+            cohort: Its visits.
+        """
+        told, self._foretold = self._foretold, None
+        if told is None or cohort.way is not None or told.pool is not cohort.errands.pool:
+            return False
+        if not told.are_those_of(cohort.errands):
+            return False
+        self._crew.tell_later(pack(AsForetold(cohort.weights, cohort.skips)))
+        return True
+
     def meet(self, cohort: Cohort, *, now: bool) -> None:
         """Let the processes know the cohort of the round, whose data they know.
 
@@ -226,12 +305,14 @@ class Session:
             cohort: Its visits.
             now: Whether they are told at once, to get ready for it, rather than with the next message.
         """
-        known = {number: entry for number, (entry, _) in self._data.items()}
         tell = self._crew.tell if now else self._crew.tell_later
-        tell(pack(cohort, known))
+        tell(self._packed_cohort(cohort))
+
+    def _packed_cohort(self, message: Cohort | Foretold) -> bytes:
+        return pack(message, {number: entry for number, (entry, _) in self._data.items()})
 
     def work_off_columns(
-        self, pieces: Sequence[Numbers], *, in_turn: bool
+        self, pieces: Sequence[Numbers], *, in_turn: bool, meanwhile: Callable[[], None]
     ) -> Generator[ColumnsDone, None, None]:
         """Have visits of the cohort made, and yield what they have come to, pieces in order.
 
@@ -239,9 +320,10 @@ class Session:
             pieces: The positions of the visits of each piece.
             in_turn: Whether they are made one after the other: then processes take pieces for themselves if
                 there is room for the means of all.
+            meanwhile: What is done as soon as all processes are at work.
         """
         if in_turn and len(pieces) <= self._slots:
-            yield from self._claimed(pieces)
+            yield from self._claimed(pieces, meanwhile)
             return
         portions = self._portions([len(piece) for piece in pieces])
 
@@ -250,11 +332,13 @@ class Session:
             slots = self._slots_of(portions[number])
             return pack(Columns(number, slots, [len(piece) for piece in own], np.concatenate(own)))
 
-        with closing(self._crew.work_off(portions, self._slots, packed)) as done:
+        with closing(self._crew.work_off(portions, self._slots, packed, meanwhile)) as done:
             for portion, answer in zip(portions, done, strict=True):
                 yield replace(answer, pieces=portion)
 
-    def _claimed(self, pieces: Sequence[Numbers]) -> Generator[ColumnsDone, None, None]:
+    def _claimed(
+        self, pieces: Sequence[Numbers], meanwhile: Callable[[], None]
+    ) -> Generator[ColumnsDone, None, None]:
         """Have the visits of all pieces made by whoever is free."""
         assert self._claims is not None
         self._claims.offer()
@@ -262,7 +346,7 @@ class Session:
         message = pack(Columns(0, portion, sizes, np.concatenate(pieces), claimed=True))
         answers, first = [], 0
         try:
-            with closing(self._crew.work_off_claimed(portion, message)) as done:
+            with closing(self._crew.work_off_claimed(portion, message, meanwhile)) as done:
                 for answer in done:
                     answers.append(answer)
                     if len(answers) < len(self.processes):

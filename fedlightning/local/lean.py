@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Sequence
-from typing import Any, TypeAlias
+from typing import Any, ClassVar, TypeAlias
 
 import lightning.pytorch as pl
 import torch
@@ -93,7 +93,13 @@ class LeanOptimization:
 
 
 class ByGradients(LeanOptimization):
-    """Step along gradients that come straight from autograd: what is computed, and what is done with it."""
+    """Step along gradients that come straight from autograd: what is computed, and what is done with it.
+
+    Attributes:
+        only_reads: Whether gradients are the same after a step along them.
+    """
+
+    only_reads: ClassVar[bool] = False
 
     @override
     def take(self, batch: Any, batch_idx: int, *, passes_batch_idx: bool) -> Tensor | None:
@@ -137,6 +143,8 @@ class ByGradients(LeanOptimization):
 
 class LeanSGD(ByGradients):
     """Take the steps of SGD without momentum: gradients go right into the parameters, and are not stored."""
+
+    only_reads = True
 
     @override
     def differentiate(

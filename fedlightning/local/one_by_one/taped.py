@@ -3,6 +3,10 @@
 A step by itself may do anything in Python. So one is recorded only where all that it reads there is known
 (``readings``), and changes nothing; a tape holds as long as that is the same. The optimizer's own step is no
 part of it: learning rates may change as they like.
+
+First a step is taken in the ordinary way, and watched. The next one is recorded while it is taken; what has
+been recorded is played on the batch of the one before, and counts if it comes to the same bits. So nothing is
+computed for the sake of a tape but one play.
 """
 
 from __future__ import annotations
@@ -25,7 +29,7 @@ from fedlightning.local.one_by_one.metric_calls import MadeCalls, WithheldCalls,
 from fedlightning.local.one_by_one.step_notes import Counted, Note, StepNotes
 from fedlightning.local.tapes.arena import Arena
 from fedlightning.local.tapes.held import held_by
-from fedlightning.local.tapes.proof import fill, is_proven
+from fedlightning.local.tapes.proof import TakenStep, fill, is_proven, same_bits
 from fedlightning.local.tapes.readings import Readings
 from fedlightning.local.tapes.recorder import Recorder
 from fedlightning.local.tapes.tape import Tape
@@ -62,6 +66,36 @@ class _Taped:
     gradients: Sequence[Tensor | None]
 
 
+@dataclass(frozen=True)
+class _Watched:
+    """A step that was watched, and of which another is to be recorded.
+
+    Args:
+        taken: The step.
+        notes: What it has logged and counted.
+    """
+
+    taken: TakenStep
+    notes: StepNotes
+
+
+@dataclass(frozen=True)
+class _Recorded:
+    """A step that was recorded while it was taken.
+
+    Args:
+        taped: Its tape, which is proven.
+        loss: Its loss.
+        gradients: Its gradients.
+        notes: What it logs and counts, which has not been done yet.
+    """
+
+    taped: _Taped
+    loss: Tensor
+    gradients: Sequence[Tensor | None]
+    notes: StepNotes
+
+
 class StepTapes:
     """The tapes of a module's steps, from round to round."""
 
@@ -69,6 +103,8 @@ class StepTapes:
         self._arena = Arena()
         self._tapes: dict[Any, _Taped | None] = {}
         self._seen: set[Any] = set()
+        self._waiting: tuple[Any, _Watched] | None = None
+        self._rare: set[Any] = set()
         self._module: pl.LightningModule | None = None
         self._terms: Any = None
         self._readings: Readings | None = None
@@ -101,9 +137,11 @@ class StepTapes:
         """
         if not isinstance(optimization, ByGradients) or torch.is_anomaly_enabled():
             return None
+        self._wait_no_longer()
         terms = [*kinds, visit.passes_batch_idx, type(optimization), [*map(id, optimization.trained())]]
         if module is not self._module or terms != self._terms:
             self._forget()
+            self._rare.clear()
             self._module, self._terms, self._has_changed = module, terms, False
         elif self._tapes and not self._read().are_the_same():
             self._forget()
@@ -147,9 +185,44 @@ class StepTapes:
         if self._is_in_vain:
             return False
         if key in self._seen:
-            return True
+            # What is kept of a step that was watched is as large as the module.
+            return self._waiting is None
         self._seen.add(key)
         return False
+
+    def is_rare(self, key: Any) -> bool:
+        """Tell whether a round has brought no other step after one that was watched.
+
+        Args:
+            key: As for `found`.
+        """
+        return key in self._rare
+
+    def wait_for(self, key: Any, watched: _Watched) -> None:
+        """Have the next step recorded, if there is one in the round: what it reads may change after that.
+
+        Args:
+            key: As for `found`.
+            watched: A step that was watched.
+        """
+        self._waiting = key, watched
+
+    def take_watched(self, key: Any) -> _Watched | None:
+        """Return the step that was watched, if the one at hand is to be recorded, and wait no longer.
+
+        Args:
+            key: As for `found`.
+        """
+        if self._waiting is None or self._waiting[0] != key:
+            return None
+        (_, watched), self._waiting = self._waiting, None
+        return watched
+
+    def _wait_no_longer(self) -> None:
+        if self._waiting is not None:
+            (key, _), self._waiting = self._waiting, None
+            self._rare.add(key)
+            self._tapes.pop(key, None)
 
     def keep(self, key: Any, taped: _Taped | None) -> None:
         """Keep a tape.
@@ -179,10 +252,11 @@ class StepTapes:
 
     def look_again(self) -> None:
         """Forget all tapes, and record no more, if an ordinary step has changed what was read."""
-        if any(self._tapes.values()):
+        if self._waiting is not None or any(self._tapes.values()):
             self._read().look_again()
         if self._read().why_not:
             self._tapes.clear()
+            self._waiting = None
 
     def _read(self) -> Readings:
         if self._readings is None:
@@ -286,13 +360,12 @@ class StepsByTape:
         self._counts.count()
         self._counts.next_step()
         self._logs.start_step_of(batch.tensors, batch.size)
+        watched = self._tapes.take_watched(key)
+        if watched is not None:
+            return self._take_recorded(batch, key, watched)
         if not self._tapes.is_due(key) or self._is_large():
-            taken = self._optimization.take(
-                batch.tensors, batch.number, passes_batch_idx=self._passes_batch_idx
-            )
-            self._tapes.look_again()
-            return taken
-        found = self._recorded(batch, key)
+            return self._take_as_ever(batch)
+        found = self._watched(batch, key)
         if found is None:
             self._optimization.skip()
             return None
@@ -301,13 +374,38 @@ class StepsByTape:
         self._optimization.descend(gradients)
         return kept
 
+    def _take_as_ever(self, batch: VisitBatch) -> Tensor | None:
+        taken = self._optimization.take(batch.tensors, batch.number, passes_batch_idx=self._passes_batch_idx)
+        self._tapes.look_again()
+        return taken
+
     def _is_large(self) -> bool:
         """Tell whether gradients alone are more than what a step may compute to be recorded."""
         return sum(tensor.nbytes for tensor in self._optimization.trained()) > self._tapes.bytes_left
 
-    def _recorded(self, batch: VisitBatch, key: Any) -> tuple[Tensor, Sequence[Tensor | None]] | None:
-        """Compute a step in the ordinary way, and once more to record it, where that changes nothing."""
-        places = [tensor.detach() for tensor in self._optimization.trained()]
+    def _take_recorded(self, batch: VisitBatch, key: Any, watched: _Watched) -> Tensor | None:
+        """Take a step while it is recorded; in the ordinary way, if it cannot be."""
+        places = self._places()
+        before, random = [place.clone() for place in places], torch.get_rng_state()
+        recorded = self._recorded(batch, watched, places)
+        if recorded is None:
+            fill(places, before)
+            torch.set_rng_state(random)
+            self._tapes.give_up()
+            return self._take_as_ever(batch)
+        self._tapes.keep(key, recorded.taped)
+        kept, results = recorded.loss.clone(), list[Any]()
+        for note in recorded.notes.notes:
+            note.do(self._logs, results)
+        self._optimization.descend(recorded.gradients)
+        return kept
+
+    def _places(self) -> list[Tensor]:
+        return [tensor.detach() for tensor in self._optimization.trained()]
+
+    def _watched(self, batch: VisitBatch, key: Any) -> tuple[Tensor, Sequence[Tensor | None]] | None:
+        """Compute a step in the ordinary way, and have the next one recorded, where it changes nothing."""
+        places = self._places()
         before, random = [place.clone() for place in places], torch.get_rng_state()
         held = held_by(self._module, apart=self._counters)
         watch = Watch(LOGS_ALONE)
@@ -325,43 +423,59 @@ class StepsByTape:
         self._tapes.look_again()
         if found is None or self._tapes.readings.why_not:
             return found
-        after, random_after = [place.clone() for place in places], torch.get_rng_state()
+        random_after = torch.get_rng_state()
         made.check_order(random_after)
         if made.why_not or made.notes.why_not_again():
             self._tapes.give_up()
             return found
-        try:
-            fill(places, before)
-            torch.set_rng_state(random)
-            taped = self._tape_of(batch, found, made.notes, places, before, random)
-        except Exception:  # noqa: BLE001  # whatever it is: steps go on being taken in the ordinary way
-            taped = None
-        finally:
-            fill(places, after)
-            torch.set_rng_state(random_after)
-        self._tapes.keep(key, taped)
-        if taped is None:
-            self._tapes.give_up()
+        gradients = [gradient for gradient in found[1] if gradient is not None]
+        if not self._optimization.only_reads:
+            gradients = [gradient.clone() for gradient in gradients]
+        outputs = [found[0].clone(), *made.notes.tensors, *gradients]
+        is_changed = not all(map(same_bits, places, before))
+        after = [place.clone() for place in places] if is_changed else before
+        taken = TakenStep(batch.read_into, outputs, before, after, random, random_after)
+        watched = _Watched(taken, made.notes)
+        if self._tapes.is_rare(key):
+            self._record_again(batch, key, watched, places)
+        else:
+            self._tapes.wait_for(key, watched)
         return found
+
+    def _record_again(self, batch: VisitBatch, key: Any, watched: _Watched, places: Sequence[Tensor]) -> None:
+        """Record the very step that was watched; all is as it has left it afterwards."""
+        taken = watched.taken
+        assert taken.after is not None
+        assert taken.random is not None
+        assert taken.random_after is not None
+        try:
+            fill(places, taken.before)
+            torch.set_rng_state(taken.random)
+            recorded = self._recorded(batch, watched, places)
+        finally:
+            fill(places, taken.after)
+            torch.set_rng_state(taken.random_after)
+        if recorded is None:
+            self._tapes.give_up()
+        else:
+            self._tapes.keep(key, recorded.taped)
 
     def _differentiate(self, batch: VisitBatch) -> tuple[Tensor, Sequence[Tensor | None]] | None:
         return self._optimization.differentiate(
             batch.tensors, batch.number, passes_batch_idx=self._passes_batch_idx
         )
 
-    def _tape_of(
-        self,
-        batch: VisitBatch,
-        found: tuple[Tensor, Sequence[Tensor | None]],
-        notes: StepNotes,
-        places: Sequence[Tensor],
-        before: Sequence[Tensor],
-        random: Tensor,
-    ) -> _Taped | None:
-        """Record a step, and return its tape if that comes to what was found in the ordinary way."""
+    def _recorded(self, batch: VisitBatch, watched: _Watched, places: Sequence[Tensor]) -> _Recorded | None:
+        """Take a step up to its gradients, and record it; ``None`` where it cannot be made again."""
+        try:
+            return self._proven(batch, watched, places)
+        except Exception:  # noqa: BLE001  # whatever it is: steps go on being taken in the ordinary way
+            return None
+
+    def _proven(self, batch: VisitBatch, watched: _Watched, places: Sequence[Tensor]) -> _Recorded | None:
         left = self._tapes.bytes_left
         recorder = Recorder(batch.tensors, places, may_draw=True, most_bytes=left, stops=True)
-        withheld = WithheldCalls(self._counters, notes.counted, recorder.want)
+        withheld = WithheldCalls(self._counters, watched.notes.counted, recorder.want)
 
         def note(call: LogCall) -> None:
             if isinstance(call.value, Tensor):
@@ -369,23 +483,24 @@ class StepsByTape:
             withheld.notes.log(call, call.value.detach() if isinstance(call.value, Tensor) else None)
 
         with withheld.noted(), self._logs.told_to(note), recorder:
-            again = self._differentiate(batch)
-        if again is None or withheld.why_not or not withheld.notes.is_like(notes):
+            found = self._differentiate(batch)
+        if found is None or withheld.why_not or not withheld.notes.is_like(watched.notes):
             return None
-        noted = notes.tensors
-        computed = [gradient for gradient in again[1] if gradient is not None]
-        tape = recorder.tape([again[0], *withheld.notes.tensors], self._tapes.arena, computed=computed)
-        expected = [found[0], *noted, *(gradient for gradient in found[1] if gradient is not None)]
-        if tape is None or not is_proven(tape, batch.read_into, expected, places, before, random):
+        loss, gradients = found
+        computed = [gradient for gradient in gradients if gradient is not None]
+        noted = withheld.notes.tensors
+        tape = recorder.tape([loss, *noted], self._tapes.arena, computed=computed)
+        if tape is None or not is_proven(tape, watched.taken, places):
             return None
         self._tapes.use(recorder.nbytes)
-        loss, *others = tape.outputs
-        gradients = iter(others[len(noted) :])
+        own_loss, *others = tape.outputs
+        own = iter(others[len(noted) :])
         played = withheld.notes.on(iter(others[: len(noted)]))
-        return _Taped(
+        taped = _Taped(
             tape,
-            loss,
+            own_loss,
             played,
             [may_wait(note, played) for note in played],
-            [None if gradient is None else next(gradients) for gradient in again[1]],
+            [None if gradient is None else next(own) for gradient in gradients],
         )
+        return _Recorded(taped, loss, gradients, withheld.notes)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -12,42 +13,53 @@ from fedlightning.local.tapes.tape import Tape
 _BITS = {2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 
-def is_proven(
-    tape: Tape,
-    read_into: Callable[[Sequence[Tensor]], None],
-    outputs: Sequence[Tensor],
-    places: Sequence[Tensor],
-    before: Sequence[Tensor],
-    random: Tensor | None = None,
-) -> bool:
-    """Play a tape once, and compare bits; all is as it was afterwards.
+@dataclass(frozen=True)
+class TakenStep:
+    """A step that was taken in the ordinary way.
+
+    Args:
+        read_into: Puts its batch where a tape expects it.
+        outputs: What it has come to.
+        before: What was in the memory that a step may change.
+        after: What it has left there; ``None`` if that is there still.
+        random: State of torch's default generator before it, where it may draw random numbers.
+        random_after: Likewise after it.
+    """
+
+    read_into: Callable[[Sequence[Tensor]], None]
+    outputs: Sequence[Tensor]
+    before: Sequence[Tensor]
+    after: Sequence[Tensor] | None = None
+    random: Tensor | None = None
+    random_after: Tensor | None = None
+
+
+def is_proven(tape: Tape, step: TakenStep, places: Sequence[Tensor]) -> bool:
+    """Play a tape once on what a step was taken on, and compare bits; all is as it was afterwards.
 
     Args:
         tape: The tape.
-        read_into: Puts the batch of the step where a tape expects it.
-        outputs: What the step has come to.
-        places: What it has changed; as it is now afterwards.
-        before: What was there before.
-        random: State of torch's default generator before the step, where that may draw random numbers.
+        step: The step.
+        places: The memory that a step may change.
     """
-    after = [place.clone() for place in places]
-    random_after = None if random is None else torch.get_rng_state()
+    now, random_now = [place.clone() for place in places], torch.get_rng_state()
     try:
-        fill(places, before)
-        if random is not None:
-            torch.set_rng_state(random)
+        fill(places, step.before)
+        if step.random is not None:
+            torch.set_rng_state(step.random)
         with torch.no_grad():
-            read_into(tape.inputs)
+            step.read_into(tape.inputs)
         tape.play()
-        drawn = random_after is None or torch.equal(torch.get_rng_state(), random_after)
-        results = zip([*tape.outputs, *places], [*outputs, *after], strict=True)
+        drawn = step.random_after is None or torch.equal(torch.get_rng_state(), step.random_after)
+        after = now if step.after is None else step.after
+        results = zip([*tape.outputs, *places], [*step.outputs, *after], strict=True)
         return drawn and all(same_bits(played, expected) for played, expected in results)
     except Exception:  # noqa: BLE001  # whatever it is: steps go on being taken in the ordinary way
         return False
     finally:
-        fill(places, after)
-        if random_after is not None:
-            torch.set_rng_state(random_after)
+        fill(places, now)
+        if step.random is not None:
+            torch.set_rng_state(random_now)
 
 
 @torch.no_grad()

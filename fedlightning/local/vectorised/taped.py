@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_unflatten
 
 from fedlightning.local.tapes.arena import Arena
-from fedlightning.local.tapes.proof import is_proven
+from fedlightning.local.tapes.proof import TakenStep, is_proven
 from fedlightning.local.tapes.readings import Readings
 from fedlightning.local.tapes.recorder import Recorder
 from fedlightning.local.tapes.tape import Tape
@@ -169,7 +169,9 @@ class TapedSteps:
         outputs = [result.losses, *result.logged, *whole, *factors]
         tape = recorder.tape(outputs, self._arena)
         self._tapes[key] = None
-        if tape is not None and is_proven(tape, batch.read_into, outputs, places, before, random):
+        random_after = torch.get_rng_state() if self._draws else None
+        taken = TakenStep(batch.read_into, outputs, before, random=random, random_after=random_after)
+        if tape is not None and is_proven(tape, taken, places):
             one = tree_unflatten([tensor[0] for tensor in tape.inputs], batch.structure)
             there = [gradient is not None for gradient in result.whole]
             weights = [own.weight for own in result.factors]

@@ -49,6 +49,9 @@ LONG_STEP = 0.003
 _FIRST_STEPS = 3
 """Steps until all is warm, recorded, and has been played."""
 
+_FIRST_ALONE = 4
+"""Likewise of a visit by itself, of which one step more is taken in the ordinary way."""
+
 _TRIED_STEPS = 8
 """Steps of a visit that is timed: in fewer, what a visit costs beside them would hide what they cost."""
 
@@ -113,7 +116,7 @@ def seconds_alone(module: pl.LightningModule, optimizer: Optimizer, errands: Err
         Seconds per step of the second.
     """
     tapes = StepTapes()
-    _alone(module, optimizer, errands.some([0]).shortened(_FIRST_STEPS), tapes)
+    _alone(module, optimizer, errands.some([0]).shortened(_FIRST_ALONE), tapes)
     return _alone(module, optimizer, errands.some([1]).shortened(_TRIED_STEPS), tapes)
 
 

@@ -21,7 +21,7 @@ from typing_extensions import override
 from fedlightning import FederatedStrategy
 from fedlightning.callbacks import FederatedCallback
 from fedlightning.local.one_by_one import taped as taped_steps
-from fedlightning.local.one_by_one.taped import StepTapes
+from fedlightning.local.one_by_one.taped import StepsByTape, StepTapes
 from fedlightning.local.tapes.recorder import Recorder
 from fedlightning.local.tapes.tape import Tape
 from tests.strategy.test_together import Plain
@@ -271,11 +271,99 @@ def noted_tapes() -> Iterator[list[tuple[Any, Any]]]:
 def test_changes_between_rounds_are_seen_and_no_more_is_recorded_than_need_be(
     change: Any, recordings: int
 ) -> None:
-    # Batches are of three sizes.
+    # Batches are of three sizes, each of which comes four times in a round, or more often.
+    settings = {"workers": 4, "local_epochs": 2, "callbacks": [Between(change)]}
+    with noted_tapes() as kept:
+        fits, _ = both(lambda: Masked(partial(SGD, lr=0.1)), **settings)
+    assert_same(fits)
+    assert len([taped for _, taped in kept if taped is not None]) == recordings
+
+
+@pytest.mark.parametrize("change", [set_rate, add_to_mask, exchange_mask, freeze, add_hook])
+def test_sizes_that_come_seldom_are_recorded_once_a_round_has_brought_no_other(change: Any) -> None:
     with noted_tapes() as kept:
         fits, _ = both(lambda: Masked(partial(SGD, lr=0.1)), callbacks=[Between(change)], workers=4)
     assert_same(fits)
-    assert len([taped for _, taped in kept if taped is not None]) == recordings
+    if change in (set_rate, add_to_mask):
+        # Those of two and of one sample come twice in each round, and one of them was watched in the first.
+        assert len([taped for _, taped in kept if taped is not None]) == 3
+
+
+@contextmanager
+def counted_steps() -> Iterator[list[str]]:
+    """Count what is computed in the ordinary way while tapes are made, and what is played."""
+    steps: list[str] = []
+
+    def count(kind: Any, name: str) -> Any:
+        method = getattr(kind, name)
+
+        def counted(self: Any, *args: Any, **settings: Any) -> Any:
+            steps.append(name)
+            return method(self, *args, **settings)
+
+        return counted
+
+    with pytest.MonkeyPatch.context() as patched:
+        for kind, name in (
+            (Tape, "play"),
+            (StepsByTape, "take"),
+            (StepsByTape, "_take_as_ever"),
+            (StepsByTape, "_watched"),
+            (StepsByTape, "_recorded"),
+        ):
+            patched.setattr(kind, name, count(kind, name))
+        yield steps
+
+
+def test_nothing_is_computed_for_a_tape_but_one_play() -> None:
+    with noted_tapes() as kept, counted_steps() as steps:
+        both(lambda: Masked(partial(SGD, lr=0.1)), workers=4, local_epochs=2)
+    tapes = len([taped for _, taped in kept if taped is not None])
+    assert tapes == 3
+    computed = len([name for name in steps if name != "take"])
+    assert computed == steps.count("take") + tapes
+
+
+class Writing(Plain):
+    """Writes to its parameters, and draws random numbers, before it goes on; asks for a value, if wanted."""
+
+    def __init__(self, make: Any, asks: bool) -> None:
+        super().__init__(make)
+        self.asks = asks
+
+    @override
+    def training_step(self, batch: list[Tensor], batch_idx: int) -> Tensor:
+        self.net[0].weight.detach().mul_(0.9)
+        noisy = [F.dropout(batch[0], 0.3), batch[1]]
+        if self.asks and noisy[0].sum() > 0:
+            noisy = [-noisy[0], batch[1]]
+        return super().training_step(noisy, batch_idx)
+
+
+@pytest.mark.parametrize("local_epochs", [1, 3])
+@pytest.mark.parametrize("asks", [False, True])
+def test_a_recording_that_is_stopped_has_changed_nothing(asks: bool, local_epochs: int) -> None:
+    fits, plays = both(lambda: Writing(partial(SGD, lr=0.01), asks), local_epochs=local_epochs)
+    assert_same(fits)
+    assert (plays > 0) != asks
+
+
+def test_what_does_not_come_to_the_bits_of_the_step_that_was_watched_is_not_played(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    play = Tape.play
+
+    def rounds(self: Tape) -> None:
+        play(self)
+        with torch.no_grad():
+            self.outputs[-1].mul_(1 + 1e-15)
+
+    with noted_tapes() as kept, monkeypatch.context() as patched:
+        patched.setattr(Tape, "play", rounds)
+        fits, plays = both(lambda: Masked(partial(SGD, lr=0.1)), workers=4, local_epochs=2)
+    assert plays == 1
+    assert_same(fits)
+    assert all(taped is None for _, taped in kept)
 
 
 def test_a_step_that_is_too_large_is_tried_once(monkeypatch: pytest.MonkeyPatch) -> None:

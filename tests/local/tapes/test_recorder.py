@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from fedlightning.local.tapes.proof import is_proven
+from fedlightning.local.tapes.proof import TakenStep, is_proven
 from fedlightning.local.tapes.recorder import NotRecordable, Recorder
 from fedlightning.local.tapes.tape import Tape
 
@@ -135,7 +135,7 @@ def test_large_results_are_taken_where_they_come(column_first: bool) -> None:
 def test_a_proof_tells_zeros_apart_by_their_signs_but_no_nans() -> None:
     def proven(*expected: float) -> bool:
         tape = Tape([], [], [torch.tensor([0.0, torch.nan])])
-        return is_proven(tape, lambda places: None, [torch.tensor(expected)], [], [])
+        return is_proven(tape, TakenStep(lambda places: None, [torch.tensor(expected)], []), [])
 
     assert proven(0.0, torch.nan)
     assert proven(0.0, -torch.nan)

@@ -327,7 +327,7 @@ def test_visits_by_themselves_are_measured_as_they_would_be_made(monkeypatch: py
         pool, 0, cohort.visits()[0], names, first=five * 0, steps=five, samples=five * 2, every=five
     )
     assert timing.seconds_alone(cohort.module, cohort.optimizer, pooled) > 0
-    # The first visit has an ordinary step, one that is recorded and tried, and one by tape.
+    # The first visit has two ordinary steps, one that is recorded, a trial of its tape, and one by it.
     assert visited == [2, 5]
     assert timing.seconds_alone(cohort.module, cohort.optimizer, errands(cohort)) > 0
     assert len(visited) == 2

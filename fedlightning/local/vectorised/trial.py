@@ -23,6 +23,7 @@ from torch.optim import SGD, Optimizer
 from torch.utils._pytree import tree_leaves
 from torchmetrics import Metric, MetricCollection
 
+from fedlightning.local.lean import LeanSGD
 from fedlightning.local.metrics import MetricState, merge_states, reset_metrics
 from fedlightning.local.training import train_locally
 from fedlightning.local.vectorised.chunks import Errand, Errands
@@ -39,7 +40,7 @@ from fedlightning.local.vectorised.timing import (
     seconds_alone,
     usual_chunk,
 )
-from fedlightning.local.vectorised.training import VectorisedTraining
+from fedlightning.local.vectorised.training import TrainedChunk, VectorisedTraining
 from fedlightning.local.visit import VisitReport
 
 Wish = Literal["auto"] | bool | int
@@ -101,6 +102,23 @@ def examine(
         return Findings(in_few_words(error))
 
 
+@dataclass(frozen=True)
+class _Together:
+    """What a step that was taken together has come to.
+
+    Args:
+        done: Its numbers.
+        draws: Whether it has drawn random numbers.
+        before: The module's attributes before it.
+        after: Those after it.
+    """
+
+    done: TrainedChunk
+    draws: bool
+    before: Mapping[str, tuple[Any, int]]
+    after: Mapping[str, tuple[Any, int]]
+
+
 class _Trial:
     """Run both paths on a copy of a module."""
 
@@ -112,6 +130,7 @@ class _Trial:
         self._unit_steps = SGD([p for p in self._module.parameters() if p.requires_grad], lr=1.0)
         self._seconds_alone = 0.0
         self._first: tuple[VisitReport, list[Tensor]] | None = None
+        self._first_in_stack: _Together | None = None
         self._start = [tensor.detach().clone() for tensor in self._tensors]
         self._size = _size_of(self._module)
 
@@ -136,6 +155,8 @@ class _Trial:
             may_refuse: Whether they are taken together only where that is faster.
         """
         chunk = usual_chunk(len(errands), self._size)
+        if may_refuse and self._may_be_long:
+            self._warm_up(errands)
         is_long = self.is_long(errands)
         if not may_refuse:
             draws = self.compare(errands, 2)
@@ -172,12 +193,9 @@ class _Trial:
         chosen, optimizer = errands.some(numbers).shortened(1), self._unit_steps
         alone = [self._first] if self._first is not None and numbers[0] == 0 else []
         alone += [self._alone(chosen.one(number), optimizer) for number in range(len(alone), len(chosen))]
-        reset_metrics(self._module)
-        before = _attributes(self._module)
-        training = VectorisedTraining(
-            self._module, optimizer, chunk=len(chosen), numbered=self._numbered, draws=True
-        )
-        (done,) = training.train(chosen)
+        tried = self._first_in_stack if chunk == 1 else None
+        tried = tried or self._together(chosen)
+        done = tried.done
         for row, number in enumerate(done.numbers):
             report, parameters = alone[number]
             _compare(report, done.reports[row])
@@ -186,8 +204,36 @@ class _Trial:
             merge_states(self._module, [alone[number][0].metrics for number in done.numbers]),
             merge_states(self._module, done.reports.metrics.groups),
         )
-        _compare_attributes(before, _attributes(self._module))
-        return training.draws_made > 0
+        _compare_attributes(tried.before, tried.after)
+        return tried.draws
+
+    def _together(self, chosen: Errands) -> _Together:
+        reset_metrics(self._module)
+        before = _attributes(self._module)
+        training = VectorisedTraining(
+            self._module, self._unit_steps, chunk=len(chosen), numbered=self._numbered, draws=True
+        )
+        (done,) = training.train(chosen)
+        return _Together(done, training.draws_made > 0, before, _attributes(self._module))
+
+    @property
+    def _may_be_long(self) -> bool:
+        """Whether there are weights that are used at many places each, as those of convolutions are.
+
+        Its own steps must cost what those of plain SGD do, which are clocked.
+        """
+        trained = [parameter for parameter in self._module.parameters() if parameter.requires_grad]
+        return LeanSGD.fits(self._optimizer) and any(parameter.dim() > 2 for parameter in trained)
+
+    def _warm_up(self, errands: Errands) -> None:
+        """Begin with the step in a stack of one, which long steps are compared with anyway."""
+        try:
+            tried = self._together(errands.some([0]).shortened(1))
+            # What is only set once is set by now.
+            _compare_attributes(tried.before, tried.after)
+            self._first_in_stack = tried
+        except Exception:  # noqa: BLE001  # whatever it is: it is found again, and told, where it matters
+            self._first_in_stack = None
 
     def is_long(self, errands: Errands) -> bool:
         """Tell whether a step by itself is long, and goes on being so: the first ones find nothing warm.
@@ -200,7 +246,7 @@ class _Trial:
         for taken in range(_WARM_STEPS):
             if self._seconds_alone <= LONG_STEP:
                 return False
-            if taken and self._seconds_alone > 3 * LONG_STEP:
+            if (taken or self._first_in_stack is not None) and self._seconds_alone > 3 * LONG_STEP:
                 return True
             with self._put_back():
                 self._clocked(errands.one(0).shortened(1), self._optimizer)

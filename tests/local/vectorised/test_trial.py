@@ -21,8 +21,10 @@ from fedlightning.local.one_by_one.training import OneByOne
 from fedlightning.local.tapes.tape import Tape
 from fedlightning.local.vectorised import timing, trial
 from fedlightning.local.vectorised.chunks import Errand, SeparateErrands
+from fedlightning.local.vectorised.lone import LoneStep
 from fedlightning.local.vectorised.pace import TOO_SLOW
 from fedlightning.local.vectorised.pooled import PooledErrands
+from fedlightning.local.vectorised.refusal import NotBatchable
 from fedlightning.local.vectorised.training import VectorisedTraining
 from fedlightning.local.vectorised.trial import examine
 from tests.local.vectorised.toys import CLASSES, FEATURES, Cohort, Net, streams
@@ -299,6 +301,64 @@ def test_true_measures_long_steps_alone(monkeypatch: pytest.MonkeyPatch) -> None
         monkeypatch.setattr(trial, "LONG_STEP", long_step)
         chunks.append(examine(cohort.module, [cohort.optimizer], errands(cohort), True).chunk)
     assert (chunks, asked) == ([3, 1], [[3, 1]])
+
+
+class Deep(Net):
+    """Convolves, and counts how often it is asked to."""
+
+    def __init__(self, make: Any) -> None:
+        body = [
+            nn.Unflatten(1, (1, FEATURES)),
+            nn.Conv1d(1, 2, 3),
+            nn.Flatten(),
+            nn.Linear(2 * FEATURES - 4, 8),
+        ]
+        super().__init__(make, nn.Sequential(*body))
+
+    def training_step(self, batch: list[Tensor], batch_idx: int) -> Any:
+        TAKEN.append(len(batch[0]))
+        return super().training_step(batch, batch_idx)
+
+
+class Lazy(Deep):
+    """Sets an attribute in its first step."""
+
+    scale: float | None = None
+
+    def training_step(self, batch: list[Tensor], batch_idx: int) -> Any:
+        if self.scale is None:
+            self.scale = 0.5
+        return super().training_step(batch, batch_idx) * self.scale
+
+
+TAKEN: list[int] = []
+
+
+@pytest.mark.parametrize(
+    ("kind", "make", "steps"),
+    [(Deep, PLAIN, 2), (Deep, ROLLING, 3), (Lazy, PLAIN, 4)],
+    ids=["plain", "momentum", "lazy"],
+)
+def test_a_long_step_is_taken_once_by_each_way(
+    kind: Any, make: Any, steps: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(trial, "LONG_STEP", 1e-9)
+    TAKEN.clear()
+    cohort = Cohort(kind(make), streams([8, 8]))
+    found = examine(cohort.module, [cohort.optimizer], errands(cohort), "auto")
+    assert (found.reason, found.chunk) == ("", 1)
+    assert len(TAKEN) == steps
+
+
+def test_what_a_step_in_a_stack_raises_is_told_as_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(trial, "LONG_STEP", 1e-9)
+
+    def refuse(*_: Any) -> Any:
+        raise NotBatchable("no stack")
+
+    monkeypatch.setattr(LoneStep, "gradients", refuse)
+    cohort = Cohort(Deep(PLAIN), streams([8, 8]))
+    assert examine(cohort.module, [cohort.optimizer], errands(cohort), "auto").reason == "no stack"
 
 
 def test_visits_by_themselves_are_measured_as_they_would_be_made(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_map_only
 from typing_extensions import override
 
 from fedlightning.local.tapes.arena import Arena, Lifetime
@@ -189,7 +188,7 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's, 
         is_silent = all(result is None for result in results)
         if nature.writes or is_silent or any(tensor is not None for tensor in fresh):
             # As they are now: Python may let a tensor have another memory or shape later on.
-            args, kwargs, fresh = tree_map_only(Tensor, Tensor.detach, (list(args), dict(kwargs), fresh))
+            args, kwargs, fresh = map(_detached, (args, kwargs, fresh))
             self._calls.append(Call(func, args, kwargs, fresh, nature))
 
     def _see(self, tensors: Iterable[Tensor], origin: str) -> None:
@@ -250,6 +249,15 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's, 
             for memory, (first, last) in spans.items()
             if storages[memory].nbytes()
         }
+
+
+def _detached(tree: Any) -> Any:
+    """Return the arguments, or the results, of an operator on detached tensors."""
+    if isinstance(tree, Tensor):
+        return tree.detach()
+    if type(tree) is dict:
+        return {name: _detached(part) for name, part in tree.items()}
+    return [*map(_detached, tree)] if type(tree) in (list, tuple) else tree
 
 
 def _why_not_taken(func: Any, nature: Nature, taken: Sequence[Tensor]) -> str:

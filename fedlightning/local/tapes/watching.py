@@ -50,6 +50,7 @@ class Watch:
         self._passed_over = passed_over
         self.codes: dict[CodeType, Mapping[str, Any]] = {}
         self._touched: dict[int, nn.Module] = {}
+        self._is_passed: dict[CodeType, bool] = {}
 
     @property
     def touched(self) -> list[nn.Module]:  # noqa: D102  # told above
@@ -89,6 +90,12 @@ class Watch:
     def _look(self, frame: FrameType, event: str, argument: Any) -> None:
         if event != "call" or self.why_not:
             return
+        # As most calls are.
+        is_passed = self._is_passed.get(frame.f_code)
+        if is_passed is None:
+            is_passed = self._is_passed[frame.f_code] = _is_trusted_and_no_method(frame.f_code)
+        if is_passed:
+            return
         arguments, trusted = frame.f_locals, _is_trusted(frame)
         for name, value in arguments.items():
             if isinstance(value, nn.Module) and (name == "self" or not trusted):
@@ -99,6 +106,12 @@ class Watch:
             self.why_not = "two functions share their code"
         if not all(name == "__class__" or _is_argument(value) for name, value in arguments.items()):
             self.why_not = f"{frame.f_code.co_name} takes what may change"
+
+
+def _is_trusted_and_no_method(code: CodeType) -> bool:
+    """Tell whether it is torch's or the library's own, whoever has called it, and is applied to no module."""
+    names = (*code.co_varnames[: code.co_argcount + code.co_kwonlyargcount], *code.co_freevars)
+    return code.co_filename.startswith(_TRUSTED) and "self" not in names
 
 
 def _is_trusted(frame: FrameType | None) -> bool:

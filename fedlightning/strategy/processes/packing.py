@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import io
 import pickle
+from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -84,6 +85,9 @@ def unpack_shared(data: bytes, places: Sequence[Place], memory: Tensor) -> Any:
         return pickle.loads(data, buffers=[view[start : start + nbytes] for start, nbytes in places])
 
 
+_NO_HOOKS = OrderedDict, ()
+
+
 class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]  # untyped
     def __init__(self, file: io.BytesIO, known: Known) -> None:
         super().__init__(file, protocol=5)
@@ -94,6 +98,8 @@ class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]  # untyped
         number = self._known.get(id(obj))
         if number is not None:
             return _entry, (number,)
+        if type(obj) is OrderedDict and not obj and not vars(obj):
+            return _NO_HOOKS  # each module has a dozen of them, and pickle takes longest for these
         if type(obj) in (Tensor, nn.Parameter) and _has_plain_bytes(obj):
             return _tensor, _in_bytes(obj)
         if not isinstance(obj, (type, FunctionType)):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import OrderedDict
 from typing import Any
 
 import numpy as np
@@ -38,6 +39,17 @@ def test_parameters_stay_parameters() -> None:
     module = unpack(pack(nn.Linear(2, 1).requires_grad_(False)))
     assert isinstance(module.weight, nn.Parameter)
     assert not module.weight.requires_grad
+
+
+def test_ordered_dicts_keep_their_order_and_attributes() -> None:
+    marked: Any = OrderedDict()
+    marked.version = 3
+    empty, full, again = unpack(pack([OrderedDict(), OrderedDict(b=1, a=2), marked]))
+    assert [type(one) for one in (empty, full, again)] == [OrderedDict] * 3
+    assert (list(empty), list(full.items()), vars(again)) == ([], [("b", 1), ("a", 2)], {"version": 3})
+    one = OrderedDict[str, int]()
+    left, right = unpack(pack([one, one]))
+    assert left is right
 
 
 def test_what_both_know_is_not_sent() -> None:

@@ -106,6 +106,7 @@ class Run:
         self._plans: PlanLoader | LoneLoader | None = None
         self._lone: LoneTraining | None = None
         self._epochs_before = 0
+        self._foreseen: tuple[Schedule, Plan] | None = None
         self._begin(settings.seed, resume)
 
     def __getstate__(self) -> dict[str, Any]:
@@ -301,7 +302,9 @@ class Run:
         assert self._schedule is not None
         self._epochs_before = lightning_calls.epochs_processed(self._trainer)
         losses, forecast = self._losses(), self._forecast()
-        plan = self._schedule.plan(self.round, self._state.steps_done, losses, forecast)
+        plan = self._as_foreseen()
+        if plan is None:
+            plan = self._schedule.plan(self.round, self._state.steps_done, losses, forecast)
         if self._overfits:
             assert self._plans is not None
             # Its cohort and batches are those of the first epoch, its number and random numbers its own.
@@ -321,7 +324,19 @@ class Run:
         assert self._schedule is not None
         plan = self._current_plan()
         done = {each.worker: each.first_step + each.steps for each in plan.assignments}
-        return self._schedule.plan(plan.round + 1, ChainMap(done, self._state.steps_done))
+        following = self._schedule.plan(plan.round + 1, ChainMap(done, self._state.steps_done))
+        self._foreseen = self._schedule, following
+        return following
+
+    def _as_foreseen(self) -> Plan | None:
+        """Return the plan of the coming round if it was foreseen, and what it goes by has come about."""
+        foreseen, self._foreseen = self._foreseen, None
+        if foreseen is None or self.foresight is None:
+            return None
+        schedule, plan = foreseen
+        done = self._state.steps_done
+        alike = all(done.get(each.worker, 0) == each.first_step for each in plan.assignments)
+        return plan if alike and schedule is self._schedule and plan.round == self.round else None
 
     def _forecast(self) -> Forecast:
         """Say when visits will arrive: with the bytes of the last ones, or what can be told of the first."""

@@ -17,7 +17,8 @@ from fedlightning import FederatedStrategy
 from fedlightning.algorithms import Median, Plan, PowerOfChoice
 from fedlightning.data import Dirichlet
 from fedlightning.strategy import NotFederatable
-from fedlightning.strategy.processes import cohort_rows
+from fedlightning.strategy.processes import cohort_rows, session
+from fedlightning.strategy.processes.packing import pack_shared
 from fedlightning.strategy.processes.session import Session
 from fedlightning.strategy.run import Run
 from tests.strategy.spread_toys import both
@@ -116,6 +117,24 @@ def test_nothing_is_foretold_where_losses_decide(told: Told) -> None:
         sampling=PowerOfChoice(candidates=10),
     )
     assert (told.met, told.foretold, told.placed) == (6, 0, 0)
+    assert_same_module(module, other)
+
+
+@pytest.mark.usefixtures("small_counts")
+@pytest.mark.parametrize("is_room", [True, False])
+def test_all_samples_are_placed_when_cohorts_have_taken_more(
+    is_room: bool, told: Told, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def none_left(value: Any) -> Any:
+        raise OSError("no space left on device")
+
+    monkeypatch.setattr(cohort_rows, "MOST_TIMES", 0.5)  # five cohorts of an eighth each
+    if not is_room:
+        monkeypatch.setattr(
+            session, "pack_shared", lambda new: none_left(new) if len(new) > 1 else pack_shared(new)
+        )
+    (module, _, _), (other, _, _) = both(Plain, train=lambda: loader(200), cohort_size=5, rounds_per_epoch=6)
+    assert (told.met, told.foretold, told.placed) == (1, 11, 5 if is_room else 13)
     assert_same_module(module, other)
 
 

@@ -25,6 +25,9 @@ PART = 4
 LEAST_BYTES = 1 << 23
 """Of smaller data sets, all are placed at once."""
 
+MOST_TIMES = 3
+"""Once so many times the samples of a data set were put into places, all of it is placed after all."""
+
 _SPARE = 1.25
 """How much more room there is than for the cohort at hand: others may have more samples."""
 
@@ -34,6 +37,10 @@ class CohortRows:
 
     Args:
         pool: Where the samples are.
+
+    Attributes:
+        pool: Likewise.
+        has_to_do: Whether there is no memory for more.
 
     Example:
         >>> import numpy as np
@@ -48,6 +55,8 @@ class CohortRows:
 
     def __init__(self, pool: RowPool) -> None:
         self.pool = pool
+        self.has_to_do = False
+        self._put = 0
         self._places: list[CohortPlace | None] = [None, None]
 
     def has_room(self, rows: int) -> bool:
@@ -62,11 +71,17 @@ class CohortRows:
             rows: How many samples it is for.
         """
         place = self._places[0]
+        self._put += rows
         if place is None or rows > place.rows:
             most = max(len(self.pool.tensors[0]) // PART, rows)
             place = CohortPlace(self.pool.tensors, min(int(rows * _SPARE), most))
         self._places = [self._places[1], place]
         return place
+
+    @property
+    def is_worth_all(self) -> bool:
+        """Whether it would have taken less to place all samples at once, and will, if rounds go on."""
+        return not self.has_to_do and self._put > MOST_TIMES * len(self.pool.tensors[0])
 
     @property
     def places(self) -> Sequence[CohortPlace]:

@@ -79,13 +79,22 @@ class Rows:
         first: Number of the first of the objects that are known of it.
         shapes: Those of the tensors.
         nbytes: Size of the memory.
-        gone: Numbers of objects that nobody will ask for any more.
     """
 
     first: int
     shapes: Sequence[Shape]
     nbytes: int
-    gone: Sequence[int]
+
+
+@dataclass(frozen=True)
+class LetGo:
+    """Let go of objects that nobody will speak of any more.
+
+    Args:
+        numbers: Their numbers.
+    """
+
+    numbers: Sequence[int]
 
 
 @dataclass(frozen=True)

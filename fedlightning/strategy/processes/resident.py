@@ -56,6 +56,7 @@ from fedlightning.strategy.processes.messages import (
     Foretold,
     Forget,
     Job,
+    LetGo,
     Outcome,
     Portion,
     Prepare,
@@ -135,10 +136,13 @@ class Resident:
         found = unpack_shared(message.packed, message.places, memory)
         self._known_data.update(enumerate(found, message.first))
 
+    def let_go(self, message: LetGo) -> None:
+        """Let go of objects."""
+        for number in message.numbers:
+            del self._known_data[number]
+
     def learn_rows(self, message: Rows, descriptor: int) -> None:
         """Know where the samples of some cohorts will lie."""
-        for number in message.gone:
-            del self._known_data[number]
         known = Known.within(mapped(descriptor, message.nbytes), message.shapes)
         self._known_data.update(enumerate(known.objects, message.first))
 
@@ -352,6 +356,8 @@ def _obey(resident: Resident, message: Any, descriptor: int | None) -> Done | Co
         resident.foretell(message)
     elif isinstance(message, AsForetold):
         resident.meet_foretold(message)
+    elif isinstance(message, LetGo):
+        resident.let_go(message)
     elif isinstance(message, Begin):
         resident.begin(message)
     elif isinstance(message, Prepare):

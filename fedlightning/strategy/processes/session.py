@@ -40,6 +40,7 @@ from fedlightning.strategy.processes.messages import (
     Done,
     Foretold,
     Job,
+    LetGo,
     Portion,
     Prepare,
     Reserve,
@@ -224,8 +225,23 @@ class Session:
         left = {id(one) for other in self._cohort_rows.places for one in other.known.objects}
         gone = [self._data.pop(key)[0] for key in self._of_cohorts - left]
         self._of_cohorts = left
-        rows = Rows(self._number(place.known.objects), place.shapes, len(place.memory.bytes), gone)
+        if gone:
+            self._crew.tell_later(pack(LetGo(gone)))
+        rows = Rows(self._number(place.known.objects), place.shapes, len(place.memory.bytes))
         self._crew.tell(pack(rows), place.memory.descriptor)
+
+    def _place_all(self, cohort_rows: CohortRows) -> None:
+        """Place all samples, of which parts were placed so far; that of the round at work stays with it."""
+        new = [root for root in cohort_rows.pool.roots if id(root) not in self._data]
+        try:
+            packed, places, memory = pack_shared(new)
+        except OSError:
+            cohort_rows.has_to_do = True  # there is no memory for all
+            return
+        self._crew.tell_later(pack(LetGo([self._data.pop(key)[0] for key in self._of_cohorts])))
+        self._of_cohorts, self._cohort_rows = set(), None
+        data = Data(self._number(new), packed, places, len(memory.bytes))
+        self._crew.tell(pack(data), memory.descriptor)
 
     # The visits.
 
@@ -271,6 +287,8 @@ class Session:
             errands: The visits.
         """
         rows = int(errands.samples.sum())
+        if self._cohort_rows is not None and self._cohort_rows.is_worth_all:
+            self._place_all(self._cohort_rows)
         if self.knows(errands.pool.roots):
             there = errands.alone()
         elif (

@@ -82,6 +82,11 @@ class ChunkCounts:
                 self._before |= self._of_each(range(workers), laid_together(self._steps))
             self._steps, self._bytes = [], 0
 
+    @property
+    def has_any(self) -> bool:
+        """Whether there is something to count."""
+        return bool(self._steps or self._before)
+
     def metrics(self, finite: npt.NDArray[np.bool_]) -> ChunkMetrics:
         """Return what the metrics of the visits come to.
 
@@ -91,7 +96,7 @@ class ChunkCounts:
         Raises:
             NotBatchable: The metrics are used in a way that has no meaning after the steps.
         """
-        if not self._steps and not self._before:
+        if not self.has_any:
             return ChunkMetrics()
         laid = laid_together(self._steps)
         as_one = not self._separately and not self._before

@@ -233,24 +233,27 @@ def reduced(values: Tensor, weights: Sequence[int], reduction: str) -> Tensor:
     """Combine values as `series.Series` combines those of one worker.
 
     Args:
-        values: Shape ``(calls, workers)``, float64.
+        values: Shape ``(calls, workers)``, float64, on the CPU.
         weights: Of each call.
         reduction: As of `LoggedValue`.
 
     Returns:
         Shape ``(workers,)``.
     """
+    # In NumPy, whose calls take a third of the time of torch's.
+    numbers = values.numpy()
     match reduction:
         case "sum":
-            return values.sum(0)
+            return torch.from_numpy(numbers.sum(0))
         case "max":
-            return values.amax(0)
+            return torch.from_numpy(numbers.max(0))
         case "min":
-            return values.amin(0)
-    first = values[0]
-    shares = torch.tensor(weights, dtype=torch.float64) / sum(weights)
-    mean = first + ((values - first) * shares.unsqueeze(1)).sum(0)
-    return torch.where((values == first).all(0), first, mean)
+            return torch.from_numpy(numbers.min(0))
+    first = numbers[0]
+    shares = np.array(weights, dtype=np.float64)[:, None] / sum(weights)
+    with np.errstate(invalid="ignore", over="ignore"):
+        mean = first + ((numbers - first) * shares).sum(0)
+    return torch.from_numpy(np.where((numbers == first).all(0), first, mean))
 
 
 def _as_number(name: str, value: Any) -> Tensor:

@@ -133,9 +133,15 @@ class Outcome:
         losses, samples = self._by_step(), np.zeros(len(self._steps), dtype=np.int64)
         for _, rows, _, more in self._told:
             samples[rows] += more
+        return ChunkReports(self._steps, self._means(losses), samples, finite, logs, metrics=metrics)
+
+    def _means(self, losses: Tensor) -> Tensor:
+        if self._steps[-1] == self._steps[0]:
+            return losses.mean(0)
         edges = [0, *(np.flatnonzero(np.diff(self._steps)) + 1).tolist(), len(self._steps)]
-        means = [losses[: int(self._steps[start]), start:stop].mean(0) for start, stop in pairwise(edges)]
-        return ChunkReports(self._steps, torch.cat(means), samples, finite, logs, metrics=metrics)
+        return torch.cat(
+            [losses[: int(self._steps[start]), start:stop].mean(0) for start, stop in pairwise(edges)]
+        )
 
     def _by_step(self) -> Tensor:
         """Return all losses, shape ``(steps of the longest visit, visits)``."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +17,7 @@ from torch.optim import Optimizer
 
 from fedlightning.local.lean import LeanSGD, count_as_step
 from fedlightning.local.lightning_calls import replaced_log
+from fedlightning.local.vectorised.batches import GatheredBatches
 from fedlightning.local.vectorised.chunks import Errands, Numbers
 from fedlightning.local.vectorised.compiled import CompiledSteps, why_not_compilable
 from fedlightning.local.vectorised.gradients import Gradients
@@ -111,6 +112,8 @@ class VectorisedTraining:
             module, self._places.replaced, self._stack.tensors, alone=chunk == 1, draws=draws
         )
         self._tapes: TapedSteps | None = None
+        self._others = _OtherStreams()
+        self._counts = False
 
     def train(self, errands: Errands, uses: int | None = None) -> Iterator[TrainedChunk]:
         """Carry out visits, all from the module as it is now, and yield what has become of them.
@@ -154,10 +157,13 @@ class VectorisedTraining:
         optimizer = StackedOptimizer(self._optimizer, len(errands), self._places.groups)
         optimizer.load(errands.states())
         logs = ChunkLogs(self._module, separately=errands.metrics_of_each)
-        with replaced_log(self._module, logs.log), _no_other_randomness():
+        self._others = _OtherStreams()
+        with replaced_log(self._module, logs.log):
             outcome = self._take_steps(errands, optimizer, logs)
             finite = self._finite(errands)
+            self._counts = self._counts or logs.counts.has_any
             metrics = logs.counts.metrics(finite)
+            self._others.require_unused()
         reports = outcome.reports(logs.columns(), finite, metrics)
         errands.put_down(np.flatnonzero(reports.finite).tolist(), optimizer)
         return reports
@@ -165,13 +171,16 @@ class VectorisedTraining:
     def _take_steps(self, errands: Errands, optimizer: StackedOptimizer, logs: ChunkLogs) -> Outcome:
         device, visit, outcome = self._module.device, errands.visit, Outcome(errands.steps)
         batches = errands.batches(numbered=self._numbered, device=device)
+        # Metrics count what played steps give them, and data sets of the user's are read.
+        if self._tapes is None or self._counts or not isinstance(batches, GatheredBatches):
+            self._others.watch()
         streams = WorkerStreams(errands.seeds(), device) if self._draws else None
         kind = LoneStep if self.chunk == 1 else BatchedStep
         step = kind(self._module, self._places, logs, passes_batch_idx=visit.passes_batch_idx)
-        longest = int(errands.steps[0])
+        shortest, longest = int(errands.steps[-1]), int(errands.steps[0])
         self._pace.start()
         for number in range(longest):
-            active = int((errands.steps > number).sum())
+            active = len(errands) if number < shortest else int((errands.steps > number).sum())
             for batch in batches.of_step(number, active):
                 samples = logs.samples
                 losses = self._step(batch, step, optimizer, logs, streams, visit)
@@ -232,6 +241,7 @@ class VectorisedTraining:
         """Take a step as an earlier one was taken; plain SGD's update is part of it."""
 
         def take() -> Gradients:
+            self._others.watch()
             parameters = self._parameters_of(batch.rows)
             gradients = step.gradients(batch, parameters, self._buffers_of(batch.rows), None)
             if not optimizer.is_plain:
@@ -285,15 +295,33 @@ class VectorisedTraining:
         return finite
 
 
-@contextmanager
-def _no_other_randomness() -> Iterator[None]:
-    """Refuse steps that draw from NumPy's or Python's streams, where one draw would be for all workers."""
-    python, numpy = random.getstate(), np.random.get_state()
-    yield
-    if random.getstate() != python or not _same(np.random.get_state(), numpy):
-        random.setstate(python)
-        np.random.set_state(numpy)
-        raise NotBatchable("training_step draws random numbers from NumPy or Python")
+class _OtherStreams:
+    """NumPy's and Python's random streams, of which one draw would be for all workers.
+
+    To know that nobody has drawn takes as long as a played step of a small network, in which nobody can.
+    """
+
+    def __init__(self) -> None:
+        self._before: tuple[Any, Any] | None = None
+
+    def watch(self) -> None:
+        """Notice draws from now on: code is about to run that is not ours."""
+        if self._before is None:
+            self._before = random.getstate(), np.random.get_state()
+
+    def require_unused(self) -> None:
+        """Put the streams back if somebody has drawn from them.
+
+        Raises:
+            NotBatchable: Somebody has.
+        """
+        if self._before is None:
+            return
+        python, numpy = self._before
+        if random.getstate() != python or not _same(np.random.get_state(), numpy):
+            random.setstate(python)
+            np.random.set_state(numpy)
+            raise NotBatchable("training_step draws random numbers from NumPy or Python")
 
 
 def _same(state: Any, other: Any) -> bool:

@@ -75,6 +75,23 @@ class Plain(Classifier):
         self.net = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 3))
 
 
+class Changed(Plain):
+    """Have its steps changed in each epoch, in which there are enough of them to be recorded."""
+
+    def __init__(self, by: str) -> None:
+        super().__init__()
+        self.by, self.scale = by, 1.0
+
+    def on_train_epoch_start(self) -> None:
+        if self.by == "an attribute":
+            self.scale = 1.0 + self.current_epoch
+        else:
+            self.net[0].weight.requires_grad_(self.current_epoch % 2 == 0)
+
+    def training_step(self, batch: list[torch.Tensor], batch_idx: int) -> torch.Tensor:
+        return nn.functional.cross_entropy(self.net(batch[0]), batch[1]) * self.scale
+
+
 SETTINGS: dict[str, dict[str, Any]] = {
     "the same number of samples each": {"train": lambda: loader(200)},
     "a part of a data set, of other sizes": {"train": part_of_samples, "partition": Dirichlet(alpha=1.0)},
@@ -104,6 +121,15 @@ def test_bits_of_cohorts_that_are_placed_by_themselves_are_those_of_one_process(
 def test_all_rounds_but_the_first_are_foretold_where_the_data_has_its_place(told: Told) -> None:
     (module, _, _), (other, _, _) = both(Plain, train=lambda: loader(200), cohort_size=5, rounds_per_epoch=6)
     assert (told.met, told.foretold, told.placed) == (1, 11, 0)
+    assert_same_module(module, other)
+
+
+@pytest.mark.parametrize("by", ["an attribute", "what requires a gradient"])
+def test_what_has_changed_after_a_cohort_was_foretold_is_seen(by: str, told: Told) -> None:
+    (module, _, _), (other, _, _) = both(
+        partial(Changed, by), train=lambda: loader(640, batch_size=2), cohort_size=5, rounds_per_epoch=2
+    )
+    assert told.foretold == 3
     assert_same_module(module, other)
 
 

@@ -109,6 +109,7 @@ class StepTapes:
         self._terms: Any = None
         self._readings: Readings | None = None
         self._has_changed = False
+        self._is_looked_at = False
         self._is_in_vain = False
         self._bytes_left = MOST_BYTES
 
@@ -143,13 +144,22 @@ class StepTapes:
             self._forget()
             self._rare.clear()
             self._module, self._terms, self._has_changed = module, terms, False
-        elif self._tapes and not self._read().are_the_same():
+        elif self._tapes and not self._is_looked_at and not self._read().are_the_same():
             self._forget()
             # What has once changed will do so again.
             self._has_changed = True
+        self._is_looked_at = False
         if self._read().why_not or (self._has_changed and steps < USES):
             return None
         return StepsByTape(self, module, optimization, logs, visit)
+
+    def look_ahead(self) -> None:
+        """Compare now, while there is time, what the next round's steps would compare first."""
+        self._is_looked_at = bool(self._tapes) and self._read().are_the_same()
+
+    def look_no_more(self) -> None:
+        """Hear that something may have changed since `look_ahead`: the next round compares by itself."""
+        self._is_looked_at = False
 
     @property
     def is_empty(self) -> bool:

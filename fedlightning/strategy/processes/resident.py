@@ -136,6 +136,10 @@ class Resident:
         found = unpack_shared(message.packed, message.places, memory)
         self._known_data.update(enumerate(found, message.first))
 
+    def expect_changes(self) -> None:
+        """Hear that what was compared ahead of a round may have changed."""
+        self._tapes.look_no_more()
+
     def let_go(self, message: LetGo) -> None:
         """Let go of objects."""
         for number in message.numbers:
@@ -221,6 +225,7 @@ class Resident:
     def foretell(self, message: Foretold) -> None:
         """Get ready for visits to come, while the controller ends a round and begins the next."""
         self._foretold = message.errands, _drawn_ahead(message.errands)
+        self._tapes.look_ahead()
 
     def meet_foretold(self, message: AsForetold) -> None:
         """Know that the visits of the round are those that were foretold."""
@@ -234,7 +239,9 @@ class Resident:
         way = self._cohort.way
         if way is None:
             self._in_turn = self._in_turn or self._begin_in_turn(self._cohort)
-            return self._in_turn.work(columns, self._slots, self._claims, self._process)
+            done = self._in_turn.work(columns, self._slots, self._claims, self._process)
+            self.expect_changes()
+            return done
         if self._together is None or self._together.way != way:
             self._together = TogetherHere(self.module, self.optimizers[0], way)
         return self._together.work(self._cohort, columns, self._slots)
@@ -346,6 +353,8 @@ def _each(data: bytes, resident: Resident) -> Iterator[Any]:
 
 def _obey(resident: Resident, message: Any, descriptor: int | None) -> Done | ColumnsDone | None:
     """Do as a message says, and return the answer, if there is one."""
+    if may_change_readings(message):
+        resident.expect_changes()
     if isinstance(message, Portion):
         return resident.work(message)
     if isinstance(message, Columns):
@@ -368,6 +377,17 @@ def _obey(resident: Resident, message: Any, descriptor: int | None) -> Done | Co
         acts = {Reserve: resident.reserve, Data: resident.learn, Rows: resident.learn_rows}
         acts[type(message)](message, descriptor)
     return None
+
+
+def may_change_readings(message: Any) -> bool:
+    """Tell whether what a message brings may run code of the user, and so change what steps read.
+
+    Args:
+        message: Any that comes between `Foretold` and the visits.
+    """
+    return not isinstance(message, AsForetold | Columns) and not (
+        isinstance(message, Begin) and not message.parts
+    )
 
 
 def _listen(line: Line, inbox: queue.SimpleQueue[tuple[bytes, int | None]]) -> None:

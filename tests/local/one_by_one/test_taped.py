@@ -22,6 +22,7 @@ from fedlightning import FederatedStrategy
 from fedlightning.callbacks import FederatedCallback
 from fedlightning.local.one_by_one import taped as taped_steps
 from fedlightning.local.one_by_one.taped import StepsByTape, StepTapes
+from fedlightning.local.tapes.readings import Readings
 from fedlightning.local.tapes.recorder import Recorder
 from fedlightning.local.tapes.tape import Tape
 from tests.strategy.test_together import Plain
@@ -414,3 +415,29 @@ def test_a_copy_of_tapes_begins_anew() -> None:
     for other in (deepcopy(tapes), pickle.loads(pickle.dumps(tapes))):
         assert other.is_empty
         assert not tapes.is_empty
+
+
+def test_what_was_compared_ahead_of_a_round_is_compared_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    compared: list[bool] = []
+    are_the_same, of_round = Readings.are_the_same, StepTapes.of_round
+    rounds: list[int] = []
+
+    def noted(self: Readings) -> bool:
+        compared.append(are_the_same(self))
+        return compared[-1]
+
+    def foretold(self: StepTapes, *args: Any) -> Any:
+        self.look_ahead()
+        if len(rounds) == 2:
+            self.look_no_more()
+        before = len(compared)
+        found = of_round(self, *args)
+        rounds.append(len(compared) - before)
+        return found
+
+    monkeypatch.setattr(Readings, "are_the_same", noted)
+    monkeypatch.setattr(StepTapes, "of_round", foretold)
+    fits, _ = both(lambda: Masked(partial(SGD, lr=0.1)), workers=4, local_epochs=2, rounds_per_epoch=3)
+    assert_same(fits)
+    assert len(rounds) == 6
+    assert rounds[1:] == [0, 1, *[0] * (len(rounds) - 3)]

@@ -51,7 +51,7 @@ class Plan:
     """
 
     # Not a dataclass: Lightning's precision plugins take every dataclass apart that a loader yields.
-    __slots__ = ("absent", "assignments", "closes", "flights", "loader", "round", "seed")
+    __slots__ = ("_workers", "absent", "assignments", "closes", "flights", "loader", "round", "seed")
 
     def __init__(
         self,
@@ -70,11 +70,14 @@ class Plan:
         self.absent = dict(absent or {})
         self.closes = closes
         self.flights = flights or Flights()
+        self._workers: tuple[str, ...] | None = None
 
     @property
     def workers(self) -> tuple[str, ...]:
         """Names of the cohort, in the order of the assignments."""
-        return tuple(assignment.worker for assignment in self.assignments)
+        if self._workers is None:
+            self._workers = tuple([assignment.worker for assignment in self.assignments])
+        return self._workers
 
     def but(self, assignments: tuple[Assignment, ...], absent: Mapping[str, str]) -> Plan:
         """Return the same round with other work.

@@ -100,8 +100,10 @@ class CohortRound(Round):
         for block, chunk in enumerate(together.carry_out_unmade(self._module, optimizers, errands)):
             clock.turn_to("aggregate")
             reports.take(chunk.numbers, chunk.reports)
-            finite = zip(range(len(chunk.numbers)), chunk.numbers.tolist(), strict=True)
-            weights = {row: reports.weights[number] for row, number in finite if reports.finite[number]}
+            finite = zip(chunk.numbers.tolist(), reports.finite[chunk.numbers].tolist(), strict=True)
+            weights = {
+                row: reports.weights[number] for row, (number, is_told) in enumerate(finite) if is_told
+            }
             aggregation.add_chunk(chunk, weights, block)
             clock.turn_to("work")
         if reports.done < len(errands):

@@ -210,8 +210,11 @@ def _joined(fingerprints: Sequence[str | None]) -> str | None:
 
 
 def _batches(samples: Mapping[str, int], settings: LoaderSettings) -> dict[str, int]:
-    size, drop_last = settings.batch_size, settings.drop_last
-    return {name: count_batches(count, size, drop_last) for name, count in samples.items()}
+    # Most workers have as many samples as some other.
+    batches = {
+        count: count_batches(count, settings.batch_size, settings.drop_last) for count in {*samples.values()}
+    }
+    return {name: batches[count] for name, count in samples.items()}
 
 
 def _check_workers_of_data(found: list[str], asked: int | Sequence[Worker] | None) -> None:

@@ -209,7 +209,9 @@ def _values_of(rows: slice, entries: Sequence[_Entry], log: Log) -> Tensor:
     parts, weights = [], []
     for entry in entries:
         if entry.values is not None:
-            parts.append(entry.values[rows.start - entry.rows.start : rows.stop - entry.rows.start])
+            before = entry.rows.start
+            is_whole = entry.rows == rows
+            parts.append(entry.values if is_whole else entry.values[rows.start - before : rows.stop - before])
             weights.append(entry.weight)
     if len({part.dtype for part in parts}) > 1:
         parts = [part.to(torch.float64) for part in parts]

@@ -28,7 +28,7 @@ from fedlightning.local.one_by_one.logs import LogCall, VisitLogs
 from fedlightning.local.one_by_one.metric_calls import MadeCalls, WithheldCalls, beside, counters_of
 from fedlightning.local.one_by_one.step_notes import Counted, Note, StepNotes
 from fedlightning.local.tapes.arena import Arena
-from fedlightning.local.tapes.held import held_by
+from fedlightning.local.tapes.held import HeldBefore, held_by
 from fedlightning.local.tapes.proof import TakenStep, fill, is_proven, same_bits
 from fedlightning.local.tapes.readings import Readings
 from fedlightning.local.tapes.recorder import Recorder
@@ -425,7 +425,8 @@ class StepsByTape:
             made.notes.log(call, call.value.detach().clone() if isinstance(call.value, Tensor) else None)
 
         with made.noted(), self._logs.told_to(note, records=True), watch:
-            found = self._differentiate(batch)
+            # In a list of its own: what is put in there is none of the batch that the tape is proven on.
+            found = self._differentiate([*batch.tensors], batch.number)
         self._tapes.readings.add(watch)
         if held_by(self._module, apart=self._counters) != held:
             self._tapes.readings.why_not = "the step changes its module"
@@ -470,17 +471,21 @@ class StepsByTape:
         else:
             self._tapes.keep(key, recorded.taped)
 
-    def _differentiate(self, batch: VisitBatch) -> tuple[Tensor, Sequence[Tensor | None]] | None:
-        return self._optimization.differentiate(
-            batch.tensors, batch.number, passes_batch_idx=self._passes_batch_idx
-        )
+    def _differentiate(
+        self, tensors: list[Tensor], number: int
+    ) -> tuple[Tensor, Sequence[Tensor | None]] | None:
+        return self._optimization.differentiate(tensors, number, passes_batch_idx=self._passes_batch_idx)
 
     def _recorded(self, batch: VisitBatch, watched: _Watched, places: Sequence[Tensor]) -> _Recorded | None:
         """Take a step up to its gradients, and record it; ``None`` where it cannot be made again."""
+        held = HeldBefore(self._module)
         try:
-            return self._proven(batch, watched, places)
+            recorded = self._proven(batch, watched, places)
         except Exception:  # noqa: BLE001  # whatever it is: steps go on being taken in the ordinary way
-            return None
+            recorded = None
+        if recorded is None:
+            held.put_back()
+        return recorded
 
     def _proven(self, batch: VisitBatch, watched: _Watched, places: Sequence[Tensor]) -> _Recorded | None:
         left = self._tapes.bytes_left
@@ -492,8 +497,10 @@ class StepsByTape:
                 recorder.want(call.value)
             withheld.notes.log(call, call.value.detach() if isinstance(call.value, Tensor) else None)
 
+        # The step may have to be taken again, on the batch as it is now.
+        lent = [tensor.detach() for tensor in batch.tensors]
         with withheld.noted(), self._logs.told_to(note), recorder:
-            found = self._differentiate(batch)
+            found = self._differentiate(lent, batch.number)
         if found is None or withheld.why_not or not withheld.notes.is_like(watched.notes):
             return None
         loss, gradients = found

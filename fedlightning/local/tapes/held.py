@@ -1,10 +1,11 @@
-"""What a module holds beside numbers, to be compared before and after a step that may change it.
+"""What a module holds beside numbers, to be compared before and after a step that may change it, or put back.
 
 What a step reads, and what that is, is looked at in ``readings``.
 """
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -30,6 +31,35 @@ def held_by(module: nn.Module, *, apart: Sequence[nn.Module] = ()) -> list[Any]:
         for child in module.modules()
         if id(child) not in may_change
     ]
+
+
+class HeldBefore:
+    """What a module and its parts hold now, to be put back where a step is stopped in its midst.
+
+    A step may set the mode of a part, freeze its tensors or hook into it, and undo that later on.
+
+    Args:
+        module: The module.
+    """
+
+    def __init__(self, module: nn.Module) -> None:
+        self._held = [(own, own.copy()) for own in map(vars, module.modules())]
+        self._parts = [
+            (part, part.copy())
+            for _, held in self._held
+            for part in held.values()
+            if type(part) in (dict, OrderedDict, set)
+        ]
+        self._tensors = [(one, one.requires_grad) for one in (*module.parameters(), *module.buffers())]
+
+    def put_back(self) -> None:
+        """Let them hold that again."""
+        for own, before in (*self._held, *self._parts):
+            own.clear()
+            own.update(before)
+        for tensor, required in self._tensors:
+            if tensor.requires_grad != required:
+                tensor.requires_grad_(required)
 
 
 def _parts_of(value: Any, depth: int = _DEPTH) -> Any:

@@ -42,7 +42,8 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's, 
         places: Memory that stays, and that a step may write to.
         may_draw: Whether it may draw random numbers, from torch's default generator; it will each time.
         most_bytes: Of what it makes, all of which is kept until this is over; ``None`` for no limit.
-        stops: Whether a step that cannot be made again is stopped, before it changes what is not its own.
+        stops: Whether a step that cannot be made again is stopped, before it changes what is not its own, and
+            before Python is told of a value, by which it might do so.
 
     Raises:
         NotRecordable: From within the step, where it is stopped.
@@ -71,7 +72,7 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's, 
         self.nbytes = 0
         self._stops = stops
         self._looks: list[tuple[int, int]] = []
-        self._exits = _Exits()
+        self._exits = _Exits(stops)
         self._inputs = inputs
         self._calls: list[Call] = []
         self._seen: list[Tensor] = []
@@ -102,12 +103,16 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's, 
         kwargs = kwargs or {}
         if not self.why_not:
             self._foresee(func, args, kwargs)
-        if self.why_not and self._stops:
-            raise NotRecordable(self.why_not)
+        self._stop_if_it_has_to()
         result = func(*args, **kwargs)
         if not self.why_not:
             self._note(func, args, kwargs, result)
+        self._stop_if_it_has_to()
         return result
+
+    def _stop_if_it_has_to(self) -> None:
+        if self.why_not and self._stops:
+            raise NotRecordable(self.why_not)
 
     def want(self, output: Tensor) -> None:
         """Take note that an output is what a tensor holds now, rather than at the end.
@@ -284,11 +289,16 @@ def _lies_in_memory(tensor: Tensor) -> bool:
 
 
 class _Exits(TorchFunctionMode):
-    """Notice where numbers leave torch by ways of which its dispatcher is not told."""
+    """Notice where numbers leave torch by ways of which its dispatcher is not told.
 
-    def __init__(self) -> None:
+    Args:
+        stops: Whether it raises `NotRecordable` before they do.
+    """
+
+    def __init__(self, stops: bool) -> None:
         super().__init__()
         self.why_not = ""
+        self._stops = stops
 
     @override
     def __torch_function__(
@@ -300,6 +310,8 @@ class _Exits(TorchFunctionMode):
     ) -> Any:
         if func in _EXITS or (func in _MAKERS and _has_tensors_inside(args, kwargs or {})):
             self.why_not = f"{func} tells Python of values"
+            if self._stops:
+                raise NotRecordable(self.why_not)
         return func(*args, **(kwargs or {}))
 
 

@@ -182,7 +182,76 @@ class Asking(Plain):
         return super().training_step(batch, batch_idx)
 
 
-HOSTILE = [(Toggling, False), (Counting, True), (Failing, False), (Weighing, False), (Asking, True)]
+class Replacing(Plain):
+    """Puts something else into its batch, and takes something out of it."""
+
+    @override
+    def training_step(self, batch: list[Tensor], batch_idx: int) -> Tensor:
+        batch[0] = batch[0] * 1.5 + 0.1
+        batch.append(batch.pop().clone())
+        batch.append(batch[0] * 2)
+        return super().training_step(batch[:2], batch_idx) * len(batch)
+
+
+class ReplacingAndAsking(Replacing):
+    """Then asks for a value, so that it cannot be recorded."""
+
+    @override
+    def training_step(self, batch: list[Tensor], batch_idx: int) -> Tensor:
+        loss = super().training_step(batch, batch_idx)
+        return loss * 2 if batch[0].sum() > 0 else loss
+
+
+class AskingOnce(Plain):
+    """Takes gradients by its batches, and asks whether they require them already; then for a value."""
+
+    @override
+    def training_step(self, batch: list[Tensor], batch_idx: int) -> Tensor:
+        if batch[0].requires_grad:
+            batch = [batch[0] * 2, batch[1]]
+        batch[0].requires_grad_()
+        loss = super().training_step(batch, batch_idx)
+        return loss * 2 if loss > 1 else loss
+
+
+class Teaching(Plain):
+    """Sets a mode and freezes a part for a while, and asks for a value then, so that it is stopped there."""
+
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        self.drop = nn.Dropout()
+
+    @override
+    def training_step(self, batch: list[Tensor], batch_idx: int) -> Tensor:
+        x, y = batch
+        own = super().training_step([self.drop(x), y], batch_idx)
+        self.drop.eval()
+        self.net[0].requires_grad_(False)
+        target = super().training_step([self.drop(x), y], batch_idx)
+        sign = -1 if target > 1 else 1
+        self.net[0].requires_grad_(True)
+        self.drop.train()
+        return own + sign * target
+
+
+class Placed(Plain):
+    """Asks where its batches lie, which lie elsewhere when they are played."""
+
+    @override
+    def training_step(self, batch: list[Tensor], batch_idx: int) -> Tensor:
+        return super().training_step(batch, batch_idx) * (1 + batch[0].storage_offset())
+
+
+HOSTILE = [
+    *((Toggling, False), (Counting, True), (Failing, False), (Weighing, False), (Asking, True)),
+    *(
+        (Replacing, True),
+        (ReplacingAndAsking, False),
+        (AskingOnce, False),
+        (Teaching, False),
+        (Placed, False),
+    ),
+]
 
 
 @pytest.mark.parametrize(("kind", "is_played"), HOSTILE)
@@ -197,6 +266,33 @@ def test_whatever_a_step_does_in_python_comes_to_the_same(kind: Any, is_played: 
         for each in (module, other)
     )
     assert ours == theirs
+
+
+class Telling(Plain):
+    """Tells others of some of its batches, which is not looked through where it is not done."""
+
+    @override
+    def training_step(self, batch: list[Tensor], batch_idx: int) -> Tensor:
+        loss = super().training_step(batch, batch_idx)
+        if batch[0].sum() > 2:
+            self.tell(len(batch[0]))
+        return loss
+
+    def tell(self, size: int) -> None:
+        TOLD.append(size)
+
+
+TOLD: list[int] = []
+
+
+def test_what_depends_on_values_is_done_once_in_a_step_that_is_stopped() -> None:
+    TOLD.clear()
+    with counted_steps() as steps:
+        fits, _ = both(lambda: Telling(partial(SGD, lr=0.1)))
+    assert_same(fits)
+    assert steps.count("_recorded") == 1
+    half = len(TOLD) // 2
+    assert TOLD[:half] == TOLD[half:]
 
 
 class Between(FederatedCallback):

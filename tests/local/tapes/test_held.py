@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from fedlightning.local.tapes.held import held_by
+from fedlightning.local.tapes.held import HeldBefore, held_by
 
 
 def made() -> Any:
@@ -45,4 +45,13 @@ def test_numbers_may_change() -> None:
     module = made()
     before = held_by(module)
     module(torch.randn(4, 2)).sum().backward()
+    assert held_by(module) == before
+
+
+@pytest.mark.parametrize("name", [name for name in CHANGES if name not in ("list", "within")])
+def test_a_change_is_undone(name: str) -> None:
+    module = made()
+    before, held = held_by(module), HeldBefore(module)
+    CHANGES[name](module)
+    held.put_back()
     assert held_by(module) == before

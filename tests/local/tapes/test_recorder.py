@@ -93,6 +93,16 @@ def test_it_stops_before_anything_is_changed() -> None:
     assert torch.equal(count, torch.ones(3))
 
 
+@pytest.mark.parametrize(
+    "tell", [bool, Tensor.item, Tensor.tolist, Tensor.numpy, lambda x: torch.tensor([x])]
+)
+def test_it_stops_before_python_is_told_of_a_value(tell: Any) -> None:
+    told = []
+    with pytest.raises(NotRecordable, match="tells Python"), Recorder([], [], stops=True):
+        told.append(tell(torch.ones(())))
+    assert not told
+
+
 def test_a_value_that_is_changed_after_somebody_has_looked_at_it_is_not_played() -> None:
     for looks in (False, True):
         x = torch.ones(3)

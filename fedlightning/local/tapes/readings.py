@@ -38,11 +38,11 @@ _HARMLESS = frozenset({
 _BUILTINS = tuple(getattr(builtins, name) for name in sorted(_HARMLESS))
 
 _TELLING = frozenset({
-    "item", "tolist", "numpy", "data_ptr", "storage", "untyped_storage", "grad", "seed", "initial_seed",
-    "get_rng_state", "get_state", "random", "backends", "get_num_threads", "get_num_interop_threads",
-    "get_deterministic_debug_mode", "is_warn_always_enabled", "is_anomaly_enabled", "_version",
-    "manual_seed", "set_rng_state", "set_state", "default_generator", "apply_", "map_", "map2_", "format",
-    "format_map",
+    "item", "tolist", "numpy", "data_ptr", "storage", "untyped_storage", "storage_offset", "grad",
+    "seed", "initial_seed", "get_rng_state", "get_state", "random", "backends", "get_num_threads",
+    "get_num_interop_threads", "get_deterministic_debug_mode", "is_warn_always_enabled",
+    "is_anomaly_enabled", "_version", "manual_seed", "set_rng_state", "set_state", "default_generator",
+    "apply_", "map_", "map2_", "format", "format_map",
 })
 """Names by which tensors tell of numbers, strings of attributes, and torch of what changes by itself."""
 # fmt: on

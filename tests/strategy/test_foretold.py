@@ -22,7 +22,7 @@ from fedlightning.strategy.processes.packing import pack_shared
 from fedlightning.strategy.processes.session import Session
 from fedlightning.strategy.run import Run
 from tests.strategy.spread_toys import both
-from tests.strategy.toys import Classifier, assert_same_module, loader, samples, trainer
+from tests.strategy.toys import Classifier, assert_same_module, fit, loader, samples, trainer
 
 pytestmark = pytest.mark.xdist_group("strategy processes")
 
@@ -131,6 +131,38 @@ def test_what_has_changed_after_a_cohort_was_foretold_is_seen(by: str, told: Tol
     )
     assert told.foretold == 3
     assert_same_module(module, other)
+
+
+class Aside(Plain):
+    """Look at a tensor that no optimizer steps."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.aside = nn.Parameter(torch.zeros(1))
+
+    def training_step(self, batch: list[torch.Tensor], batch_idx: int) -> torch.Tensor:
+        loss = nn.functional.cross_entropy(self.net(batch[0]), batch[1])
+        return loss * 2 if self.aside.requires_grad else loss
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        return SGD(self.net.parameters(), lr=0.05)
+
+
+class FreezesAside(L.Callback):
+    """Freeze that tensor for some rounds."""
+
+    def on_train_batch_start(self, trainer: L.Trainer, pl_module: Any, *_: Any) -> None:
+        pl_module.aside.requires_grad_(trainer.global_step % 3 == 0)
+
+
+def test_what_requires_a_gradient_though_it_is_not_stepped_is_seen(told: Told) -> None:
+    modules = []
+    for count in (None, 2):
+        strategy = FederatedStrategy(40, cohort_size=5, rounds_per_epoch=6, seed=0, processes=count)
+        module, _ = fit(strategy, module=Aside, train=loader(640), callbacks=[FreezesAside()])
+        modules.append(module)
+    assert told.foretold == 11
+    assert_same_module(*modules)
 
 
 @pytest.mark.usefixtures("small_counts")

@@ -166,6 +166,7 @@ class Resident:
             self._take_optimizers(unpack(parts["optimizers"], self._table, self._device))
         if "module" in parts or [tensor.requires_grad for tensor in self._table] != message.trained:
             self._together = None
+            self.expect_changes()
         for tensor, trained in zip(self._table, message.trained, strict=True):
             tensor.requires_grad_(trained)
         set_progress(self._trainer, *message.progress)
@@ -381,6 +382,8 @@ def _obey(resident: Resident, message: Any, descriptor: int | None) -> Done | Co
 
 def may_change_readings(message: Any) -> bool:
     """Tell whether what a message brings may run code of the user, and so change what steps read.
+
+    What else a round changes, which tensors require gradients, is seen when it begins.
 
     Args:
         message: Any that comes between `Foretold` and the visits.

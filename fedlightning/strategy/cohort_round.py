@@ -17,7 +17,7 @@ from fedlightning.algorithms import Plan
 from fedlightning.data.pool import RowPool
 from fedlightning.local.known import looked_up_once
 from fedlightning.local.metrics import MetricState, kept_states, values_of
-from fedlightning.local.one_by_one.taped import StepTapes
+from fedlightning.local.one_by_one.step_tapes import StepTapes
 from fedlightning.local.one_by_one.training import OneByOne, why_not_one_by_one
 from fedlightning.local.randomness import isolated_streams
 from fedlightning.local.vectorised.chunks import Numbers

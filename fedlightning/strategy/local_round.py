@@ -22,7 +22,7 @@ from fedlightning.algorithms import (
 )
 from fedlightning.algorithms.attacks import attacked
 from fedlightning.algorithms.postprocessing import ProcessedTraining
-from fedlightning.local.one_by_one.taped import StepTapes
+from fedlightning.local.one_by_one.step_tapes import StepTapes
 from fedlightning.local.procedure import LocalProcedure
 from fedlightning.local.training import train_locally
 from fedlightning.local.visit import Visit, VisitReport

@@ -17,7 +17,7 @@ from fedlightning._version import __version__
 from fedlightning.algorithms import Forecast, Plan, Schedule, ServerState, ServerUpdate
 from fedlightning.algorithms.postprocessing import Downlink
 from fedlightning.data import FederatedDataLoader, LoaderSettings
-from fedlightning.local.one_by_one.taped import StepTapes
+from fedlightning.local.one_by_one.step_tapes import StepTapes
 from fedlightning.local.personal import personalise
 from fedlightning.local.randomness import capture_global_streams, restore_global_streams
 from fedlightning.strategy import lightning_calls

@@ -25,7 +25,8 @@ from fedlightning.local.one_by_one.counted_later import CountFailed
 from fedlightning.local.one_by_one.logs import VisitLogs
 from fedlightning.local.one_by_one.losses import VisitLosses, mean_of
 from fedlightning.local.one_by_one.resident import resident_optimization
-from fedlightning.local.one_by_one.taped import StepTapes
+from fedlightning.local.one_by_one.step_tapes import StepTapes
+from fedlightning.local.one_by_one.taped import steps_by_tape
 from fedlightning.local.randomness import isolated_streams, seed_streams
 from fedlightning.local.vectorised.chunks import Numbers
 from fedlightning.local.vectorised.pooled import PooledErrands
@@ -90,8 +91,14 @@ class OneByOne:
         self._optimization = resident_optimization(module, optimizer, self._logs)
         self._steps_by_tape = None
         if tapes is not None:
-            self._steps_by_tape = tapes.of_round(
-                module, self._optimization, self._logs, self._batches.kinds, errands.visit, sum(self._steps)
+            self._steps_by_tape = steps_by_tape(
+                tapes,
+                module,
+                self._optimization,
+                self._logs,
+                self._batches.kinds,
+                errands.visit,
+                sum(self._steps),
             )
         self._resets_metrics = bool(known(module).metrics)
         self._samples: dict[int, int] = {}

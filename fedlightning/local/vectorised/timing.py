@@ -14,7 +14,7 @@ from torch.optim import SGD, Optimizer
 
 from fedlightning.local.known import looked_up_once
 from fedlightning.local.lean import LeanSGD
-from fedlightning.local.one_by_one.taped import StepTapes
+from fedlightning.local.one_by_one.step_tapes import StepTapes
 from fedlightning.local.one_by_one.training import OneByOne, why_not_one_by_one
 from fedlightning.local.training import train_locally
 from fedlightning.local.vectorised.chunks import Errands

@@ -15,7 +15,7 @@ from fedlightning.algorithms import Update, UpdateMean
 from fedlightning.local.failures import NotFinite
 from fedlightning.local.known import known
 from fedlightning.local.one_by_one.batches import VisitBatches
-from fedlightning.local.one_by_one.taped import StepTapes
+from fedlightning.local.one_by_one.step_tapes import StepTapes
 from fedlightning.local.one_by_one.training import OneByOne
 from fedlightning.local.vectorised.chunks import Numbers
 from fedlightning.local.vectorised.refusal import in_few_words

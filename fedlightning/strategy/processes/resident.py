@@ -27,7 +27,7 @@ from fedlightning.local.known import known, looked_up_once
 from fedlightning.local.lightning_calls import attach, set_precision, set_progress
 from fedlightning.local.metrics import put_states
 from fedlightning.local.one_by_one.batches import VisitBatches
-from fedlightning.local.one_by_one.taped import StepTapes
+from fedlightning.local.one_by_one.step_tapes import StepTapes
 from fedlightning.local.procedure import LocalProcedure
 from fedlightning.local.randomness import isolated_streams
 from fedlightning.local.streams import Stream

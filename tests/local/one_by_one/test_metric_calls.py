@@ -27,7 +27,7 @@ from fedlightning import FederatedStrategy
 from fedlightning.local.metrics import report_states
 from fedlightning.local.one_by_one import training
 from fedlightning.local.one_by_one.metric_calls import MadeCalls, WithheldCalls, counters_of
-from fedlightning.local.one_by_one.taped import StepTapes
+from fedlightning.local.one_by_one.step_tapes import StepTapes
 from fedlightning.local.vectorised.metric_calls import MetricCall
 from fedlightning.strategy import RoundFailed
 from fedlightning.workers.payload import payload_bytes
@@ -371,7 +371,7 @@ def failure_of(count: Callable[..., None], *, taped: bool) -> tuple[str, str]:
     strategy = FederatedStrategy(workers=3, seed=0)
     with pytest.MonkeyPatch.context() as patched, counted_plays() as plays:
         if not taped:
-            patched.setattr(StepTapes, "of_round", lambda *args: None)
+            patched.setattr(StepTapes, "begin_round", lambda *args: False)
         with pytest.raises(RoundFailed) as failed:
             fit(strategy, module=counting(count), train=loader(70), max_epochs=9)
     assert bool(plays) is taped

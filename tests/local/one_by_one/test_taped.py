@@ -20,8 +20,10 @@ from typing_extensions import override
 
 from fedlightning import FederatedStrategy
 from fedlightning.callbacks import FederatedCallback
-from fedlightning.local.one_by_one import taped as taped_steps
-from fedlightning.local.one_by_one.taped import StepsByTape, StepTapes
+from fedlightning.local.one_by_one import step_tapes
+from fedlightning.local.one_by_one.recording import StepRecorder
+from fedlightning.local.one_by_one.step_tapes import StepTapes
+from fedlightning.local.one_by_one.taped import StepsByTape
 from fedlightning.local.tapes.readings import Readings
 from fedlightning.local.tapes.recorder import Recorder
 from fedlightning.local.tapes.tape import Tape
@@ -50,7 +52,7 @@ def both(make_module: Any, callbacks: Any = (), **settings: Any) -> tuple[list[A
     for taped in (False, True):
         with counted_plays() as plays, pytest.MonkeyPatch.context() as patched:
             if not taped:
-                patched.setattr(StepTapes, "of_round", lambda *args: None)
+                patched.setattr(StepTapes, "begin_round", lambda *args: False)
             memo = Memo()
             strategy = FederatedStrategy(**{"workers": 6, "seed": 0, **settings})
             module, _ = fit(
@@ -290,7 +292,7 @@ def test_what_depends_on_values_is_done_once_in_a_step_that_is_stopped() -> None
     with counted_steps() as steps:
         fits, _ = both(lambda: Telling(partial(SGD, lr=0.1)))
     assert_same(fits)
-    assert steps.count("_recorded") == 1
+    assert steps.count("record") == 1
     half = len(TOLD) // 2
     assert TOLD[:half] == TOLD[half:]
 
@@ -405,8 +407,8 @@ def counted_steps() -> Iterator[list[str]]:
             (Tape, "play"),
             (StepsByTape, "take"),
             (StepsByTape, "_take_as_ever"),
-            (StepsByTape, "_watched"),
-            (StepsByTape, "_recorded"),
+            (StepRecorder, "watch"),
+            (StepRecorder, "record"),
         ):
             patched.setattr(kind, name, count(kind, name))
         yield steps
@@ -464,7 +466,7 @@ def test_what_does_not_come_to_the_bits_of_the_step_that_was_watched_is_not_play
 
 
 def test_a_step_that_is_too_large_is_tried_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(taped_steps, "MOST_BYTES", 700)
+    monkeypatch.setattr(step_tapes, "MOST_BYTES", 700)
     with noted_tapes() as kept:
         fits, plays = both(lambda: Masked(partial(SGD, lr=0.1)))
     assert_same(fits)
@@ -473,7 +475,7 @@ def test_a_step_that_is_too_large_is_tried_once(monkeypatch: pytest.MonkeyPatch)
 
 
 def test_gradients_that_are_too_large_are_not_even_tried(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(taped_steps, "MOST_BYTES", 100)
+    monkeypatch.setattr(step_tapes, "MOST_BYTES", 100)
     with noted_tapes() as kept:
         both(lambda: Masked(partial(SGD, lr=0.1)))
     assert not kept
@@ -482,7 +484,7 @@ def test_gradients_that_are_too_large_are_not_even_tried(monkeypatch: pytest.Mon
 def test_all_tapes_together_have_a_limit(monkeypatch: pytest.MonkeyPatch) -> None:
     plays = []
     for most in (4000, 1 << 20):
-        monkeypatch.setattr(taped_steps, "MOST_BYTES", most)
+        monkeypatch.setattr(step_tapes, "MOST_BYTES", most)
         fits, count = both(lambda: Masked(partial(SGD, lr=0.1)))
         assert_same(fits)
         plays.append(count)
@@ -515,7 +517,7 @@ def test_a_copy_of_tapes_begins_anew() -> None:
 
 def test_what_was_compared_ahead_of_a_round_is_compared_once(monkeypatch: pytest.MonkeyPatch) -> None:
     compared: list[bool] = []
-    are_the_same, of_round = Readings.are_the_same, StepTapes.of_round
+    are_the_same, begin_round = Readings.are_the_same, StepTapes.begin_round
     rounds: list[int] = []
 
     def noted(self: Readings) -> bool:
@@ -527,12 +529,12 @@ def test_what_was_compared_ahead_of_a_round_is_compared_once(monkeypatch: pytest
         if len(rounds) == 2:
             self.look_no_more()
         before = len(compared)
-        found = of_round(self, *args)
+        found = begin_round(self, *args)
         rounds.append(len(compared) - before)
         return found
 
     monkeypatch.setattr(Readings, "are_the_same", noted)
-    monkeypatch.setattr(StepTapes, "of_round", foretold)
+    monkeypatch.setattr(StepTapes, "begin_round", foretold)
     fits, _ = both(lambda: Masked(partial(SGD, lr=0.1)), workers=4, local_epochs=2, rounds_per_epoch=3)
     assert_same(fits)
     assert len(rounds) == 6

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,8 +18,9 @@ from torch.utils.data import DataLoader, Subset
 from fedlightning import FederatedStrategy
 from fedlightning.algorithms import Median, Plan, PowerOfChoice
 from fedlightning.data import Dirichlet
-from fedlightning.strategy import NotFederatable
+from fedlightning.strategy import NotFederatable, RoundFailed
 from fedlightning.strategy.processes import cohort_rows, session
+from fedlightning.strategy.processes.crew import PieceLost
 from fedlightning.strategy.processes.packing import pack_shared
 from fedlightning.strategy.processes.session import Session
 from fedlightning.strategy.run import Run
@@ -90,6 +93,24 @@ class Changed(Plain):
 
     def training_step(self, batch: list[torch.Tensor], batch_idx: int) -> torch.Tensor:
         return nn.functional.cross_entropy(self.net(batch[0]), batch[1]) * self.scale
+
+
+def test_a_process_that_has_ended_when_it_is_foretold_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    foretell = Session.foretell
+
+    def late(session: Session, *args: Any) -> None:
+        process = session.processes[1]
+        os.kill(process.pid, signal.SIGKILL)
+        while process.alive:
+            pass
+        foretell(session, *args)
+
+    monkeypatch.setattr(Session, "foretell", late)
+    strategy = FederatedStrategy(100, cohort_size=20, seed=0, processes=2)
+    with pytest.raises(RoundFailed, match="ended by signal 9") as caught:
+        fit(strategy, module=Plain(), train=loader(200))
+    assert isinstance(caught.value.__cause__, PieceLost)
+    assert caught.value.__cause__.process == 1
 
 
 SETTINGS: dict[str, dict[str, Any]] = {

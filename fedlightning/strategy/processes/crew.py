@@ -42,9 +42,13 @@ class Crew:
         self._given: list[dict[int, range]] = [{} for _ in self.processes]
 
     def tell(self, message: bytes, descriptor: int | None = None) -> None:
-        """Send a packed message to all of them."""
-        for process in self.processes:
-            process.tell(message, descriptor)
+        """Send a packed message to all of them, who may be at work.
+
+        Raises:
+            PieceLost: A process has ended.
+        """
+        for number in range(len(self.processes)):
+            self._do(number, partial(Process.tell, message=message, descriptor=descriptor))
 
     def tell_later(self, message: bytes) -> None:
         """Send a packed message to all of them, each with the next one that it gets."""

@@ -46,6 +46,11 @@ class Call:
         return {memory_of(tensor) for tensor in self.fresh if tensor is not None}
 
     @property
+    def changes(self) -> set[int]:
+        """The memory of the arguments that it writes to."""
+        return {memory_of(tensor) for tensor in tensors_in([*self.nature.written(self.args, self.kwargs)])}
+
+    @property
     def is_silent(self) -> bool:
         """Whether nothing comes of it but an error, if anything does."""
         return not self.nature.writes and not self.makes
@@ -53,7 +58,7 @@ class Call:
     @property
     def may_raise(self) -> bool:
         """Whether it may raise because of the numbers that it takes: most do of indices alone."""
-        if self.nature.by_shape or self.nature.leaves_unset:
+        if self.nature.by_shape or self.nature.leaves_unset or self.nature.is_sure:
             return False
         taken = tensors_in((self.args, self.kwargs))
         return self.nature.judges or any(not (t.is_floating_point() or t.is_complex()) for t in taken)

@@ -43,6 +43,16 @@ _UNSET = frozenset({_aten.empty.memory_format, _aten.empty_like.default, _aten.n
 _JUDGES = frozenset({_aten.binary_cross_entropy.default})
 """Operators that look whether floating-point numbers are fit, and raise where they are not."""
 
+_SURE = frozenset(
+    {
+        _aten.max_pool2d_with_indices_backward.default,
+        _aten.max_pool3d_with_indices_backward.default,
+        _aten.nll_loss_backward.default,
+        _aten.nll_loss2d_backward.default,
+    }
+)
+"""Operators that take indices which those before them, whose gradients they give, have found or looked at."""
+
 _BY_SHAPE = frozenset({_aten.ones_like.default, _aten.zeros_like.default, _aten.full_like.default})
 """Operators that look at no number of the tensors that they take."""
 
@@ -59,6 +69,7 @@ class Nature:
         draws: Whether it draws random numbers.
         leaves_unset: Whether its results are memory in which there is nothing yet.
         judges: Whether it raises where floating-point numbers are unfit.
+        is_sure: Whether it never raises because of the numbers that it takes.
     """
 
     why_not: str
@@ -68,6 +79,7 @@ class Nature:
     draws: bool = False
     leaves_unset: bool = False
     judges: bool = False
+    is_sure: bool = False
 
     @property
     def writes(self) -> bool:
@@ -109,6 +121,7 @@ def nature_of(operator: Any) -> Nature:
         draws=draws,
         leaves_unset=operator in _UNSET,
         judges=operator in _JUDGES,
+        is_sure=operator in _SURE,
     )
 
 

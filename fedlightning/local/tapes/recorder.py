@@ -15,6 +15,7 @@ from typing_extensions import override
 from fedlightning.local.tapes.arena import Arena, Lifetime
 from fedlightning.local.tapes.calls import Call, Elsewhere, memory_of, results_of, tensors_in
 from fedlightning.local.tapes.overloads import Nature, nature_of
+from fedlightning.local.tapes.schedule import updates_early
 from fedlightning.local.tapes.tape import Tape
 
 _EXITS = (
@@ -139,7 +140,7 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's, 
         if {*map(memory_of, outputs)} & {*map(memory_of, computed)}:
             return None
         every = [*outputs, *computed]
-        calls = _needed(self._changing(), {memory_of(tensor) for tensor in every})
+        calls = updates_early(_needed(self._changing(), {memory_of(tensor) for tensor in every}))
         made = {memory for call in calls for memory in call.makes}
         if self._is_changed_after_a_look() or not {memory_of(tensor) for tensor in computed} <= made:
             return None
@@ -161,7 +162,7 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's, 
     def _is_changed_after_a_look(self) -> bool:
         for memory, position in self._looks:
             for call in self._calls[position:]:
-                if memory in map(memory_of, tensors_in([*call.nature.written(call.args, call.kwargs)])):
+                if memory in call.changes:
                     return True
         return False
 
@@ -216,11 +217,7 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's, 
 
     def _changing(self) -> list[Call]:
         """Leave out calls that come to the same each time; what they have made stays as it is."""
-        written = {
-            memory_of(tensor)
-            for call in self._calls
-            for tensor in tensors_in([*call.nature.written(call.args, call.kwargs)])
-        }
+        written = {memory for call in self._calls for memory in call.changes}
         fixed: set[int] = set()
         changing = []
         for call in self._calls:

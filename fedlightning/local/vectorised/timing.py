@@ -27,6 +27,9 @@ LARGEST_CHUNK = 1000
 USUAL_STACK = 1 << 23
 """Bytes that the parameters of a chunk may have; more share no cache with what is computed from them."""
 
+PLAYED_STACK = 5 << 20
+"""Likewise of steps that are played, which have few overheads to share."""
+
 SMALL_STACK = 1 << 22
 """Up to so many bytes, a step costs next to nothing beside its overheads."""
 
@@ -58,14 +61,16 @@ _TRIED_STEPS = 8
 _TIMES = 2
 
 
-def usual_chunk(workers: int, size: int) -> int:
+def usual_chunk(workers: int, size: int, *, by_tape: bool) -> int:
     """Return how many workers take their steps together, as a rule: all chunks of a round alike.
 
     Args:
         workers: Visits of a round.
         size: Bytes of what one worker trains.
+        by_tape: Whether steps together can be played.
     """
-    most = max(2, min(LARGEST_CHUNK, USUAL_STACK // max(size, 1)))
+    stack = PLAYED_STACK if by_tape else USUAL_STACK
+    most = max(2, min(LARGEST_CHUNK, stack // max(size, 1)))
     return -(-workers // -(-workers // most))
 
 

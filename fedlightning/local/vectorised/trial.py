@@ -154,25 +154,26 @@ class _Trial:
             errands: The visits.
             may_refuse: Whether they are taken together only where that is faster.
         """
-        chunk = usual_chunk(len(errands), self._size)
         if may_refuse and self._may_be_long:
             self._warm_up(errands)
         is_long = self.is_long(errands)
         if not may_refuse:
             draws = self.compare(errands, 2)
+            chunk = usual_chunk(len(errands), self._size, by_tape=not draws)
             if is_long:
                 chunk = best_chunk([self._training(some, draws=draws) for some in (chunk, 1)], errands).chunk
             return Findings("", chunk, self._numbered, draws)
         if is_long:
             # What is as good as equal in so short a measurement is taken for faster.
             return Findings("", 1, self._numbered, self.compare(errands, 1), self._seconds_alone * _WORSE)
-        return self._judged_by_size(errands, chunk)
+        return self._judged_by_size(errands)
 
-    def _judged_by_size(self, errands: Errands, chunk: int) -> Findings:
+    def _judged_by_size(self, errands: Errands) -> Findings:
         """Say how long short steps may take together, as far as it is not clear whether these are faster."""
         if is_clearly_slower(self._optimizer, self._size, is_long=False):
             return Findings(TOO_SLOW)
         draws = self.compare(errands, 2)
+        chunk = usual_chunk(len(errands), self._size, by_tape=not draws)
         limit = None
         if not is_clearly_faster(chunk, self._size, by_tape=not draws and not [*self._module.buffers()]):
             with self._put_back():

@@ -259,18 +259,33 @@ def test_a_clock_that_does_not_move_speaks_against_nothing(monkeypatch: pytest.M
 
 
 @pytest.mark.parametrize(
-    ("workers", "size", "expected"),
+    ("workers", "size", "by_tape", "expected"),
     [
-        (500, 2_440, 500),  # next to nothing beside any cache
-        (50, 796_840, 10),
-        (10, 796_840, 10),
-        (23, 796_840, 8),  # three chunks alike, rather than 10, 10 and 3
-        (10, 6_653_480, 2),
-        (5000, 40, 1000),
+        (500, 2_440, 500, 500),  # next to nothing beside any cache
+        (50, 796_840, 6, 10),
+        (10, 796_840, 5, 10),
+        (23, 796_840, 6, 8),  # three chunks alike, rather than 10, 10 and 3
+        (10, 6_653_480, 2, 2),
+        (5000, 40, 1000, 1000),
     ],
 )
-def test_sizes_say_how_many_take_their_steps_together(workers: int, size: int, expected: int) -> None:
-    assert timing.usual_chunk(workers, size) == expected
+def test_sizes_say_how_many_take_their_steps_together(
+    workers: int, size: int, by_tape: int, expected: int
+) -> None:
+    assert timing.usual_chunk(workers, size, by_tape=True) == by_tape
+    assert timing.usual_chunk(workers, size, by_tape=False) == expected
+
+
+@pytest.mark.parametrize("wish", ["auto", True])
+def test_steps_that_draw_cannot_be_played_and_share_more(wish: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(timing, "PLAYED_STACK", 1)
+    cohort = Cohort(Net(PLAIN), streams([8] * 12))
+    played = examine(cohort.module, [cohort.optimizer], errands(cohort), wish)
+    body = nn.Sequential(nn.Linear(FEATURES, 8), nn.Dropout(0.5), nn.Linear(8, 8))
+    drawing = Cohort(Net(PLAIN, body), streams([8] * 12))
+    drawn = examine(drawing.module, [drawing.optimizer], errands(drawing), wish)
+    assert (played.reason, drawn.reason) == ("", "")
+    assert (played.chunk, drawn.chunk) == (2, 12)
 
 
 @pytest.mark.parametrize(("other", "expected"), [(0.9, 8), (0.8, 4), (1.1, 8), (2.9, 8)])

@@ -296,6 +296,31 @@ class Deceptive(Plain):
         return loss
 
 
+class CountsLast(Plain):
+    """Counts batches of a size that no trial has seen, and goes by how many there were."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.last, self.sizes = 0, list[int]()
+
+    @override
+    def training_step(self, batch: list[Tensor], batch_idx: int) -> Tensor:
+        if len(batch[0]) < 4:
+            self.last += 1
+            self.sizes.append(len(batch[0]))
+        return super().training_step(batch, batch_idx) / (1 + self.last)
+
+
+class CountsLater(CountsLast):
+    """Counts batches of the second round only."""
+
+    @override
+    def training_step(self, batch: list[Tensor], batch_idx: int) -> Tensor:
+        if self.trainer.global_step > 0:
+            self.sizes.append(len(batch[0]))
+        return Plain.training_step(self, batch, batch_idx) / (1 + len(self.sizes))
+
+
 class Subclassed(VirtualWorker):
     """Not quite a virtual worker."""
 
@@ -303,6 +328,8 @@ class Subclassed(VirtualWorker):
 REASONS: dict[str, tuple[Any, dict[str, Any], str]] = {
     "item": (Asks, {}, ".item()"),
     "later": (Deceptive, {}, ".item()"),
+    "size": (CountsLast, {}, "changes self.last"),
+    "round": (CountsLater, {}, "changes self.sizes"),
     "metric": (Computes, {}, "calls MulticlassAccuracy.compute"),
     "algorithm": (Plain, {"algorithm": FedProx(mu=0.1)}, "FedProx("),
     "aggregator": (Plain, {"aggregator": VirtualWorker(id="trusted")}, "aggregator works with one visit"),
@@ -327,10 +354,13 @@ def test_what_cannot_be_done_together_is_done_one_by_one_and_told_once(
     told = [r.message for r in caplog.records if "one worker after the other" in r.message]
     assert len(told) == 1
     assert reason in told[0]
-    if name == "later":
+    if name in ("later", "round"):
         assert_same_fit(fits)
     else:
         assert_same_module(fits[0][0], fits[1][0])
+    if name in ("size", "round"):
+        (module, *_), (other, *_) = fits
+        assert (module.last, module.sizes) == (other.last, other.sizes)
 
 
 @pytest.mark.parametrize("callbacks", [[], ["made"]], ids=["nobody made", "workers made"])

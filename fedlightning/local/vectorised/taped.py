@@ -97,6 +97,11 @@ class TapedSteps:
         self._round: int | None = None
         self._settings: Any = None
 
+    @property
+    def has_any(self) -> bool:
+        """Whether there are tapes that hold."""
+        return any(taped is not None for taped in self._tapes.values())
+
     def pay(self, steps: int) -> bool:
         """Tell whether tapes are worth their recording.
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator, Sequence
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +17,7 @@ from torch.optim import Optimizer
 
 from fedlightning.local.lean import LeanSGD, count_as_step
 from fedlightning.local.lightning_calls import replaced_log
+from fedlightning.local.vectorised.attributes import Attributes
 from fedlightning.local.vectorised.batches import GatheredBatches
 from fedlightning.local.vectorised.chunks import Errands, Numbers
 from fedlightning.local.vectorised.compiled import CompiledSteps, why_not_compilable
@@ -114,6 +115,7 @@ class VectorisedTraining:
         self._tapes: TapedSteps | None = None
         self._others = _OtherStreams()
         self._counts = False
+        self._tried: set[tuple[Any, ...]] = set()
 
     def train(self, errands: Errands, uses: int | None = None) -> Iterator[TrainedChunk]:
         """Carry out visits, all from the module as it is now, and yield what has become of them.
@@ -134,6 +136,8 @@ class VectorisedTraining:
         steps = len(chunks) * int(errands.steps.max())
         pays = self._kept_tapes.pay(steps) if uses is None else uses >= USES
         self._tapes = self._tapes_for(errands.visit.round) if pays else None
+        if self._tapes is None or not self._tapes.has_any:
+            self._tried.clear()  # what is played has been looked through; the rest may change with the round
         for numbers, own in zip(chunks, errands.of_chunks(chunks), strict=True):
             self._stack.begin(len(numbers))
             reports = self._reports(own)
@@ -183,10 +187,34 @@ class VectorisedTraining:
             active = len(errands) if number < shortest else int((errands.steps > number).sum())
             for batch in batches.of_step(number, active):
                 samples = logs.samples
-                losses = self._step(batch, step, optimizer, logs, streams, visit)
+                with self._attributes_unchanged(batch):
+                    losses = self._step(batch, step, optimizer, logs, streams, visit)
                 outcome.note(number, batch.rows, losses, logs.samples - samples)
                 self._pace.stepped(batch.rows.stop - batch.rows.start)
         return outcome
+
+    @contextmanager
+    def _attributes_unchanged(self, batch: StackedBatch) -> Iterator[None]:
+        """Look whether a round's first step of several workers on batches of some size changes attributes.
+
+        The trial has taken a step of one size in one round; another, such as that of a last batch, may go
+        another way.
+
+        Raises:
+            NotBatchable: It does; they are put back.
+        """
+        kind = tuple((shape[1:], dtype) for shape, dtype in batch.kinds)
+        if self.chunk == 1 or kind in self._tried:
+            yield
+            return
+        before = Attributes.of(self._module)
+        try:
+            yield
+            before.require_the_same(Attributes.of(self._module))
+        except BaseException:
+            before.put_back()
+            raise
+        self._tried.add(kind)
 
     def _step(
         self,

@@ -9,9 +9,9 @@ first real work (``pace``).
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence, Sized
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from copy import copy, deepcopy
+from copy import deepcopy
 from dataclasses import dataclass
 from time import process_time
 from typing import Any, Literal
@@ -21,14 +21,13 @@ import torch
 from torch import Tensor
 from torch.optim import SGD, Optimizer
 from torch.utils._pytree import tree_leaves
-from torchmetrics import Metric, MetricCollection
 
 from fedlightning.local.lean import LeanSGD
 from fedlightning.local.metrics import MetricState, merge_states, reset_metrics
 from fedlightning.local.training import train_locally
+from fedlightning.local.vectorised.attributes import Attributes
 from fedlightning.local.vectorised.chunks import Errand, Errands
 from fedlightning.local.vectorised.fitness import reads_batch_idx, why_not_batchable
-from fedlightning.local.vectorised.functorch_calls import is_shown_by_vmap
 from fedlightning.local.vectorised.pace import TOO_SLOW
 from fedlightning.local.vectorised.refusal import NotBatchable, in_few_words
 from fedlightning.local.vectorised.timing import (
@@ -115,8 +114,8 @@ class _Together:
 
     done: TrainedChunk
     draws: bool
-    before: Mapping[str, tuple[Any, int]]
-    after: Mapping[str, tuple[Any, int]]
+    before: Attributes
+    after: Attributes
 
 
 class _Trial:
@@ -205,17 +204,17 @@ class _Trial:
             merge_states(self._module, [alone[number][0].metrics for number in done.numbers]),
             merge_states(self._module, done.reports.metrics.groups),
         )
-        _compare_attributes(tried.before, tried.after)
+        tried.before.require_the_same(tried.after)
         return tried.draws
 
     def _together(self, chosen: Errands) -> _Together:
         reset_metrics(self._module)
-        before = _attributes(self._module)
+        before = Attributes.of(self._module)
         training = VectorisedTraining(
             self._module, self._unit_steps, chunk=len(chosen), numbered=self._numbered, draws=True
         )
         (done,) = training.train(chosen)
-        return _Together(done, training.draws_made > 0, before, _attributes(self._module))
+        return _Together(done, training.draws_made > 0, before, Attributes.of(self._module))
 
     @property
     def _may_be_long(self) -> bool:
@@ -231,7 +230,7 @@ class _Trial:
         try:
             tried = self._together(errands.some([0]).shortened(1))
             # What is only set once is set by now.
-            _compare_attributes(tried.before, tried.after)
+            tried.before.require_the_same(tried.after)
             self._first_in_stack = tried
         except Exception:  # noqa: BLE001  # whatever it is: it is found again, and told, where it matters
             self._first_in_stack = None
@@ -362,26 +361,3 @@ def _compare_steps(start: Sequence[Tensor], alone: Sequence[Tensor], together: S
 
 def _largest(tensor: Tensor) -> float:
     return float(tensor.abs().max()) if tensor.numel() else 0.0
-
-
-def _attributes(module: pl.LightningModule) -> dict[str, tuple[Any, int]]:
-    """Return every plain attribute of a module and its parts, with its length if it has one."""
-    return {
-        f"{path}.{name}".strip("."): (value, len(value) if _is_container(value) else 0)
-        for path, child in module.named_modules()
-        for name, value in copy(vars(child)).items()
-        # Metrics count in the one way and in the other.
-        if not isinstance(child, Metric | MetricCollection)
-        and name not in ("_parameters", "_buffers", "_modules", "_trainer", "log")
-    }
-
-
-def _compare_attributes(before: Mapping[str, tuple[Any, int]], after: Mapping[str, tuple[Any, int]]) -> None:
-    for name, (value, length) in after.items():
-        old, old_length = before.get(name, (None, 0))
-        if old is not value or length != old_length or is_shown_by_vmap(value):
-            raise NotBatchable(f"training_step changes self.{name}")
-
-
-def _is_container(value: Any) -> bool:
-    return isinstance(value, Sized) and not isinstance(value, Tensor | str | torch.nn.Module)

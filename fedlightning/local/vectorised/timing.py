@@ -7,6 +7,7 @@ only where it clearly speaks against them. The same fit is the same again.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from time import get_clock_info, process_time
 
 import lightning.pytorch as pl
@@ -142,24 +143,27 @@ def _alone(module: pl.LightningModule, optimizer: Optimizer, errands: Errands, t
     return seconds / max(1, int(errands.steps[0]))
 
 
-def best_chunk(trainings: list[VectorisedTraining], errands: Errands) -> VectorisedTraining:
-    """Measure the first steps of visits that are carried out together.
+def best_chunk(make: Callable[[int], VectorisedTraining], chunks: Sequence[int], errands: Errands) -> int:
+    """Measure the first steps of visits that are carried out together, in chunks of one size after the other.
+
+    Not in turn: the memory of what has been measured is given back before the next one needs its own.
 
     Args:
-        trainings: What carries them out, with chunks of various sizes; the first one's is the usual.
+        make: Returns what carries visits out in chunks of some size.
+        chunks: The sizes; the first one is the usual.
         errands: The visits of a round.
 
     Returns:
         The usual one, unless another is clearly faster.
     """
-    least = [float("inf")] * len(trainings)
-    for training in trainings:
-        _carry_out(training, errands, _FIRST_STEPS)
-    for _ in range(_TIMES):
-        for number, training in enumerate(trainings):
-            least[number] = min(least[number], _carry_out(training, errands, _FIRST_STEPS))
-    best = min(range(len(trainings)), key=least.__getitem__)
-    return trainings[0] if least[best] * CLEARLY > least[0] else trainings[best]
+    least = [_least_seconds(make(chunk), errands) for chunk in chunks]
+    best = min(range(len(chunks)), key=least.__getitem__)
+    return chunks[0] if least[best] * CLEARLY > least[0] else chunks[best]
+
+
+def _least_seconds(training: VectorisedTraining, errands: Errands) -> float:
+    _carry_out(training, errands, _FIRST_STEPS)
+    return min(_carry_out(training, errands, _FIRST_STEPS) for _ in range(_TIMES))
 
 
 def _carry_out(training: VectorisedTraining, errands: Errands, steps: int) -> float:

@@ -13,6 +13,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import dataclass
+from functools import partial
 from time import process_time
 from typing import Any, Literal
 
@@ -153,18 +154,19 @@ class _Trial:
             errands: The visits.
             may_refuse: Whether they are taken together only where that is faster.
         """
-        if may_refuse and self._may_be_long:
+        if self._may_be_long:
             self._warm_up(errands)
         is_long = self.is_long(errands)
+        if is_long and (may_refuse or self._may_be_long):
+            # What is as good as equal in so short a measurement is taken for faster.
+            draws, limit = self.compare(errands, 1), self._seconds_alone * _WORSE
+            return Findings("", 1, self._numbered, draws, limit if may_refuse else None)
         if not may_refuse:
             draws = self.compare(errands, 2)
             chunk = usual_chunk(len(errands), self._size, by_tape=not draws)
             if is_long:
-                chunk = best_chunk([self._training(some, draws=draws) for some in (chunk, 1)], errands).chunk
+                chunk = best_chunk(partial(self._training, draws=draws), (chunk, 1), errands)
             return Findings("", chunk, self._numbered, draws)
-        if is_long:
-            # What is as good as equal in so short a measurement is taken for faster.
-            return Findings("", 1, self._numbered, self.compare(errands, 1), self._seconds_alone * _WORSE)
         return self._judged_by_size(errands)
 
     def _judged_by_size(self, errands: Errands) -> Findings:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
 from copy import deepcopy
 from functools import partial
 from typing import Any
+from weakref import ref
 
 import numpy as np
 import pytest
@@ -295,19 +297,25 @@ def test_measurements_overrule_the_usual_chunk_only_where_they_are_clear(
     seconds = {8: iter([9.0, 3.0, 1.0]), 4: iter([0.1, other, 3.0])}
     monkeypatch.setattr(timing, "_carry_out", lambda training, *_: next(seconds[training.chunk]))
     cohort = Cohort(Net(PLAIN), streams([8] * 12))
-    trainings = [
-        VectorisedTraining(cohort.module, cohort.optimizer, chunk=chunk, numbered=False, draws=False)
-        for chunk in (8, 4)
-    ]
-    assert timing.best_chunk(trainings, errands(cohort)).chunk == expected
+    made = []
+
+    def make(chunk: int) -> VectorisedTraining:
+        assert all(other() is None for other in made)  # nor is the memory of another still in use
+        training = VectorisedTraining(
+            cohort.module, cohort.optimizer, chunk=chunk, numbered=False, draws=False
+        )
+        made.append(ref(training))
+        return training
+
+    assert timing.best_chunk(make, (8, 4), errands(cohort)) == expected
 
 
 def test_true_measures_long_steps_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[list[int]] = []
 
-    def last(trainings: list[VectorisedTraining], _: Any) -> VectorisedTraining:
-        asked.append([training.chunk for training in trainings])
-        return trainings[-1]
+    def last(_: Any, chunks: Sequence[int], __: Any) -> int:
+        asked.append([*chunks])
+        return chunks[-1]
 
     monkeypatch.setattr(trial, "best_chunk", last)
     cohort = Cohort(Net(PLAIN), streams([8, 8, 8]))
@@ -350,18 +358,19 @@ TAKEN: list[int] = []
 
 
 @pytest.mark.parametrize(
-    ("kind", "make", "steps"),
-    [(Deep, PLAIN, 2), (Deep, ROLLING, 3), (Lazy, PLAIN, 4)],
-    ids=["plain", "momentum", "lazy"],
+    ("kind", "make", "wish", "steps"),
+    [(Deep, PLAIN, "auto", 2), (Deep, PLAIN, True, 2), (Deep, ROLLING, "auto", 3), (Lazy, PLAIN, "auto", 4)],
+    ids=["plain", "plain, in any case", "momentum", "lazy"],
 )
 def test_a_long_step_is_taken_once_by_each_way(
-    kind: Any, make: Any, steps: int, monkeypatch: pytest.MonkeyPatch
+    kind: Any, make: Any, wish: Any, steps: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(trial, "LONG_STEP", 1e-9)
     TAKEN.clear()
     cohort = Cohort(kind(make), streams([8, 8]))
-    found = examine(cohort.module, [cohort.optimizer], errands(cohort), "auto")
+    found = examine(cohort.module, [cohort.optimizer], errands(cohort), wish)
     assert (found.reason, found.chunk) == ("", 1)
+    assert (found.limit is None) == (wish is True)
     assert len(TAKEN) == steps
 
 

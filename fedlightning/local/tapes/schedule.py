@@ -7,6 +7,7 @@ it is still in a cache; at the end of a step, where optimizers come, much else h
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from fedlightning.local.tapes.calls import Call
 
@@ -19,21 +20,47 @@ def updates_early(calls: Sequence[Call]) -> list[Call]:
     Args:
         calls: In the order in which they were seen.
     """
-    ordered: list[Call] = []
-    for call in calls:
-        position = len(ordered)
-        if call.nature.writes and not (call.makes or call.may_raise or call.nature.draws):
-            while position and _may_follow(ordered[position - 1], call):
+    ordered: list[_Placed] = []
+    for placed in map(_Placed.of, calls):
+        call, position = placed.call, len(ordered)
+        if placed.changes and not (placed.makes or call.may_raise or call.nature.draws):
+            while position and _may_follow(ordered[position - 1], placed):
                 position -= 1
-        ordered.insert(position, call)
-    return ordered
+        ordered.insert(position, placed)
+    return [placed.call for placed in ordered]
 
 
-def _may_follow(other: Call, update: Call) -> bool:
-    """Tell whether a call may be made after an update rather than before it.
+@dataclass(frozen=True, slots=True)
+class _Placed:
+    """A call and what its place depends on, found once: each is compared with many others.
 
-    Where it may raise, it may not: a step that fails has changed no parameter yet.
+    Args:
+        call: The call.
+        stays: Whether no update may go before it. Where it may raise: a step that fails has changed no
+            parameter yet.
+        reads: The memory that it takes.
+        makes: The memory that its results are in.
+        changes: The memory that it writes to.
     """
-    if other.is_silent or other.may_raise:
+
+    call: Call
+    stays: bool
+    reads: set[int]
+    makes: set[int]
+    changes: set[int]
+
+    @classmethod
+    def of(cls, call: Call) -> _Placed:
+        """Look at a call.
+
+        Args:
+            call: The call.
+        """
+        return cls(call, call.is_silent or call.may_raise, call.reads, call.makes, call.changes)
+
+
+def _may_follow(other: _Placed, update: _Placed) -> bool:
+    """Tell whether a call may be made after an update rather than before it."""
+    if other.stays or not update.reads.isdisjoint(other.makes):
         return False
-    return not (update.changes & (other.reads | other.makes) or update.reads & (other.changes | other.makes))
+    return update.changes.isdisjoint(other.reads) and update.reads.isdisjoint(other.changes)

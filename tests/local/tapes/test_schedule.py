@@ -10,7 +10,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from fedlightning.local.tapes.calls import Call
 from fedlightning.local.tapes.recorder import Recorder
+from fedlightning.local.tapes.schedule import updates_early
 from fedlightning.local.tapes.tape import Tape
 
 
@@ -96,3 +98,17 @@ def test_updates_wait_for_no_gradient_of_pooling_by_maxima() -> None:
 
     names = names_of(tape_of(step, torch.randn(4, 4), weight))
     assert names.index("sub_.Tensor") < names.index("max_pool2d_with_indices_backward.grad_input")
+
+
+def test_each_call_is_looked_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    weights = [torch.randn(2, 2) for _ in range(5)]
+    with Recorder([x := torch.randn(2, 2)], weights) as recorder:
+        products = [x @ weight for weight in weights]
+        for weight, product in zip(weights, products, strict=True):
+            weight.sub_(product)
+    looks: list[Call] = []
+    reads: Any = Call.reads
+    monkeypatch.setattr(Call, "reads", property(lambda call: looks.append(call) or reads.fget(call)))
+    ordered = updates_early(recorder._calls)
+    assert len(looks) == len(ordered) == 10
+    assert [call.nature.writes for call in ordered] == [False, True] * 5

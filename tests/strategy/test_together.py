@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from functools import partial
+from functools import cached_property, partial
 from typing import Any
 
 import pytest
@@ -321,8 +321,61 @@ class CountsLater(CountsLast):
         return Plain.training_step(self, batch, batch_idx) / (1 + len(self.sizes))
 
 
+class Makes(Plain):
+    """Makes what steps need when the first one needs it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.mask: Tensor | None = None
+        self.masks = dict[int, Tensor]()
+
+    @cached_property
+    def scale(self) -> Tensor:
+        return torch.ones((), dtype=torch.float64)
+
+    @override
+    def training_step(self, batch: list[Tensor], batch_idx: int) -> Tensor:
+        size = len(batch[0])
+        if self.mask is None or len(self.mask) != size:
+            self.mask = torch.ones(size, dtype=torch.float64)
+        if size not in self.masks:
+            self.masks[size] = torch.ones(size, dtype=torch.float64)
+        if not hasattr(self, "last"):
+            self.last = nn.Identity()
+        loss = self.last(super().training_step(batch, batch_idx)) * self.scale
+        return loss * (self.mask * self.masks[size]).mean()
+
+
+class MakesAndCounts(Makes):
+    """Counts batches of a size that no trial has seen, in a dictionary."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.sizes = dict[int, int]()
+
+    @override
+    def training_step(self, batch: list[Tensor], batch_idx: int) -> Tensor:
+        if len(batch[0]) < 4:
+            self.sizes[len(batch[0])] = self.sizes.get(len(batch[0]), 0) + 1
+        return super().training_step(batch, batch_idx)
+
+
 class Subclassed(VirtualWorker):
     """Not quite a virtual worker."""
+
+
+def test_what_is_made_once_is_made_by_steps_together() -> None:
+    fits = both(Makes, rounds_per_epoch=2)
+    assert_done_together(fits[0][1])
+    assert_same_fit(fits)
+
+
+def test_what_was_made_and_counted_is_put_back() -> None:
+    fits = both(MakesAndCounts)
+    (module, strategy, _), (other, *_) = fits
+    assert strategy._run.together.findings.reason == "training_step changes self.sizes"
+    assert module.sizes == other.sizes
+    assert_same_fit(fits)
 
 
 REASONS: dict[str, tuple[Any, dict[str, Any], str]] = {

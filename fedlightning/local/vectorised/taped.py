@@ -97,10 +97,13 @@ class TapedSteps:
         self._round: int | None = None
         self._settings: Any = None
 
-    @property
-    def has_any(self) -> bool:
-        """Whether there are tapes that hold."""
-        return any(taped is not None for taped in self._tapes.values())
+    def plays(self, batch: StackedBatch) -> bool:
+        """Tell whether there is a tape that holds for a step on such a batch.
+
+        Args:
+            batch: The workers' batches.
+        """
+        return self._tapes.get(_key_of(batch)) is not None
 
     def pay(self, steps: int) -> bool:
         """Tell whether tapes are worth their recording.

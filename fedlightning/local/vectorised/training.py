@@ -116,6 +116,7 @@ class VectorisedTraining:
         self._others = _OtherStreams()
         self._counts = False
         self._tried: set[tuple[Any, ...]] = set()
+        self._before_made: Attributes | None = None
 
     def train(self, errands: Errands, uses: int | None = None) -> Iterator[TrainedChunk]:
         """Carry out visits, all from the module as it is now, and yield what has become of them.
@@ -136,10 +137,10 @@ class VectorisedTraining:
         steps = len(chunks) * int(errands.steps.max())
         pays = self._kept_tapes.pay(steps) if uses is None else uses >= USES
         self._tapes = self._tapes_for(errands.visit.round) if pays else None
-        if self._tapes is None or not self._tapes.has_any:
-            self._tried.clear()  # what is played has been looked through; the rest may change with the round
+        self._tried.clear()
         for numbers, own in zip(chunks, errands.of_chunks(chunks), strict=True):
             self._stack.begin(len(numbers))
+            self._before_made = None
             reports = self._reports(own)
             count_as_step(self._optimizer)
             yield TrainedChunk(numbers, reports, self._stack)
@@ -198,7 +199,7 @@ class VectorisedTraining:
         """Look whether a round's first step of several workers on batches of some size changes attributes.
 
         The trial has taken a step of one size in one round; another, such as that of a last batch, may go
-        another way.
+        another way. What a step has only made, as caches are, the next one must leave as it is.
 
         Raises:
             NotBatchable: It does; they are put back.
@@ -207,14 +208,21 @@ class VectorisedTraining:
         if self.chunk == 1 or kind in self._tried:
             yield
             return
+        if self._tapes is not None and self._tapes.plays(batch):
+            self._tried.add(kind)  # has been looked through
+            yield
+            return
         before = Attributes.of(self._module)
         try:
             yield
-            before.require_the_same(Attributes.of(self._module))
+            made = before.require_the_same(Attributes.of(self._module), but_made=True)
         except BaseException:
-            before.put_back()
+            (self._before_made or before).put_back()
             raise
-        self._tried.add(kind)
+        if made:
+            self._before_made = self._before_made or before
+        else:
+            self._tried.add(kind)
 
     def _step(
         self,
